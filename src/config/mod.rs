@@ -1,0 +1,157 @@
+//! Configuration, validated and ready to use. How it is typed (file, variables, flags) is in `raw`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What an agent may do without asking (contract engine 1.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    Autonomous,
+    Supervised,
+    Restricted,
+}
+
+/// Everything that start-up decided; never changed afterwards.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Base of all default paths.
+    pub data_dir: PathBuf,
+    /// The file that settings are written to; exists once something was written.
+    pub config_path: PathBuf,
+    pub log: LogConfig,
+    pub api: ApiConfig,
+    pub auth: AuthConfig,
+    pub llm: LlmConfig,
+    /// Sorted by name, `default` first; never empty.
+    pub agents: Vec<AgentConfig>,
+    pub streams: StreamConfig,
+    /// One line each: unknown keys, things that are not supported. Logged once at start.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    pub level: log::LevelFilter,
+    pub json: bool,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// `host:port`; `:8080` means all interfaces; port 0 lets the system choose.
+    pub listen: String,
+    /// Allowed origins besides our own; no `*` (W-16).
+    pub cors_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+    /// Peers whose forwarding headers count (W-5): address and prefix length.
+    pub trusted_proxies: Vec<(std::net::IpAddr, u8)>,
+    pub external_url: Option<String>,
+    pub timezone: String,
+    /// Requests per second and identity; 0 is off.
+    pub rate_limit: f64,
+    /// Password and PIN attempts per address and window; 0 is off (the PIN's own limit never is).
+    pub login_rate_limit: u32,
+    pub login_rate_window: Duration,
+    pub websocket_enabled: bool,
+    /// 0 means the default of `limits`.
+    pub websocket_connections_max: usize,
+    /// Lifetime of idle in-memory replay buffers.
+    pub replay_buffer_ttl: Duration,
+    /// Serves this directory instead of the embedded page.
+    pub web_dir: Option<PathBuf>,
+    pub http_connections_max: usize,
+    /// 0 means twice the cores, at least 4.
+    pub http_workers: usize,
+    pub body_bytes_max: usize,
+}
+
+/// `[api.auth]` and `[[api.keys]]`.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    pub keys: Vec<StaticKey>,
+    /// bcrypt, `$2a$` or `$2b$`.
+    pub password_hash: Option<String>,
+    /// Hex, at least 32 bytes. None: Holt keeps its own in `<data dir>/secret`.
+    pub session_secret: Option<String>,
+    pub session_max_age: Duration,
+}
+
+/// A key of the configuration file. `Debug` hides the secret.
+#[derive(Clone)]
+pub struct StaticKey {
+    pub name: String,
+    pub key: String,
+    pub scopes: Vec<String>,
+}
+
+impl std::fmt::Debug for StaticKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StaticKey").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+/// `[llm]`.
+#[derive(Clone, Debug)]
+pub struct LlmConfig {
+    /// `local`, `openai`, `ollama`, ...: the configured one, else the first with a credential, else `local`.
+    pub default_provider: String,
+    pub default_model: String,
+    pub providers: Vec<ProviderConfig>,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub total_timeout: Duration,
+    /// Newest messages that go into a prompt.
+    pub context_messages_max: usize,
+    pub tool_rounds_max: u32,
+}
+
+/// One model provider. `Debug` hides the secret.
+#[derive(Clone)]
+pub struct ProviderConfig {
+    pub name: String,
+    pub kind: ProviderKind,
+    pub api_key: Option<String>,
+    pub base_url: Option<String>,
+    pub organization: Option<String>,
+}
+
+impl std::fmt::Debug for ProviderConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("ProviderConfig");
+        shown.field("name", &self.name).field("kind", &self.kind).field("base_url", &self.base_url);
+        shown.finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    Local,
+    OpenAi,
+    Ollama,
+    /// Known from the reference's file; its adapter comes with a later release, so choosing it is refused with a
+    /// message that says so.
+    Anthropic,
+    OpenRouter,
+}
+
+/// `[[agents]]`.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    pub name: String,
+    pub description: String,
+    pub tier: Tier,
+    /// Empty: the provider's default.
+    pub model: String,
+    pub persona_dir: PathBuf,
+    pub adapters: Vec<String>,
+}
+
+/// `[streams]`: Holt's own.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    pub log_age_max: Duration,
+    pub log_bytes_max: u64,
+    /// Turns that run at once.
+    pub turns_max: usize,
+}

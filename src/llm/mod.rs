@@ -1,0 +1,139 @@
+//! Model providers behind one small trait; a file per provider. Parsers do no I/O.
+//!
+//! This room knows nothing of conversations, stores or sockets to clients. Calls block their thread and end by
+//! their own time-outs or by [`Cancel`].
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::rt::Cancel;
+
+/// Who said a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// A tool call that a model asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// The provider's id, or one made here: pairs the call with its result.
+    pub id: String,
+    pub name: String,
+    /// Raw JSON text as the model wrote it; empty means no arguments.
+    pub arguments: String,
+}
+
+/// One message of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub role: Role,
+    pub content: String,
+    /// Only on [`Role::Assistant`].
+    pub tool_calls: Vec<ToolCall>,
+    /// Only on [`Role::Tool`]: which call this answers.
+    pub tool_call_id: Option<String>,
+}
+
+impl Message {
+    /// A plain text message.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
+    }
+}
+
+/// What a model is told about a tool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolSpec {
+    pub name: String,
+    pub description: String,
+    /// JSON schema of the arguments (an object schema).
+    pub parameters: Value,
+}
+
+/// One call of a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    pub model: &'a str,
+    pub messages: &'a [Message],
+    pub tools: &'a [ToolSpec],
+    /// Whether deltas are wanted while the answer is made.
+    pub stream: bool,
+}
+
+/// Tokens of one call. Zero where the provider does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Prompt tokens that were not cached.
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_tokens: u64,
+    /// The provider's own price of this call in USD, where it names one.
+    pub cost_usd: Option<f64>,
+}
+
+/// A finished call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completion {
+    /// The whole text, equal to the text deltas put together.
+    pub text: String,
+    pub tool_calls: Vec<ToolCall>,
+    pub usage: Usage,
+    /// The model that answered, as the provider names it; may be empty.
+    pub model: String,
+}
+
+/// Takes the pieces of an answer while it is made.
+pub trait Sink {
+    /// A piece of the answer.
+    fn text(&mut self, piece: &str);
+    /// A piece of the model's reasoning.
+    fn thinking(&mut self, piece: &str);
+}
+
+/// Which wait was too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Connect,
+    FirstByte,
+    /// No byte for this long in the middle of an answer.
+    Idle,
+    Total,
+}
+
+/// Why a call failed. Holds facts; `Display` is for the log, [`LlmError::public`] for the user.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LlmError {
+    /// [`Cancel`] was used.
+    Cancelled,
+    /// No connection: refused, no route, unknown name, TLS failure.
+    Connect { cause: String },
+    Timeout { phase: Phase, after: Duration },
+    /// The provider answered with an error status, or with an error inside its stream.
+    Status { status: u16, message: String, retry_after: Option<Duration> },
+    /// The connection ended in the middle of an answer.
+    Cut { cause: String },
+    /// The answer is not what the protocol promises.
+    Decode { cause: String },
+    /// The answer is larger than we keep.
+    TooLarge { bytes_max: usize },
+    /// The provider lacks something it needs, such as a key or a model name.
+    Config { cause: String },
+}
+
+/// A provider of models.
+pub trait Provider: Send + Sync {
+    /// `local`, `openai`, ...: as configured.
+    fn name(&self) -> &str;
+
+    /// Makes one call; blocks until it is answered, failed, timed out or cancelled.
+    fn complete(&self, request: Request<'_>, sink: &mut dyn Sink, cancel: &Cancel) -> Result<Completion, LlmError>;
+
+    /// The names of its models; blocks like [`Provider::complete`].
+    fn models(&self, cancel: &Cancel) -> Result<Vec<String>, LlmError>;
+}

@@ -1,0 +1,14 @@
+//! What every thread needs and what knows nothing of Holt: stopping, owned threads, locks, clocks, cancelling.
+//!
+//! No threads of its own.
+
+pub mod cancel;
+pub mod clock;
+pub mod lock;
+pub mod stop;
+pub mod threads;
+
+pub use cancel::Cancel;
+pub use lock::lock;
+pub use stop::{Stop, Stopper};
+pub use threads::Threads;

@@ -1,0 +1,78 @@
+//! Tools that agents call: what one is, and the set an agent has.
+//!
+//! This room knows no transport and no conversation. A tool runs on the thread of its turn.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::llm::ToolSpec;
+use crate::rt::Cancel;
+
+/// What a call may know about where it comes from, and when it has to end.
+pub struct ToolContext<'a> {
+    pub agent: &'a str,
+    pub session_id: &'a str,
+    /// The call is given up at this moment; tools that wait must look at it.
+    pub deadline: Instant,
+    pub cancel: &'a Cancel,
+}
+
+/// Why a call failed, in words for the model and the user. No paths of secrets, no secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolError {
+    pub message: String,
+}
+
+impl ToolError {
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+/// Something an agent can do.
+pub trait Tool: Send + Sync {
+    /// Name, description and argument schema.
+    fn spec(&self) -> &ToolSpec;
+
+    /// True for tools that change nothing: they need no approval in any tier.
+    fn read_only(&self) -> bool;
+
+    /// Runs the tool. The text goes to the model; it is bounded by the caller.
+    fn call(&self, arguments: &Value, context: &ToolContext<'_>) -> Result<String, ToolError>;
+}
+
+/// The tools of one agent, in the order they are offered.
+#[derive(Clone, Default)]
+pub struct ToolSet {
+    tools: Vec<Arc<dyn Tool>>,
+}
+
+impl ToolSet {
+    /// A set; names are unique, the first of a name wins.
+    pub fn new(tools: Vec<Arc<dyn Tool>>) -> Self {
+        let mut unique: Vec<Arc<dyn Tool>> = Vec::with_capacity(tools.len());
+        for tool in tools {
+            if !unique.iter().any(|known| known.spec().name == tool.spec().name) {
+                unique.push(tool);
+            }
+        }
+        Self { tools: unique }
+    }
+
+    /// The tool of that exact name.
+    pub fn find(&self, name: &str) -> Option<&Arc<dyn Tool>> {
+        self.tools.iter().find(|tool| tool.spec().name == name)
+    }
+
+    /// What models are told.
+    pub fn specs(&self) -> Vec<ToolSpec> {
+        self.tools.iter().map(|tool| tool.spec().clone()).collect()
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.tools.iter().map(|tool| tool.spec().name.clone()).collect()
+    }
+}
