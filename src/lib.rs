@@ -1,7 +1,12 @@
 //! Holt: a hub for AI agents and machines in one small binary, without an async runtime.
 
+pub mod agents;
+pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod limits;
 pub mod llm;
 pub mod rt;
+pub mod store;
+pub mod sys;
 pub mod tools;

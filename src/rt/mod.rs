@@ -4,6 +4,7 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod json;
 pub mod lock;
 pub mod stop;
 pub mod threads;

@@ -1,0 +1,141 @@
+//! After a restart: every turn without a terminal frame gets one, and what was streamed of it is kept.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::chat::ChatError;
+use crate::chat::engine::Inner;
+use crate::chat::event::{ChatEvent, is_terminal_json};
+use crate::chat::frame;
+use crate::chat::session::Session;
+use crate::chat::turn::interrupted;
+use crate::limits;
+use crate::store::StoreError;
+use crate::store::turns::{Reservation, TurnRow};
+
+/// What the log still says about a turn.
+#[derive(Default)]
+struct Remains {
+    text: String,
+    round_start: usize,
+    finished: bool,
+    failed: bool,
+}
+
+/// Ends a turn that was running when the hub went down.
+pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) -> Result<(), ChatError> {
+    let stream = session.stream();
+    let remains = read_remains(inner, turn)?;
+    if remains.finished {
+        if remains.failed {
+            inner.note_interrupted(turn, stream.last_seq());
+        } else {
+            inner.note_done(turn, stream.last_seq());
+        }
+        return Ok(());
+    }
+    let (_, until) = stream.plan_start();
+    inner.turns.reserve(stream.id(), &Reservation { until, boot_id: &inner.streams.boot_id })?;
+    stream.set_reserved(until);
+    // The answer may have been stored just before the end: then only the frames that say so are missing.
+    let mut events = Vec::new();
+    if let Some(message) = turn.assistant_message {
+        let text = inner.turns.message_text(message)?.unwrap_or_default();
+        events.push(ChatEvent::Content { text });
+        events.push(ChatEvent::Done);
+    } else {
+        if !remains.text.is_empty() {
+            match inner.turns.answer(turn.id, &turn.conversation_id, &remains.text, 0, 0.0) {
+                Ok(_) | Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let (code, message) = interrupted();
+        events.push(ChatEvent::Error { code, message });
+    }
+    let mut last = 0;
+    for event in &events {
+        last = stream.emit(event).map_err(|_| StoreError::Full)?;
+    }
+    stream.announce();
+    if !stream.wait_committed(last, limits::STOP_TOTAL) {
+        return Err(StoreError::Full.into());
+    }
+    if turn.assistant_message.is_some() {
+        inner.note_done(turn, last);
+    } else {
+        inner.note_interrupted(turn, last);
+    }
+    Ok(())
+}
+
+fn read_remains(inner: &Inner, turn: &TurnRow) -> Result<Remains, StoreError> {
+    let mut remains = Remains::default();
+    let mut after = turn.after_seq.unwrap_or(0);
+    loop {
+        let runs = inner.streams.log.since(&turn.conversation_id, after, limits::REPLAY_CHUNK_BYTES)?;
+        if runs.is_empty() {
+            return Ok(remains);
+        }
+        for run in &runs {
+            let skip = (after + 1).saturating_sub(run.first_seq);
+            for (_, payload) in frame::frames(frame::skip_frames(&run.frames, skip)) {
+                remains.take(payload);
+                if remains.finished {
+                    return Ok(remains);
+                }
+            }
+            after = run.last_seq;
+        }
+    }
+}
+
+impl Remains {
+    fn take(&mut self, payload: &[u8]) {
+        if is_terminal_json(payload) {
+            self.finished = true;
+            self.failed = payload.starts_with(b"{\"type\":\"error\"");
+            return;
+        }
+        let Ok(event) = serde_json::from_slice::<Value>(payload) else {
+            return;
+        };
+        match event["type"].as_str() {
+            Some("content_delta") => self.text.push_str(event["text"].as_str().unwrap_or("")),
+            Some("stream_rollback") => self.text.truncate(self.round_start),
+            Some("thinking") => {
+                if !self.text.is_empty() && self.text.len() > self.round_start {
+                    self.text.push_str("\n\n");
+                }
+                self.round_start = self.text.len();
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_streamed_text_is_found_again() {
+        let mut remains = Remains::default();
+        for payload in [
+            r#"{"type":"thinking"}"#,
+            r#"{"type":"content_delta","text":"Let me look."}"#,
+            r#"{"type":"tool_start"}"#,
+            r#"{"type":"thinking","round":1}"#,
+            r#"{"type":"content_delta","text":"void"}"#,
+            r#"{"type":"stream_rollback"}"#,
+            r#"{"type":"content_delta","text":"It is fi"}"#,
+        ] {
+            remains.take(payload.as_bytes());
+        }
+        assert_eq!(remains.text, "Let me look.\n\nIt is fi");
+        assert!(!remains.finished);
+        remains.take(br#"{"type":"error","code":"cancelled"}"#);
+        assert!(remains.finished && remains.failed);
+    }
+}

@@ -1,0 +1,119 @@
+//! A session in memory: what runs in it, and what waits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use crate::chat::SessionStream;
+use crate::rt::Cancel;
+use crate::store::turns::TurnRow;
+
+/// How a turn ended, for whoever waits for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The error's code and text, or None for success.
+    pub error: Option<(&'static str, String)>,
+    /// The whole answer; after an error what there was of it.
+    pub text: String,
+}
+
+/// Told about one turn. Called from threads that must go on: never blocks.
+pub trait Ticket: Send {
+    /// The turn starts; its first frame is the one after `after_seq`.
+    fn started(&mut self, after_seq: u64);
+    /// The turn is over, its terminal frame is in the log (unless the log itself failed).
+    fn ended(&mut self, outcome: &Outcome);
+}
+
+/// Why a turn is to end early.
+#[derive(Clone, Default)]
+pub(super) struct EndReason(Arc<AtomicU8>);
+
+impl EndReason {
+    const CANCELLED: u8 = 1;
+    const STOPPING: u8 = 2;
+
+    pub(super) fn set_cancelled(&self) {
+        self.0.store(Self::CANCELLED, Ordering::Release);
+    }
+
+    pub(super) fn set_stopping(&self) {
+        self.0.store(Self::STOPPING, Ordering::Release);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::STOPPING
+    }
+}
+
+/// The running turn of a session.
+pub(super) struct Running {
+    /// 0 while its row is being written.
+    pub(super) turn_id: i64,
+    pub(super) cancel: Cancel,
+    pub(super) reason: EndReason,
+    pub(super) after_seq: u64,
+    pub(super) started: bool,
+    pub(super) tickets: Vec<Box<dyn Ticket>>,
+}
+
+impl Running {
+    pub(super) fn claim() -> Self {
+        Self {
+            turn_id: 0,
+            cancel: Cancel::new(),
+            reason: EndReason::default(),
+            after_seq: 0,
+            started: false,
+            tickets: Vec::new(),
+        }
+    }
+}
+
+/// A message behind the running turn.
+pub(super) struct Waiting {
+    pub(super) turn: TurnRow,
+    pub(super) tickets: Vec<Box<dyn Ticket>>,
+}
+
+/// One session.
+pub struct Session {
+    pub(super) stream: Arc<SessionStream>,
+    /// Guarded by the mutex; the stream's may be taken under it.
+    pub(super) state: Mutex<SessionState>,
+}
+
+pub(super) struct SessionState {
+    pub(super) running: Option<Running>,
+    pub(super) waiting: VecDeque<Waiting>,
+    /// Messages whose rows are being written, to join `waiting`.
+    pub(super) joining: usize,
+    /// The conversation was deleted while a turn ran.
+    pub(super) deleted: bool,
+    pub(super) used: Instant,
+}
+
+impl Session {
+    pub(super) fn new(stream: Arc<SessionStream>) -> Self {
+        let state = SessionState {
+            running: None,
+            waiting: VecDeque::new(),
+            joining: 0,
+            deleted: false,
+            used: Instant::now(),
+        };
+        Self { stream, state: Mutex::new(state) }
+    }
+
+    /// The numbered events of the session.
+    pub fn stream(&self) -> &Arc<SessionStream> {
+        &self.stream
+    }
+
+    /// Whether a turn runs or waits.
+    pub fn is_live(&self) -> bool {
+        let state = crate::rt::lock(&self.state);
+        state.running.is_some() || !state.waiting.is_empty() || state.joining > 0
+    }
+}

@@ -1,0 +1,174 @@
+//! Every capacity, size and timeout, each with its reason. What an operator may change is the default here and a
+//! field of [`crate::config::Config`] there.
+
+use std::time::Duration;
+
+// --- HTTP: architecture section 2 -----------------------------------------------------------------------------
+
+/// A request head. Cookies and long URLs fit; a header flood does not.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A request line: what proxies commonly allow.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 * 1024;
+/// Header lines of one request.
+pub const HEADERS_MAX: usize = 64;
+/// A request body, unless its route says otherwise (W-13).
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// All bytes of incomplete requests together: they are buffered before anybody is authenticated.
+pub const BUFFERED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What one read takes from a socket.
+pub const READ_CHUNK_BYTES: usize = 16 * 1024;
+/// From the first byte of a head to its last.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the end of the head to the last byte of the body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two requests of a connection.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A client that reads nothing of its answer for this long is gone.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Open HTTP connections; WebSockets and SSE streams have left this count.
+pub const HTTP_CONNECTIONS_MAX: usize = 512;
+/// Complete requests that wait for a worker; beyond it 503 (Reject).
+pub const REQUEST_QUEUE: usize = 256;
+/// Pipelined requests that a worker answers before other connections get a turn.
+pub const PIPELINE_BURST_MAX: usize = 16;
+/// After `accept` failed for want of descriptors or memory.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Connections taken per readiness of the listener, so that answers are not kept waiting.
+pub const ACCEPT_BATCH: usize = 64;
+/// `Retry-After` of a 503 for want of a worker.
+pub const RETRY_AFTER_S: u32 = 1;
+/// Password checks that wait for the two bcrypt threads (Reject).
+pub const BCRYPT_QUEUE: usize = 16;
+/// Two cores at most: a check costs about a second of a Raspberry Pi's core.
+pub const BCRYPT_THREADS: usize = 2;
+
+// --- Threads ----------------------------------------------------------------------------------------------------
+
+/// Stacks of pumps, of which there may be thousands: deep enough for tungstenite and SQLite reads.
+pub const PUMP_STACK_BYTES: usize = 128 * 1024;
+/// Stacks of workers and turns: JSON, TLS and SQLite on them.
+pub const WORKER_STACK_BYTES: usize = 512 * 1024;
+
+// --- WebSocket: architecture section 3, contract 8 --------------------------------------------------------------
+
+/// One message of a client, all fragments together; beyond it close 1009.
+pub const WS_MESSAGE_BYTES_MAX: usize = 65_536;
+/// tungstenite's read buffer: its default of 128 KiB costs 150 KB a socket.
+pub const WS_READ_BUFFER_BYTES: usize = 4096;
+/// Open WebSockets when nothing is configured; beyond it close 1013.
+pub const WS_CONNECTIONS_MAX: usize = 1024;
+/// Pongs and close frames in waiting; when full the newest pong wins.
+pub const WS_CONTROL_QUEUE: usize = 4;
+/// Encoded frames in waiting that belong to no stream (Lag does not apply: `DropPeer` for answers).
+pub const WS_DATA_QUEUE: usize = 64;
+/// Bytes gathered for one write.
+pub const WS_WRITE_BATCH_BYTES: usize = 64 * 1024;
+pub const WS_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Renewed only by a protocol pong (contract 8.4).
+pub const WS_PONG_TIMEOUT: Duration = Duration::from_secs(40);
+pub const WS_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After our close frame the peer may take this long to answer with its own.
+pub const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Turns running or queued for one connection (contract 8.2).
+pub const WS_TURNS_MAX: usize = 10;
+/// Conversations that one connection follows at once; the longest unused is let go.
+pub const WS_ATTACHED_MAX: usize = 64;
+/// Refused frames per connection before it is closed: each earns an answer, so a flood must end (W-45).
+pub const WS_BAD_FRAMES_MAX: u32 = 100;
+
+// --- SSE ------------------------------------------------------------------------------------------------------------
+
+/// SSE streams at once; each has a thread. Beyond it 503.
+pub const SSE_STREAMS_MAX: usize = 256;
+/// Comment lines keep proxies from cutting a silent stream (W-42).
+pub const SSE_KEEPALIVE: Duration = Duration::from_secs(15);
+
+// --- Streams and turns: architecture sections 4 and 5 ------------------------------------------------------------
+
+/// The in-memory ring of one session.
+pub const RING_BYTES_MAX: usize = 256 * 1024;
+/// All rings together.
+pub const RINGS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Sessions with a ring; beyond it the least recently used loses its ring (the log still has the frames).
+pub const RINGS_MAX: usize = 10_000;
+/// One row of the log and one entry of a ring.
+pub const RUN_BYTES_MAX: usize = 32 * 1024;
+/// Frames of one session that wait for the log; beyond it the turn waits (Block).
+pub const PENDING_BYTES_MAX: usize = 128 * 1024;
+/// Sessions that wait for the log (Block).
+pub const LOG_QUEUE: usize = 1024;
+/// Sessions in one commit.
+pub const LOG_BATCH: usize = 64;
+/// Numbers reserved by one durable commit.
+pub const SEQ_BLOCK: u64 = 16_384;
+/// Frames of one read from the log.
+pub const REPLAY_CHUNK_BYTES: usize = 128 * 1024;
+pub const LOG_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Rows deleted between two commits of new frames.
+pub const PURGE_ROWS: usize = 256;
+/// Turns that run at once.
+pub const TURNS_MAX: usize = 32;
+/// Sessions whose next turn waits for a free slot (Reject: `rate_limited`).
+pub const TURNS_WAITING_MAX: usize = 256;
+/// Messages queued behind the running turn of one session (Reject: `rate_limited`).
+pub const SESSION_QUEUE_MAX: usize = 8;
+/// Sessions kept in memory while idle.
+pub const SESSIONS_IDLE_MAX: usize = 10_000;
+/// How long a repeated `message_id` is recognised.
+pub const MESSAGE_ID_TTL: Duration = Duration::from_secs(24 * 3600);
+pub const MESSAGE_ID_BYTES_MAX: usize = 64;
+pub const MESSAGE_BYTES_MAX: usize = 32_768;
+pub const SESSION_ID_BYTES_MAX: usize = 256;
+/// One tool call.
+pub const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a model (and the store) gets of one tool result.
+pub const TOOL_RESULT_BYTES_MAX: usize = 32 * 1024;
+/// Identical calls in one turn before the model is told to stop.
+pub const TOOL_REPEATS_MAX: u32 = 3;
+/// An assistant's answer as stored and sent in `content`.
+pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// --- Identity -------------------------------------------------------------------------------------------------------
+
+pub const KEY_NAME_BYTES_MAX: usize = 255;
+pub const PASSWORD_BYTES_MIN: usize = 8;
+/// bcrypt reads no further.
+pub const PASSWORD_BYTES_MAX: usize = 72;
+pub const BCRYPT_COST: u32 = 13;
+/// Wrong PINs before it dies (W-3).
+pub const PIN_TRIES_MAX: u32 = 10;
+/// Addresses that the login throttle remembers; beyond it the oldest window is dropped (W-40).
+pub const THROTTLE_ADDRESSES_MAX: usize = 4096;
+/// Identities with a token bucket.
+pub const RATE_IDENTITIES_MAX: usize = 4096;
+/// Credentials whose check is cached.
+pub const CREDENTIAL_CACHE_MAX: usize = 1024;
+/// `last_used_at` and `last_seen_at` are written together, this often.
+pub const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
+/// How soon an open socket notices that its credential is gone.
+pub const REVOCATION_INTERVAL: Duration = Duration::from_millis(500);
+
+// --- Stores and stop ------------------------------------------------------------------------------------------------
+
+/// Read-only connections kept open.
+pub const DB_READERS: usize = 4;
+pub const DB_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much a power cut may cost the event log.
+pub const LOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests in flight at a stop.
+pub const STOP_DRAIN: Duration = Duration::from_secs(5);
+/// The whole stop.
+pub const STOP_TOTAL: Duration = Duration::from_secs(8);
+/// Messages of one answer to `GET /api/v1/sessions/{id}/messages`.
+pub const MESSAGES_LISTED_MAX: usize = 200;
+
+const _: () = {
+    assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);
+    assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < BUFFERED_BYTES_MAX);
+    assert!(RUN_BYTES_MAX < RING_BYTES_MAX && RING_BYTES_MAX < RINGS_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX < WS_MESSAGE_BYTES_MAX);
+    assert!(WS_PING_INTERVAL.as_secs() < WS_PONG_TIMEOUT.as_secs());
+    assert!(STOP_DRAIN.as_secs() < STOP_TOTAL.as_secs());
+    assert!(REVOCATION_INTERVAL.as_millis() < 1000);
+};

@@ -1,0 +1,91 @@
+//! The two database files and what is in them, a file per aggregate. Knows SQLite and nothing above it.
+//!
+//! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
+//! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
+
+pub mod conversations;
+pub mod db;
+pub mod keys;
+pub mod log;
+pub mod logins;
+pub mod meta;
+mod migrate;
+pub mod time;
+pub mod turns;
+
+pub use conversations::ConversationStore;
+pub use db::Db;
+pub use keys::{ApiKeyRecord, KeyStore};
+pub use log::EventLog;
+pub use logins::{SessionRecord, SessionStore};
+pub use turns::TurnStore;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Why a store could not do what was asked.
+#[derive(Debug)]
+pub enum StoreError {
+    /// SQLite refused for a reason that is none of the others.
+    Sqlite(rusqlite::Error),
+    /// No space is left, or the file may not grow.
+    Full,
+    /// Another process held the file for longer than [`crate::limits::DB_BUSY_TIMEOUT`].
+    Busy,
+    /// The file was written by a newer Holt; it was left untouched.
+    Newer { path: PathBuf, found: i64, known: i64 },
+    /// The file or its directory cannot be made or opened.
+    Open { path: PathBuf, cause: String },
+    /// There is no such row, or not in the state that the change needs.
+    NotFound,
+    /// The system gave no randomness.
+    Random,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(cause) => write!(f, "sqlite: {cause}"),
+            Self::Full => write!(f, "no space left for the database"),
+            Self::Busy => write!(f, "the database is locked by another process"),
+            Self::Newer { path, found, known } => {
+                write!(f, "{} was written by a newer holt (schema {found}, this one knows {known})", path.display())
+            }
+            Self::Open { path, cause } => write!(f, "open {}: {cause}", path.display()),
+            Self::NotFound => write!(f, "not found"),
+            Self::Random => write!(f, "the system gave no random bytes"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as Code;
+        match error.sqlite_error_code() {
+            Some(Code::DiskFull) => Self::Full,
+            Some(Code::DatabaseBusy | Code::DatabaseLocked) => Self::Busy,
+            _ if matches!(error, rusqlite::Error::QueryReturnedNoRows) => Self::NotFound,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// Random bytes as lower-case hex (`hexN` of contract section 0; N is twice the bytes).
+pub fn random_hex<const N: usize>() -> Result<String, StoreError> {
+    let mut bytes = [0_u8; N];
+    getrandom::fill(&mut bytes).map_err(|_| StoreError::Random)?;
+    Ok(hex(&bytes))
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+        }
+    }
+    text
+}

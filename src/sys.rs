@@ -1,0 +1,73 @@
+//! The only unsafe code: each block with its argument.
+#![expect(unsafe_code, reason = "registration with the poller, descriptor limit and allocator tuning have no safe API")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use polling::{Event, Poller};
+
+/// Registers a socket with the poller.
+///
+/// The caller takes it out again with [`Poller::delete`] before the socket is closed; `http::poll` is the only caller
+/// and does both in the functions that own the socket.
+pub(crate) fn poller_add<S: AsRawFd>(poller: &Poller, source: &S, interest: Event) -> io::Result<()> {
+    // SAFETY: the descriptor is open (we hold a reference to its owner), and http::poll deletes it from the poller
+    // before it drops the owner, as `Poller::add` demands.
+    unsafe { poller.add(source, interest) }
+}
+
+/// Raises the soft limit of open descriptors to the hard one; what is in force afterwards.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a pointer to a live, properly typed struct, and keep nothing.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return 0;
+        }
+        if limit.rlim_cur < limit.rlim_max {
+            let wanted = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) == 0 {
+                return wanted.rlim_cur;
+            }
+        }
+    }
+    limit.rlim_cur
+}
+
+/// Caps glibc's malloc arenas: one per thread times thousands of short threads keeps memory that nobody uses.
+pub fn tune_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt takes two integers; called once, before other threads exist.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 * 1024);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
+}
+
+/// Gives freed memory back to the system; called by the keeper after busy times.
+pub fn trim_allocator() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim is thread-safe and takes an integer.
+    unsafe {
+        libc::malloc_trim(64 * 1024);
+    }
+}
+
+/// A text that changes when the machine was restarted; None where the system has none.
+pub fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}
+
+/// The machine's name, without a domain.
+pub fn host_name() -> Option<String> {
+    let mut buffer = [0_u8; 256];
+    // SAFETY: the buffer is valid for its length, and gethostname writes at most that many bytes.
+    let result = unsafe { libc::gethostname(buffer.as_mut_ptr().cast(), buffer.len() - 1) };
+    if result != 0 {
+        return None;
+    }
+    let end = buffer.iter().position(|&byte| byte == 0)?;
+    let name = std::str::from_utf8(&buffer[..end]).ok()?;
+    name.split('.').next().filter(|first| !first.is_empty()).map(str::to_ascii_lowercase)
+}
