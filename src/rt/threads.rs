@@ -58,11 +58,10 @@ impl Threads {
             id
         };
         let ended = Ended { shared: Arc::clone(&self.shared), id };
-        let handle =
-            std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(move || {
-                let _ended = ended;
-                body();
-            })?; // a failed spawn drops the closure, and with it the list entry
+        let handle = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(move || {
+            let _ended = ended;
+            body();
+        })?; // a failed spawn drops the closure, and with it the list entry
         if let Some(entry) = lock(&self.shared.running).threads.get_mut(&id) {
             entry.1 = Some(handle);
         }
@@ -105,7 +104,7 @@ mod tests {
     fn late_threads_are_named_and_panics_count_as_ended() {
         let threads = Threads::new();
         let (tx, rx) = crossbeam_channel::bounded::<()>(0);
-        threads.spawn("waits", 64 * 1024, move || drop(rx.recv())).unwrap();
+        threads.spawn("waits", 64 * 1024, move || assert!(rx.recv().is_err())).unwrap();
         assert_eq!(threads.join_all(Duration::from_millis(5)), vec!["waits".to_owned()]);
         drop(tx);
         assert!(threads.join_all(Duration::from_secs(30)).is_empty());

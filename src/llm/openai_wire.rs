@@ -1,0 +1,397 @@
+//! The OpenAI-compatible wire (contract engine 9.1, 9.2): what a request looks like, and how an answer is put
+//! together from one body or from chunks. Does no I/O.
+//!
+//! Servers that call themselves compatible differ in every detail, so everything optional is read leniently; what
+//! matters (an error, a cut, no answer at all) is not.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::openai_error::in_band_error;
+use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage};
+use crate::rt::clock;
+
+/// More calls than this in one answer are an error of the model or its server.
+const TOOL_CALLS_MAX: usize = 256;
+
+#[derive(Serialize)]
+struct WireRequest<'a> {
+    model: &'a str,
+    messages: Vec<WireMessage<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<WireTool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Serialize)]
+struct WireMessage<'a> {
+    role: &'static str,
+    content: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<WireToolCall<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct WireToolCall<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: WireCalled<'a>,
+}
+
+#[derive(Serialize)]
+struct WireCalled<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireTool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: WireFunction<'a>,
+}
+
+#[derive(Serialize)]
+struct WireFunction<'a> {
+    name: &'a str,
+    description: &'a str,
+    parameters: &'a Value,
+}
+
+/// The JSON body of a call. `ask_usage` is off for servers that know no `stream_options`.
+pub(crate) fn request_body(request: &Request<'_>, ask_usage: bool) -> Result<Vec<u8>, LlmError> {
+    let wire = WireRequest {
+        model: request.model,
+        messages: request.messages.iter().map(wire_message).collect(),
+        tools: request
+            .tools
+            .iter()
+            .map(|tool| WireTool {
+                kind: "function",
+                function: WireFunction {
+                    name: &tool.name,
+                    description: &tool.description,
+                    parameters: &tool.parameters,
+                },
+            })
+            .collect(),
+        stream: request.stream.then_some(true),
+        stream_options: (request.stream && ask_usage).then_some(StreamOptions { include_usage: true }),
+    };
+    serde_json::to_vec(&wire).map_err(|error| LlmError::Decode { cause: format!("make the request: {error}") })
+}
+
+fn wire_message(message: &Message) -> WireMessage<'_> {
+    WireMessage {
+        role: match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        },
+        content: &message.content,
+        tool_calls: message
+            .tool_calls
+            .iter()
+            .map(|call| WireToolCall {
+                id: &call.id,
+                kind: "function",
+                // Several servers parse the text and refuse an empty one.
+                function: WireCalled {
+                    name: &call.name,
+                    arguments: if call.arguments.is_empty() { "{}" } else { &call.arguments },
+                },
+            })
+            .collect(),
+        tool_call_id: message.tool_call_id.as_deref(),
+    }
+}
+
+/// A chunk of a stream, or a whole body: they differ only in `delta` and `message`.
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Option<Vec<Choice>>,
+    model: Option<Value>,
+    usage: Option<WireUsage>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(alias = "message")]
+    delta: Option<Delta>,
+    finish_reason: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Delta {
+    content: Option<Value>,
+    refusal: Option<Value>,
+    reasoning_content: Option<Value>,
+    /// The same under the name that OpenRouter, Ollama and newer servers use.
+    reasoning: Option<Value>,
+    tool_calls: Option<Vec<CallDelta>>,
+}
+
+#[derive(Deserialize)]
+struct CallDelta {
+    index: Option<Value>,
+    id: Option<Value>,
+    function: Option<CalledDelta>,
+}
+
+#[derive(Deserialize)]
+struct CalledDelta {
+    name: Option<Value>,
+    /// A string by the book; some servers send the object itself.
+    arguments: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    prompt_tokens: Option<Value>,
+    completion_tokens: Option<Value>,
+    prompt_tokens_details: Option<WireDetails>,
+    cost: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireDetails {
+    cached_tokens: Option<Value>,
+}
+
+/// Puts an answer together.
+#[derive(Default)]
+pub(crate) struct Assembler {
+    text: String,
+    calls: Vec<Entry>,
+    usage: Usage,
+    model: String,
+    saw_choice: bool,
+    finished: bool,
+}
+
+struct Entry {
+    index: Option<u64>,
+    call: ToolCall,
+}
+
+impl Assembler {
+    /// Takes one chunk of a stream. A chunk that is not JSON of the right shape is skipped, as the contract says;
+    /// an error in it ends the call.
+    pub(crate) fn chunk(&mut self, data: &str, sink: &mut dyn Sink) -> Result<(), LlmError> {
+        match serde_json::from_str::<Chunk>(data) {
+            Ok(chunk) => self.take(chunk, Some(sink)),
+            Err(_) => match error_of(data) {
+                Some(error) => Err(in_band_error(&error)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Takes a whole body. `sink` is given when deltas were wanted although the server does not stream.
+    pub(crate) fn body(&mut self, body: &[u8], sink: Option<&mut dyn Sink>) -> Result<(), LlmError> {
+        let chunk: Chunk =
+            serde_json::from_slice(body).map_err(|error| match std::str::from_utf8(body).ok().and_then(error_of) {
+                Some(error) => in_band_error(&error),
+                None => LlmError::Decode { cause: format!("body: {error}") },
+            })?;
+        self.take(chunk, sink)?;
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Whether the model said that it is done.
+    pub(crate) fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The whole answer.
+    pub(crate) fn complete(self) -> Result<Completion, LlmError> {
+        if !self.saw_choice {
+            return Err(LlmError::Decode { cause: "the answer holds no choices".to_owned() });
+        }
+        let mut entries = self.calls;
+        // Stable: calls without an index stay behind in the order they came.
+        entries.sort_by_key(|entry| entry.index.unwrap_or(u64::MAX));
+        let mut tool_calls: Vec<ToolCall> = Vec::with_capacity(entries.len());
+        for Entry { mut call, .. } in entries {
+            if call.name.is_empty() {
+                return Err(LlmError::Decode { cause: "a tool call has no name".to_owned() });
+            }
+            // Pairing with results needs ids that differ, and some servers number every call 0.
+            while call.id.is_empty() || tool_calls.iter().any(|known| known.id == call.id) {
+                call.id = made_up_id();
+            }
+            tool_calls.push(call);
+        }
+        Ok(Completion { text: self.text, tool_calls, usage: self.usage, model: self.model })
+    }
+
+    fn take(&mut self, chunk: Chunk, mut sink: Option<&mut dyn Sink>) -> Result<(), LlmError> {
+        if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
+            return Err(in_band_error(&error));
+        }
+        if let Some(Value::String(model)) = chunk.model
+            && self.model.is_empty()
+        {
+            self.model = model;
+        }
+        if let Some(usage) = &chunk.usage {
+            self.usage = read_usage(usage);
+        }
+        let Some(choice) = chunk.choices.and_then(|choices| choices.into_iter().next()) else { return Ok(()) };
+        self.saw_choice = true;
+        if choice.finish_reason.is_some_and(|reason| reason.as_str().is_some_and(|reason| !reason.is_empty())) {
+            self.finished = true;
+        }
+        let Some(delta) = choice.delta else { return Ok(()) };
+        let mut thinking = |piece: &str| {
+            if let Some(sink) = &mut sink
+                && !piece.is_empty()
+            {
+                sink.thinking(piece);
+            }
+        };
+        if let Some(Value::String(piece)) = delta.reasoning_content.filter(|v| !v.is_null()).or(delta.reasoning) {
+            thinking(&piece);
+        }
+        let mut text = String::new();
+        for content in [delta.content, delta.refusal].into_iter().flatten() {
+            read_content(content, &mut text, &mut thinking);
+        }
+        if !text.is_empty() {
+            if let Some(sink) = &mut sink {
+                sink.text(&text);
+            }
+            if self.text.is_empty() {
+                self.text = text;
+            } else {
+                self.text.push_str(&text);
+            }
+        }
+        delta.tool_calls.into_iter().flatten().try_for_each(|call| self.take_call(call))
+    }
+
+    fn take_call(&mut self, delta: CallDelta) -> Result<(), LlmError> {
+        let index = delta.index.as_ref().and_then(Value::as_u64);
+        let id = as_text(delta.id);
+        let (name, arguments) = delta
+            .function
+            .map(|function| (as_text(function.name), function.arguments.map(as_arguments).unwrap_or_default()))
+            .unwrap_or_default();
+        // Some servers give every call the index 0 or none; a different id together with a name is another call.
+        let another = |call: &ToolCall| !id.is_empty() && !call.id.is_empty() && id != call.id && !name.is_empty();
+        let n_calls = self.calls.len();
+        let known = match index {
+            Some(_) => self.calls.iter_mut().rfind(|entry| entry.index == index),
+            None if id.is_empty() && !name.is_empty() => None,
+            None if id.is_empty() => self.calls.last_mut(),
+            None => self.calls.iter_mut().rfind(|entry| entry.call.id == id),
+        };
+        match known.filter(|entry| !another(&entry.call)) {
+            Some(entry) => {
+                if !id.is_empty() {
+                    entry.call.id = id;
+                }
+                if !name.is_empty() {
+                    entry.call.name = name;
+                }
+                entry.call.arguments.push_str(&arguments);
+            }
+            None if n_calls >= TOOL_CALLS_MAX => {
+                return Err(LlmError::Decode { cause: format!("more than {TOOL_CALLS_MAX} tool calls") });
+            }
+            None => self.calls.push(Entry { index, call: ToolCall { id, name, arguments } }),
+        }
+        Ok(())
+    }
+}
+
+/// The `error` of a body whose other fields do not have the shape of an answer.
+fn error_of(data: &str) -> Option<Value> {
+    let mut body: Value = serde_json::from_str(data).ok()?;
+    let error = body.get_mut("error")?.take();
+    (!error.is_null()).then_some(error)
+}
+
+/// `content` is a string or an array of blocks: text is joined, reasoning goes its own way.
+fn read_content(content: Value, text: &mut String, thinking: &mut dyn FnMut(&str)) {
+    match content {
+        Value::String(piece) if text.is_empty() => *text = piece,
+        Value::String(piece) => text.push_str(&piece),
+        Value::Array(blocks) => {
+            for block in &blocks {
+                let kind = block.get("type").and_then(Value::as_str).unwrap_or("text");
+                let words = ["text", "content", "thinking", "reasoning"]
+                    .iter()
+                    .find_map(|key| block.get(key).and_then(Value::as_str))
+                    .or(block.as_str())
+                    .unwrap_or_default();
+                if matches!(kind, "thinking" | "reasoning") {
+                    thinking(words);
+                } else {
+                    text.push_str(words);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn read_usage(usage: &WireUsage) -> Usage {
+    let prompt = as_count(usage.prompt_tokens.as_ref());
+    let cached_tokens =
+        as_count(usage.prompt_tokens_details.as_ref().and_then(|details| details.cached_tokens.as_ref()));
+    Usage {
+        input_tokens: prompt.saturating_sub(cached_tokens),
+        output_tokens: as_count(usage.completion_tokens.as_ref()),
+        cached_tokens: cached_tokens.min(prompt),
+        cost_usd: usage.cost.as_ref().and_then(Value::as_f64).filter(|cost| cost.is_finite() && *cost >= 0.0),
+    }
+}
+
+fn as_count(value: Option<&Value>) -> u64 {
+    let Some(value) = value else { return 0 };
+    // Counts may come as floats; a float beyond u64 saturates, a negative one is 0.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturating is what is wanted")]
+    value.as_u64().unwrap_or_else(|| value.as_f64().unwrap_or(0.0) as u64)
+}
+
+fn as_text(value: Option<Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text,
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn as_arguments(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+/// `call_<n>`, never the same twice, also not after a restart: `n` begins at the clock's milliseconds.
+fn made_up_id() -> String {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = clock::unix_ms();
+    let next = |last: i64| last.saturating_add(1).max(now);
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or_else(|l| l);
+    format!("call_{}", next(last))
+}
