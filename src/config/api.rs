@@ -186,14 +186,12 @@ fn login_rate_window(typed: &mut Typed) -> Duration {
     if text.is_empty() {
         return LOGIN_RATE_WINDOW;
     }
-    match parse_go_duration(text).filter(|window| !window.is_zero()) {
-        Some(window) => window,
-        None => {
-            let warning = format!("api.login_rate_window: {text:?} is not a duration; 15m is used");
-            typed.warnings.push(warning);
-            LOGIN_RATE_WINDOW
-        }
+    if let Some(window) = parse_go_duration(text).filter(|window| !window.is_zero()) {
+        return window;
     }
+    let warning = format!("api.login_rate_window: {text:?} is not a duration; 15m is used");
+    typed.warnings.push(warning);
+    LOGIN_RATE_WINDOW
 }
 
 fn cors_origins(typed: &mut Typed) -> Result<Vec<String>, ConfigError> {

@@ -13,9 +13,9 @@ where
     T: TryFrom<i64> + PartialOrd + Copy + std::fmt::Display,
 {
     T::try_from(value).ok().filter(|number| *number >= min && *number <= max).ok_or_else(|| {
-        // The bound is worth naming only when it is ours and not that of the type.
-        let above = T::try_from(i64::from(u32::MAX) * 1024).map_or(true, |huge| max < huge);
-        let bounds = if above && value > 0 { format!("from {min} to {max}") } else { format!("{min} or more") };
+        // An upper bound is worth naming only when it is ours and not that of the type.
+        let is_ours = T::try_from(i64::from(u32::MAX) * 1024).map_or(true, |huge| max < huge);
+        let bounds = if is_ours && value > 0 { format!("from {min} to {max}") } else { format!("{min} or more") };
         typed.bad(key, format!("must be {bounds}, got {value}"))
     })
 }

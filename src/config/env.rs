@@ -14,7 +14,7 @@ impl Env {
 
     /// These variables and no others.
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        Self(variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        variables.into_iter().collect()
     }
 
     /// The value of exactly this variable.
@@ -28,6 +28,12 @@ impl Env {
             let full = format!("{prefix}{name}");
             self.get(&full).map(|value| (full.clone(), value))
         })
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Env {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 }
 

@@ -18,6 +18,8 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod writer;
+#[cfg(test)]
+mod writer_tests;
 
 pub use api::SCOPES;
 pub use duration::parse_go_duration;

@@ -1,6 +1,7 @@
 //! The configuration as it was typed: one file, with the variables and options that win over it laid on top.
 //!
 //! Types are checked by `schema` first, so that every complaint names its key. Only keys that Holt acts on are here.
+#![expect(clippy::struct_field_names, reason = "the names are those of the file")]
 
 use std::collections::HashMap;
 use std::fs;

@@ -346,7 +346,12 @@ fn children(pattern: &str) -> BTreeSet<&'static str> {
 
 /// The known name that a typing error probably meant.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a &'a str>) -> Option<&'a str> {
-    let bound = (name.chars().count() / 3).clamp(1, 3);
+    // Two letters in the wrong order are a distance of two.
+    let bound = match name.chars().count() {
+        0..=3 => 1,
+        4..=8 => 2,
+        _ => 3,
+    };
     known
         .into_iter()
         .map(|candidate| (distance(&name.to_ascii_lowercase(), candidate), *candidate))

@@ -130,7 +130,12 @@ fn replace(target: &Path, text: &[u8]) -> Result<(), ConfigError> {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("make the change durable"))
+    // The new file is in place and complete. Some file systems cannot sync a directory; then a power cut within the
+    // next seconds may bring the old file back, which is no reason to tell the caller that nothing happened.
+    if let Err(error) = File::open(dir).and_then(|dir| dir.sync_all()) {
+        log::warn!("config {}: sync its directory: {error}", target.display());
+    }
+    Ok(())
 }
 
 /// Copies the present file to `.bak`, by way of a temporary file, so that a full disk does not cost the last copy.
