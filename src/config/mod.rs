@@ -1,4 +1,33 @@
 //! Configuration, validated and ready to use. How it is typed (file, variables, flags) is in `raw`.
+//!
+//! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
+//! Secrets are in no `Debug`, no `Display` and no warning.
+
+mod agents;
+mod api;
+mod check;
+mod duration;
+mod env;
+mod error;
+mod llm;
+mod load;
+mod place;
+mod raw;
+mod report;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+#[cfg(test)]
+mod writer_tests;
+
+pub use api::SCOPES;
+pub use duration::parse_go_duration;
+pub use env::Env;
+pub use error::{ConfigError, Origin};
+pub use load::{Flags, load};
+pub use report::{Report, check};
+pub use writer::{ConfigWriter, set_password_hash};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +47,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The file that settings are written to; exists once something was written.
     pub config_path: PathBuf,
+    /// Holt's main database; `events.db` stands beside it. Its directory may not exist yet.
+    pub db_path: PathBuf,
     pub log: LogConfig,
     pub api: ApiConfig,
     pub auth: AuthConfig,
@@ -65,8 +96,8 @@ pub struct ApiConfig {
     pub body_bytes_max: usize,
 }
 
-/// `[api.auth]` and `[[api.keys]]`.
-#[derive(Clone, Debug)]
+/// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.
+#[derive(Clone)]
 pub struct AuthConfig {
     pub keys: Vec<StaticKey>,
     /// bcrypt, `$2a$` or `$2b$`.
@@ -74,6 +105,17 @@ pub struct AuthConfig {
     /// Hex, at least 32 bytes. None: Holt keeps its own in `<data dir>/secret`.
     pub session_secret: Option<String>,
     pub session_max_age: Duration,
+}
+
+impl std::fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("keys", &self.keys)
+            .field("has_password", &self.password_hash.is_some())
+            .field("has_session_secret", &self.session_secret.is_some())
+            .field("session_max_age", &self.session_max_age)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A key of the configuration file. `Debug` hides the secret.
@@ -104,6 +146,10 @@ pub struct LlmConfig {
     /// Newest messages that go into a prompt.
     pub context_messages_max: usize,
     pub tool_rounds_max: u32,
+    /// USD per conversation; 0 is off.
+    pub cost_limit_soft: f64,
+    /// USD per conversation.
+    pub cost_limit_hard: f64,
 }
 
 /// One model provider. `Debug` hides the secret.

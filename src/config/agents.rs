@@ -1,0 +1,139 @@
+//! `[[agents]]`, `[[schedules]]`, `[tools]`, `[plugins]`: from typed to validated.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::check::{given, tier, word};
+use super::error::ConfigError;
+use super::llm::{check_cost, fallbacks};
+use super::raw::{Agent, Typed};
+use super::{AgentConfig, Tier};
+
+/// Longest agent name: it becomes a directory's name.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The agents, `default` first; one is made up when the file has none (contract engine 10.2).
+pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConfig>, ConfigError> {
+    let global = tier(typed, "session.tier", &typed.raw.session.tier, Tier::Supervised)?;
+    if typed.raw.agents.is_empty() {
+        let made_up =
+            Agent { name: "default".into(), persona_dir: typed.raw.agent.persona_dir.clone(), ..Agent::default() };
+        return Ok(vec![agent(typed, 0, &made_up, global, data_dir)?]);
+    }
+    let mut names = HashSet::new();
+    let mut agents = Vec::with_capacity(typed.raw.agents.len());
+    let mut warnings = Vec::new();
+    for (at, raw) in typed.raw.agents.iter().enumerate() {
+        let key = format!("agents[{at}].name");
+        check_name(&raw.name).map_err(|reason| typed.bad(&key, reason))?;
+        if !names.insert(raw.name.as_str()) {
+            return Err(typed.bad(&key, format!("must be unique, {:?} is there twice", raw.name)));
+        }
+        if !is_plain_name(&raw.name) {
+            warnings.push(format!(
+                "{key}: {:?} cannot be edited through the API: it is not of a-z, 0-9, _ and -",
+                raw.name
+            ));
+        }
+        agents.push(agent(typed, at, raw, global, data_dir)?);
+    }
+    if !names.contains("default") {
+        return Err(typed.bad("agents", "one agent must have the name \"default\""));
+    }
+    agents.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+    typed.warnings.extend(warnings);
+    Ok(agents)
+}
+
+fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -> Result<AgentConfig, ConfigError> {
+    let key = |field: &str| format!("agents[{at}].{field}");
+    let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
+    let soft = raw.cost_limit_soft.unwrap_or(0.0);
+    let hard = raw.cost_limit_hard.unwrap_or(0.0);
+    check_cost(typed, &key("cost_limit_soft"), soft)?;
+    check_cost(typed, &key("cost_limit_hard"), hard)?;
+    if hard > 0.0 && soft > hard {
+        return Err(
+            typed.bad(&key("cost_limit_soft"), format!("must not be above the hard limit of {hard}, got {soft}"))
+        );
+    }
+    fallbacks(typed, &key("fallback"), &raw.fallback)?;
+    let persona_dir = match raw.persona_dir.as_str() {
+        "" => data_dir.join("agents").join(&raw.name),
+        dir => dir.into(),
+    };
+    Ok(AgentConfig {
+        name: raw.name.clone(),
+        description: raw.description.clone(),
+        tier,
+        model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
+        persona_dir,
+        adapters: raw.adapters.clone(),
+    })
+}
+
+/// A reference file may use names that the API would refuse (W-32); what would leave its directory is refused here too.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("must be given".to_owned());
+    }
+    let dangerous = name.starts_with('.') || name.contains(['/', '\\', ':']) || name.chars().any(char::is_control);
+    if dangerous || name.len() > NAME_BYTES_MAX {
+        return Err(format!("must be at most {NAME_BYTES_MAX} of a-z, 0-9, _ and -, got {name:?}"));
+    }
+    Ok(())
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.bytes().next().is_some_and(plain) && name.bytes().all(|byte| plain(byte) || matches!(byte, b'_' | b'-'))
+}
+
+/// What the reference refuses at start, for the sections that Holt keeps but reads elsewhere.
+pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
+    let raw = &typed.raw;
+    for (at, schedule) in raw.schedules.iter().enumerate() {
+        let key = |field: &str| format!("schedules[{at}].{field}");
+        given(typed, &key("name"), &schedule.name)?;
+        word(typed, &key("type"), &schedule.kind, &["system", "agent"])?;
+        given(typed, &key("schedule"), &schedule.schedule)?;
+        tier(typed, &key("session_tier"), &schedule.session_tier, Tier::Supervised)?;
+        word(typed, &key("session_mode"), &schedule.session_mode, &["", "shared", "isolated"])?;
+    }
+    for (name, tool) in &raw.tools {
+        let key = |field: &str| format!("tools.{name}.{field}");
+        word(typed, &key("transport"), &tool.transport, &["", "stdio", "sse"])?;
+        word(typed, &key("auth"), &tool.auth, &["", "oauth"])?;
+        let remote = tool.transport == "sse";
+        given(typed, &key(if remote { "url" } else { "command" }), if remote { &tool.url } else { &tool.command })?;
+        if !tool.auth.is_empty() && !remote {
+            return Err(typed.bad(&key("auth"), "works only with transport \"sse\""));
+        }
+        if tool.client_id.is_empty() != tool.client_secret.is_empty() {
+            return Err(typed.bad(&key("client_id"), "needs client_secret, and the other way round"));
+        }
+        let oauth_only = !tool.client_id.is_empty() || !tool.scopes.is_empty();
+        if oauth_only && tool.auth.is_empty() {
+            return Err(typed.bad(&key("auth"), "must be \"oauth\" when client_id or scopes are given"));
+        }
+    }
+    for (name, plugin) in &raw.plugins {
+        let key = |field: &str| format!("plugins.{name}.{field}");
+        word(typed, &key("type"), &plugin.kind, &["subprocess", "docker"])?;
+        let docker = plugin.kind == "docker";
+        given(
+            typed,
+            &key(if docker { "image" } else { "command" }),
+            if docker { &plugin.image } else { &plugin.command },
+        )?;
+        if raw.tools.contains_key(name) {
+            return Err(typed.bad(&format!("plugins.{name}"), "there is a tool of this name"));
+        }
+    }
+    let search = &raw.web.search;
+    word(typed, "web.search.provider", &search.provider, &["", "duckduckgo", "tavily"])?;
+    if search.provider == "tavily" {
+        given(typed, "web.search.api_key", &search.api_key)?;
+    }
+    Ok(())
+}

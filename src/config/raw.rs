@@ -1,0 +1,391 @@
+//! The configuration as it was typed: one file, with the variables and options that win over it laid on top.
+//!
+//! Types are checked by `schema` first, so that every complaint names its key. Only keys that Holt acts on are here.
+#![expect(clippy::struct_field_names, reason = "the names are those of the file")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml_edit::{DocumentMut, Item, Table, TableLike};
+
+use super::Flags;
+use super::env::Env;
+use super::error::{ConfigError, Origin};
+use super::place::Place;
+use super::schema;
+
+/// Variables and the keys that they stand for (contract engine 10.3), each as `HOLT_` and as `DENKEEPER_`.
+const VARIABLES: &[(&str, &str, As)] = &[
+    ("TELEGRAM_TOKEN", "telegram.token", As::Text),
+    ("DISCORD_TOKEN", "discord.token", As::Text),
+    ("LLM_PROVIDER", "llm.default_provider", As::Text),
+    ("LLM_MODEL", "llm.default_model", As::Text),
+    ("LLM_OPENROUTER_API_KEY", "llm.openrouter.api_key", As::Text),
+    ("LLM_ANTHROPIC_API_KEY", "llm.anthropic.api_key", As::Text),
+    ("LLM_ANTHROPIC_BASE_URL", "llm.anthropic.base_url", As::Text),
+    ("LLM_OLLAMA_BASE_URL", "llm.ollama.base_url", As::Text),
+    ("LLM_OPENAI_API_KEY", "llm.openai.api_key", As::Text),
+    ("LLM_OPENAI_BASE_URL", "llm.openai.base_url", As::Text),
+    ("VOICE_OPENAI_API_KEY", "voice.openai.api_key", As::Text),
+    ("LOG_LEVEL", "log.level", As::Text),
+    ("LOG_FORMAT", "log.format", As::Text),
+    ("MEMORY_DB_PATH", "memory.db_path", As::Text),
+    ("API_LISTEN", "api.listen", As::Text),
+    ("API_ENABLED", "api.enabled", As::Switch),
+    ("API_WEBSOCKET_ENABLED", "api.websocket_enabled", As::Switch),
+    ("SESSION_TIER", "session.tier", As::Text),
+    ("SEARCH_API_KEY", "web.search.api_key", As::Text),
+    ("OTEL_TRACES_ENDPOINT", "otel.traces_endpoint", As::Text),
+    ("API_AUTH_SESSION_SECRET", "api.auth.session_secret", As::Text),
+    ("OIDC_CLIENT_ID", "api.auth.oidc.client_id", As::Text),
+    ("OIDC_CLIENT_SECRET", "api.auth.oidc.client_secret", As::Text),
+    ("API_EXTERNAL_URL", "api.external_url", As::Text),
+    ("TIMEZONE", "api.timezone", As::Text),
+    ("WEB_DIR", "api.web_dir", As::Text),
+];
+
+#[derive(Clone, Copy)]
+enum As {
+    Text,
+    /// `true`, `1`, `false`, `0`; anything else is ignored, as the reference does.
+    Switch,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Raw {
+    pub(super) data_dir: Option<String>,
+    pub(super) telegram: Channel,
+    pub(super) discord: Channel,
+    pub(super) llm: Llm,
+    pub(super) memory: Memory,
+    pub(super) log: Log,
+    pub(super) session: Session,
+    pub(super) agent: MadeUpAgent,
+    pub(super) agents: Vec<Agent>,
+    pub(super) schedules: Vec<Schedule>,
+    pub(super) tools: HashMap<String, Tool>,
+    pub(super) plugins: HashMap<String, Plugin>,
+    pub(super) api: Api,
+    pub(super) http: Http,
+    pub(super) streams: Streams,
+    pub(super) web: Web,
+    pub(super) sandbox: Sandbox,
+    pub(super) otel: Otel,
+    pub(super) voice: Voice,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Channel {
+    pub(super) token: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Llm {
+    pub(super) default_provider: String,
+    pub(super) default_model: String,
+    pub(super) cost_limit_soft: f64,
+    pub(super) cost_limit_hard: f64,
+    pub(super) max_cost_per_session: f64,
+    pub(super) openrouter: RawProvider,
+    pub(super) anthropic: RawProvider,
+    pub(super) openai: RawProvider,
+    pub(super) ollama: RawProvider,
+    pub(super) fallback: Vec<Fallback>,
+    pub(super) connect_timeout: Option<String>,
+    pub(super) first_byte_timeout: Option<String>,
+    pub(super) idle_timeout: Option<String>,
+    pub(super) total_timeout: Option<String>,
+    pub(super) context_messages_max: Option<i64>,
+    pub(super) max_tool_rounds: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawProvider {
+    pub(super) api_key: String,
+    pub(super) base_url: String,
+    pub(super) organization: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fallback {
+    pub(super) trigger: String,
+    pub(super) action: String,
+    pub(super) provider: String,
+    pub(super) model: String,
+    pub(super) threshold: f64,
+    pub(super) max_retries: i64,
+    pub(super) backoff: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Memory {
+    pub(super) db_path: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Log {
+    pub(super) level: String,
+    pub(super) format: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Session {
+    pub(super) tier: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct MadeUpAgent {
+    pub(super) persona_dir: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Agent {
+    pub(super) name: String,
+    pub(super) description: String,
+    pub(super) persona_dir: String,
+    pub(super) adapters: Vec<String>,
+    pub(super) llm_model: String,
+    pub(super) session_tier: String,
+    pub(super) cost_limit_soft: Option<f64>,
+    pub(super) cost_limit_hard: Option<f64>,
+    pub(super) fallback: Vec<Fallback>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Schedule {
+    pub(super) name: String,
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) schedule: String,
+    pub(super) session_tier: String,
+    pub(super) session_mode: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Tool {
+    pub(super) transport: String,
+    pub(super) command: String,
+    pub(super) url: String,
+    pub(super) auth: String,
+    pub(super) client_id: String,
+    pub(super) client_secret: String,
+    pub(super) scopes: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Plugin {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) command: String,
+    pub(super) image: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Api {
+    pub(super) enabled: Option<bool>,
+    pub(super) listen: String,
+    pub(super) tls: bool,
+    pub(super) cors_origins: Vec<String>,
+    pub(super) rate_limit: f64,
+    pub(super) login_rate_limit: Option<i64>,
+    pub(super) login_rate_window: String,
+    pub(super) websocket_enabled: Option<bool>,
+    pub(super) websocket_max_connections: i64,
+    pub(super) websocket_replay_buffer_ttl: Option<String>,
+    pub(super) external_url: String,
+    pub(super) timezone: String,
+    pub(super) keys: Vec<Key>,
+    pub(super) auth: Auth,
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) trusted_proxies: Vec<String>,
+    pub(super) web_dir: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) key: String,
+    pub(super) scopes: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Auth {
+    pub(super) password_hash: String,
+    pub(super) session_secret: String,
+    pub(super) session_max_age: Option<String>,
+    pub(super) oidc: Oidc,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Oidc {
+    pub(super) enabled: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Http {
+    pub(super) connections_max: Option<i64>,
+    pub(super) workers: Option<i64>,
+    pub(super) body_bytes_max: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Streams {
+    pub(super) log_age_max: Option<String>,
+    pub(super) log_bytes_max: Option<i64>,
+    pub(super) turns_max: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Web {
+    pub(super) search: Search,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Search {
+    pub(super) provider: String,
+    pub(super) api_key: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Sandbox {
+    pub(super) runtime: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Otel {
+    pub(super) traces_endpoint: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Voice {
+    pub(super) stt_provider: String,
+    pub(super) tts_provider: String,
+}
+
+/// What was typed, and where.
+pub(super) struct Typed {
+    pub(super) raw: Raw,
+    /// Whether a file was read.
+    pub(super) has_file: bool,
+    origins: HashMap<&'static str, Origin>,
+    file: Origin,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Typed {
+    /// Reads the file of `place`, if it is there, and lays variables and options over it.
+    pub(super) fn read(place: &Place, flags: &Flags, env: &Env) -> Result<Self, ConfigError> {
+        let file = read_document(&place.config_path)?;
+        let has_file = file.is_some();
+        let mut doc = file.unwrap_or_default();
+        let mut origins = HashMap::new();
+        overlay(&mut doc, flags, env, &mut origins);
+        let findings = schema::check(doc.as_table_mut());
+        let mut typed = Self {
+            raw: Raw::default(),
+            has_file,
+            origins,
+            file: Origin::File(place.config_path.clone()),
+            warnings: Vec::new(),
+        };
+        if let Some((key, reason)) = findings.wrong.into_iter().next() {
+            return Err(typed.bad(&key, reason));
+        }
+        for (key, meant) in findings.unknown {
+            let hint = meant.map_or_else(String::new, |meant| format!("; did you mean {meant}?"));
+            typed.warnings.push(format!("config {}: {key}: unknown key{hint}", place.config_path.display()));
+        }
+        // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
+        typed.raw = toml_edit::de::from_document(doc)
+            .map_err(|error| typed.bad("(file)", error.message().replace('\n', " ")))?;
+        Ok(typed)
+    }
+
+    /// A value that is refused.
+    pub(super) fn bad(&self, key: &str, reason: impl Into<String>) -> ConfigError {
+        let origin = self.origins.get(key).unwrap_or(&self.file).clone();
+        ConfigError::Value { origin, key: key.to_owned(), reason: reason.into() }
+    }
+}
+
+/// A parsed file; None when there is none.
+pub(super) fn read_document(path: &Path) -> Result<Option<DocumentMut>, ConfigError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(ConfigError::Read { path: path.to_owned(), cause }),
+    };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    match text.parse() {
+        Ok(doc) => Ok(Some(doc)),
+        Err(error) => {
+            // The error's own Display quotes the line, which may hold a secret.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            let reason = error.message().trim().replace('\n', ", ");
+            Err(ConfigError::Syntax { path: path.to_owned(), line, column, reason })
+        }
+    }
+}
+
+fn overlay(doc: &mut DocumentMut, flags: &Flags, env: &Env, origins: &mut HashMap<&'static str, Origin>) {
+    for (name, key, kind) in VARIABLES {
+        let Some((found, value)) = env.setting(name) else { continue };
+        let value = match (kind, value) {
+            (As::Text, text) => toml_edit::value(text),
+            (As::Switch, "true" | "1") => toml_edit::value(true),
+            (As::Switch, "false" | "0") => toml_edit::value(false),
+            (As::Switch, _) => continue,
+        };
+        if put(doc.as_table_mut(), key, value) {
+            origins.insert(key, Origin::Variable(found));
+        }
+    }
+    if let Some(listen) = &flags.listen
+        && put(doc.as_table_mut(), "api.listen", toml_edit::value(listen))
+    {
+        origins.insert("api.listen", Origin::Flag("--listen"));
+    }
+}
+
+/// Sets a value at a dotted path; false when something that is no table is in the way (the check reports it).
+fn put(table: &mut dyn TableLike, key: &str, value: Item) -> bool {
+    match key.split_once('.') {
+        None => {
+            table.insert(key, value);
+            true
+        }
+        Some((first, rest)) => {
+            let below = table.entry(first).or_insert_with(|| Item::Table(Table::new()));
+            below.as_table_like_mut().is_some_and(|below| put(below, rest, value))
+        }
+    }
+}
