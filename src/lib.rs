@@ -1,9 +1,12 @@
 //! Holt: a hub for AI agents and machines in one small binary, without an async runtime.
 
 pub mod agents;
+pub mod api;
+pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod limits;
 pub mod llm;
 pub mod rt;

@@ -4,12 +4,14 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod headers;
 pub mod json;
 pub mod lock;
 pub mod stop;
 pub mod threads;
 
 pub use cancel::Cancel;
+pub use headers::Headers;
 pub use lock::lock;
 pub use stop::{Stop, Stopper};
 pub use threads::Threads;

@@ -1,0 +1,97 @@
+//! Agents as the API shows them (contract 4.1; W-30, W-35).
+
+use serde::Serialize;
+
+use crate::agents::Agent;
+use crate::api::error::ApiError;
+use crate::api::login::json_line;
+use crate::api::message::Reply;
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::config::Tier;
+
+#[derive(Serialize)]
+struct ListShape<'a> {
+    name: &'a str,
+    display_name: &'a str,
+    description: &'a str,
+    permission_tier: &'static str,
+    provider: &'a str,
+    model: &'a str,
+    skill_count: usize,
+    has_tools: bool,
+    browser_url_allowlist: [&'a str; 0],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    adapters: &'a [String],
+}
+
+#[derive(Serialize)]
+struct DetailShape<'a> {
+    name: &'a str,
+    display_name: &'a str,
+    description: &'a str,
+    permission_tier: &'static str,
+    provider: &'a str,
+    model: &'a str,
+    has_tools: bool,
+    adapters: Option<&'a [String]>,
+    skills: [&'a str; 0],
+    tool_names: Option<Vec<String>>,
+    persona_dir: &'a str,
+    persona_sections: Option<()>,
+    fallbacks: [&'a str; 0],
+    browser_url_allowlist: [&'a str; 0],
+}
+
+/// All agents, `default` first, then by name.
+pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    let shapes: Vec<ListShape<'_>> = ctx.deps.engine.agents().iter().map(|agent| list_shape(agent)).collect();
+    Ok(Reply::Full(json_line(200, &shapes)))
+}
+
+/// One agent.
+pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let name = call.params.get("name");
+    let agent = ctx.deps.engine.agents().find(name).ok_or_else(|| ApiError::not_found("agent not found"))?;
+    let tools = agent.free_tools().names();
+    let shape = DetailShape {
+        name: &agent.name,
+        display_name: &agent.name,
+        description: &agent.description,
+        permission_tier: tier_name(agent.tier),
+        provider: agent.provider.name(),
+        model: &agent.model,
+        has_tools: !tools.is_empty(),
+        adapters: (!agent.adapters.is_empty()).then_some(&agent.adapters[..]),
+        skills: [],
+        tool_names: (!tools.is_empty()).then_some(tools),
+        persona_dir: &agent.persona_dir,
+        persona_sections: None,
+        fallbacks: [],
+        browser_url_allowlist: [],
+    };
+    Ok(Reply::Full(json_line(200, &shape)))
+}
+
+fn list_shape(agent: &Agent) -> ListShape<'_> {
+    ListShape {
+        name: &agent.name,
+        display_name: &agent.name,
+        description: &agent.description,
+        permission_tier: tier_name(agent.tier),
+        provider: agent.provider.name(),
+        model: &agent.model,
+        skill_count: 0,
+        has_tools: !agent.free_tools().names().is_empty(),
+        browser_url_allowlist: [],
+        adapters: &agent.adapters,
+    }
+}
+
+fn tier_name(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Autonomous => "autonomous",
+        Tier::Supervised => "supervised",
+        Tier::Restricted => "restricted",
+    }
+}

@@ -1,0 +1,185 @@
+//! `POST /api/v1/chat`: one turn, answered as JSON or followed as an event stream (contract 6.2; additions "REST").
+
+use std::sync::{Arc, Mutex};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::api::error::ApiError;
+use crate::api::login::{decode, json_line};
+use crate::api::message::{Reply, Responder, Response, SseProgress, SseResume, SseStart};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::auth::{AuthError, Identity};
+use crate::chat::engine::{Outcome, Submit, Ticket};
+use crate::chat::{ChatError, engine};
+use crate::limits;
+use crate::rt::lock;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ChatBody {
+    agent: String,
+    session_id: String,
+    message: String,
+    user_name: String,
+    message_id: Option<String>,
+    resume_after_seq: Option<i64>,
+    epoch: Option<String>,
+}
+
+/// Runs a turn, or follows a session from a number on.
+pub(super) fn chat(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let caller = call.caller.as_ref().ok_or(AuthError::Missing)?;
+    let mut body: ChatBody = decode(&call.req.body, "invalid JSON body")?;
+    let sse = call.req.headers.get("accept") == Some("text/event-stream");
+    if body.resume_after_seq.is_none() && body.message.is_empty() {
+        body.resume_after_seq = call.req.headers.get("last-event-id").and_then(|text| text.trim().parse().ok());
+    }
+    if body.message.trim().is_empty() {
+        return match body.resume_after_seq {
+            Some(after) if sse => resume(ctx, call, caller, &body, after),
+            _ => Err(ApiError::bad_request("message is required")),
+        };
+    }
+    if body.message.len() > limits::MESSAGE_BYTES_MAX {
+        return Err(ApiError::bad_request("message exceeds maximum length of 32768 bytes"));
+    }
+    if body.agent.is_empty() {
+        "default".clone_into(&mut body.agent);
+    }
+    if sse { stream(ctx, call, caller, &body) } else { answer(ctx, caller, body) }
+}
+
+fn submit<'a>(body: &'a ChatBody, caller: &'a crate::chat::access::Caller) -> Submit<'a> {
+    Submit {
+        session_id: Some(body.session_id.as_str()).filter(|id| !id.is_empty()),
+        agent: &body.agent,
+        text: &body.message,
+        user_name: &body.user_name,
+        message_id: body.message_id.as_deref(),
+        origin: "api",
+        caller,
+    }
+}
+
+/// JSON: the turn's thread answers; the connection waits without a worker.
+fn answer(ctx: &Ctx, caller: &Identity, body: ChatBody) -> Result<Reply, ApiError> {
+    let (ctx, caller) = (ctx.clone(), caller.caller());
+    Ok(Reply::Later(Box::new(move |responder| {
+        let slot = Arc::new(Mutex::new(JsonWait { responder: Some(responder), session_id: None, outcome: None }));
+        let ticket = Box::new(JsonTicket(Arc::clone(&slot)));
+        match ctx.deps.engine.submit(&submit(&body, &caller), Some(ticket)) {
+            Ok(submitted) => settle(&slot, |wait| wait.session_id = Some(submitted.session.stream().id().to_owned())),
+            Err(error) => {
+                if let Some(responder) = lock(&slot).responder.take() {
+                    responder.respond(ApiError::from(error).into_response());
+                }
+            }
+        }
+    })))
+}
+
+/// The answer needs both: the session's id and the outcome, whichever is known first.
+struct JsonWait {
+    responder: Option<Responder>,
+    session_id: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+struct JsonTicket(Arc<Mutex<JsonWait>>);
+
+impl Ticket for JsonTicket {
+    fn started(&mut self, _after_seq: u64) {}
+
+    fn ended(&mut self, outcome: &Outcome) {
+        settle(&self.0, |wait| wait.outcome = Some(outcome.clone()));
+    }
+}
+
+fn settle(slot: &Mutex<JsonWait>, change: impl FnOnce(&mut JsonWait)) {
+    let ready = {
+        let mut wait = lock(slot);
+        change(&mut wait);
+        match (&wait.session_id, &wait.outcome) {
+            (Some(session_id), Some(outcome)) => {
+                let response = outcome_response(session_id, outcome);
+                wait.responder.take().map(|responder| (responder, response))
+            }
+            _ => None,
+        }
+    };
+    if let Some((responder, response)) = ready {
+        responder.respond(response);
+    }
+}
+
+/// 200, or the status that fits the turn's error code.
+fn outcome_response(session_id: &str, outcome: &Outcome) -> Response {
+    let Some((code, message)) = &outcome.error else {
+        return json_line(200, &json!({"session_id": session_id, "response": outcome.text}));
+    };
+    let status = match *code {
+        "cancelled" => 409,
+        "interrupted" => 503,
+        "rate_limited" | "provider_rate" => 429,
+        "budget" | "provider_credit" => 402,
+        "provider_timeout" => 504,
+        "storage_full" => 507,
+        code if code.starts_with("provider_") => 502,
+        _ => 500,
+    };
+    json_line(status, &json!({"error": message, "code": code, "session_id": session_id}))
+}
+
+/// SSE: the stream follows the session from the turn's first frame.
+fn stream(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody) -> Result<Reply, ApiError> {
+    let progress = Arc::new(SseProgress::default());
+    let ticket = Box::new(SseTicket(Arc::clone(&progress)));
+    let chat_caller = caller.caller();
+    let submitted = ctx.deps.engine.submit(&submit(body, &chat_caller), Some(ticket))?;
+    progress.set_position(submitted.position.unwrap_or(0));
+    Ok(Reply::Stream(Box::new(SseStart {
+        session: submitted.session,
+        progress,
+        resume: None,
+        ids: wants_ids(call),
+        chunked: !call.req.http10,
+        credential: caller.credential.clone(),
+    })))
+}
+
+struct SseTicket(Arc<SseProgress>);
+
+impl Ticket for SseTicket {
+    fn started(&mut self, after_seq: u64) {
+        self.0.set_started(after_seq);
+    }
+
+    fn ended(&mut self, _outcome: &Outcome) {
+        self.0.set_ended();
+    }
+}
+
+/// SSE without a message: what is kept after a number, then live until the terminal frame.
+fn resume(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody, after: i64) -> Result<Reply, ApiError> {
+    engine::check_session_id(&body.session_id)?;
+    match ctx.deps.engine.conversations().owner(&body.session_id)? {
+        Some(owner) if caller.caller().may_read(&owner) => {}
+        Some(_) => return Err(ChatError::Denied.into()),
+        None => {} // unknown: the stream says so itself, by replay_unavailable
+    }
+    let session = ctx.deps.engine.session(&body.session_id)?;
+    Ok(Reply::Stream(Box::new(SseStart {
+        session,
+        progress: Arc::new(SseProgress::default()),
+        resume: Some(SseResume { after_seq: u64::try_from(after).unwrap_or(0), epoch: body.epoch.clone() }),
+        ids: wants_ids(call),
+        chunked: !call.req.http10,
+        credential: caller.credential.clone(),
+    })))
+}
+
+fn wants_ids(call: &Call<'_>) -> bool {
+    call.req.query_param("ids").as_deref() == Some("1")
+}

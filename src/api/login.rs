@@ -1,0 +1,129 @@
+//! `/auth/*`: password login, logout, who am I (contract 3.1).
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::api::error::ApiError;
+use crate::api::guard::origin_refused;
+use crate::api::message::{Reply, Response, header, json_response};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::api::body;
+use crate::auth::{Credential, password, scope};
+use crate::rt::json as wire;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct LoginBody {
+    password: String,
+}
+
+/// Which login methods exist.
+pub(super) fn config(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    Ok(ok(&json!({"password_enabled": ctx.password_hash().is_some(), "oidc_enabled": false})))
+}
+
+/// Password login; the check runs in the password lane.
+pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let Some(hash) = ctx.password_hash() else {
+        return Err(ApiError::not_found("password login not configured"));
+    };
+    let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    throttle(ctx, &address, "too many login attempts")?;
+    if !ctx.origins.origin_allowed(&call.req.headers) {
+        return Err(origin_refused());
+    }
+    let body: LoginBody = decode(&call.req.body, "invalid request body")?;
+    let user_agent = call.req.headers.get("user-agent").unwrap_or("").chars().take(256).collect::<String>();
+    let ctx = ctx.clone();
+    let busy = ctx.clone();
+    Ok(Reply::Later(Box::new(move |responder| {
+        let slot = std::sync::Arc::new(std::sync::Mutex::new(Some(responder)));
+        let inside = std::sync::Arc::clone(&slot);
+        let queued = busy.lane.run(move || {
+            let result = if password::verify(&body.password, &hash) {
+                log_in(&ctx, &user_agent, &address)
+            } else {
+                log::warn!("login failed from {address}");
+                Err(ApiError::new(401, "invalid_password", "invalid password"))
+            };
+            if let Some(responder) = crate::rt::lock(&inside).take() {
+                responder.respond(result.unwrap_or_else(ApiError::into_response));
+            }
+        });
+        if queued.is_err()
+            && let Some(responder) = crate::rt::lock(&slot).take()
+        {
+            responder.respond(lane_full().into_response());
+        }
+    })))
+}
+
+/// 503 for a full password lane.
+pub(super) fn lane_full() -> ApiError {
+    ApiError::new(503, "busy", "too many password checks at once; try again").with_header("Retry-After", "2")
+}
+
+/// Counts an attempt of that address; 429 when it is one too many.
+pub(super) fn throttle(ctx: &Ctx, address: &str, text: &'static str) -> Result<(), ApiError> {
+    ctx.throttle
+        .attempt(address)
+        .map_err(|seconds| ApiError::new(429, "too_many_attempts", text).with_header("Retry-After", &seconds.to_string()))
+}
+
+/// A login of the one account, with its cookie.
+pub(super) fn log_in(ctx: &Ctx, user_agent: &str, address: &str) -> Result<Response, ApiError> {
+    let scopes = scope::dashboard_scopes();
+    let cookie = ctx.deps.sessions.create_with_request("admin", &scopes, user_agent, address)?;
+    log::info!("login of admin from {address}");
+    let mut response = json_response(200, b"{\"authenticated\":true,\"email\":\"admin\"}\n".to_vec());
+    if let Some(header) = header("Set-Cookie", &cookie) {
+        response.add_header(header);
+    }
+    Ok(response)
+}
+
+/// Clears the cookie and forgets the stored login (W-7).
+pub(super) fn logout(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    if !ctx.origins.origin_allowed(&call.req.headers) {
+        return Err(origin_refused());
+    }
+    if let Some(session) = ctx.deps.sessions.read(&call.req.headers)?
+        && let (Credential::Login { id }, Some(store)) = (&session.credential, &ctx.deps.sessions.store)
+    {
+        store.delete(id)?;
+    }
+    let mut response = json_response(200, b"{\"ok\":true}".to_vec());
+    if let Some(header) = header("Set-Cookie", &ctx.deps.sessions.clear()) {
+        response.add_header(header);
+    }
+    Ok(Reply::Full(response))
+}
+
+/// Whether the cookie is valid.
+pub(super) fn session(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    Ok(match ctx.deps.sessions.read(&call.req.headers)? {
+        Some(session) => ok(&json!({"authenticated": true, "email": session.email})),
+        None => ok(&json!({"authenticated": false})),
+    })
+}
+
+/// 200 with a JSON body.
+pub(super) fn ok(value: &serde_json::Value) -> Reply {
+    Reply::Full(json_line(200, value))
+}
+
+/// A JSON body with its line end.
+pub(super) fn json_line<T: serde::Serialize + ?Sized>(status: u16, value: &T) -> Response {
+    let mut body = wire::to_vec(value);
+    body.push(b'\n');
+    json_response(status, body)
+}
+
+/// Decodes a body, or answers 400 with `text`; the decoder's own words go to the log.
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8], text: &'static str) -> Result<T, ApiError> {
+    body::decode(bytes).map_err(|cause| {
+        log::debug!("{text}: {}", cause.0);
+        ApiError::bad_request(text)
+    })
+}

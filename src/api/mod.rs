@@ -1,0 +1,20 @@
+//! The API: one table of routes, a guard for each, a file per resource. Knows no socket; `http` calls
+//! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
+
+mod agents;
+pub mod body;
+mod chat;
+pub mod error;
+mod guard;
+mod health;
+mod keys;
+mod login;
+mod login_sessions;
+pub mod message;
+pub mod routes;
+pub mod server;
+mod sessions;
+mod setup;
+mod ws;
+
+pub use server::{Deps, Server, WebHandler};

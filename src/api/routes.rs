@@ -1,0 +1,189 @@
+//! The one table of routes, and how a path finds its row (contract 1.4; W-38).
+
+use tiny_http::Method;
+
+use crate::api::error::ApiError;
+use crate::api::guard::Caller;
+use crate::api::message::{Reply, Req, percent_decode};
+use crate::api::server::Ctx;
+use crate::api::{agents, chat, health, keys, login, login_sessions, sessions, setup, ws};
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Everybody.
+    Open,
+    /// Holders of one of these scopes; the handler may ask for more.
+    Scope(&'static [&'static str]),
+    /// Like `Scope`, and the key may also be in the query (`token`): browsers cannot set headers on a WebSocket.
+    Socket(&'static [&'static str]),
+}
+
+/// A handler: plain data in, plain data out.
+pub type Handler = fn(&Ctx, &Call<'_>) -> Result<Reply, ApiError>;
+
+/// What a handler is called with.
+pub struct Call<'a> {
+    pub req: &'a Req,
+    pub params: Params,
+    /// Present unless the guard is [`Guard::Open`].
+    pub caller: Option<Caller>,
+}
+
+/// One row.
+pub struct Route {
+    pub method: &'static str,
+    /// Segments are literals or `{name}`.
+    pub pattern: &'static str,
+    pub guard: Guard,
+    pub handler: Handler,
+}
+
+const ADMIN: Guard = Guard::Scope(&["admin"]);
+
+const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
+    Route { method, pattern, guard, handler }
+}
+
+/// Every route under `/api/`, `/auth/` and `/healthz`. Literal segments beat parameters, whatever the order.
+pub static ROUTES: &[Route] = &[
+    route("GET", "/api/v1/health", Guard::Open, health::health),
+    route("GET", "/healthz", Guard::Open, health::health),
+    route("GET", "/auth/config", Guard::Open, login::config),
+    route("POST", "/auth/login", Guard::Open, login::login),
+    route("POST", "/auth/logout", Guard::Open, login::logout),
+    route("GET", "/auth/session", Guard::Open, login::session),
+    route("GET", "/api/v1/setup", Guard::Open, setup::status),
+    route("POST", "/api/v1/setup", Guard::Open, setup::first_key),
+    route("POST", "/api/v1/setup/account", Guard::Open, setup::account),
+    route("GET", "/api/v1/keys", ADMIN, keys::list),
+    route("POST", "/api/v1/keys", ADMIN, keys::create),
+    route("DELETE", "/api/v1/keys/{id}", ADMIN, keys::revoke),
+    route("DELETE", "/api/v1/keys/{id}/permanent", ADMIN, keys::delete),
+    route("POST", "/api/v1/keys/{id}/rotate", ADMIN, keys::rotate),
+    route("GET", "/api/v1/auth/sessions", ADMIN, login_sessions::list),
+    route("DELETE", "/api/v1/auth/sessions", ADMIN, login_sessions::revoke_all),
+    route("DELETE", "/api/v1/auth/sessions/{id}", ADMIN, login_sessions::revoke),
+    route("GET", "/api/v1/auth/status", ADMIN, login_sessions::status),
+    route("GET", "/api/v1/agents", ADMIN, agents::list),
+    route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
+    route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),
+    route("GET", "/api/v1/sessions/{id}", Guard::Scope(&["sessions:read", "chat"]), sessions::get),
+    route("DELETE", "/api/v1/sessions/{id}", Guard::Scope(&["sessions:write", "admin"]), sessions::delete),
+    route("GET", "/api/v1/sessions/{id}/messages", Guard::Scope(&["sessions:read", "chat"]), sessions::messages),
+    route("POST", "/api/v1/sessions/{id}/stop", Guard::Scope(&["chat"]), sessions::stop),
+    route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
+];
+
+/// Values of a pattern's parameters, decoded.
+#[derive(Default)]
+pub struct Params(Vec<(&'static str, String)>);
+
+impl Params {
+    /// The value of `{name}`; empty when the pattern has none.
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
+    }
+}
+
+/// What a path and method lead to.
+pub enum Found {
+    Route(&'static Route, Params),
+    /// The path exists with these methods.
+    WrongMethod(String),
+    /// No such path.
+    Nothing,
+}
+
+/// Finds the row of a request. A GET row also serves HEAD.
+pub fn find(method: &Method, path: &str) -> Found {
+    let wanted = if *method == Method::Head { "GET" } else { method.as_str() };
+    let mut best: Option<(&'static Route, Params)> = None;
+    let mut allowed: Vec<&str> = Vec::new();
+    for route in ROUTES {
+        let Some(params) = matches(route.pattern, path) else { continue };
+        if route.method != wanted {
+            allowed.push(route.method);
+            continue;
+        }
+        let fewer = best.as_ref().is_none_or(|(_, known)| params.0.len() < known.0.len());
+        if fewer {
+            let literal = params.0.is_empty();
+            best = Some((route, params));
+            if literal {
+                break;
+            }
+        }
+    }
+    match best {
+        Some((route, params)) => Found::Route(route, params),
+        None if allowed.is_empty() => Found::Nothing,
+        None => {
+            if allowed.contains(&"GET") {
+                allowed.push("HEAD");
+            }
+            allowed.sort_unstable();
+            allowed.dedup();
+            Found::WrongMethod(allowed.join(", "))
+        }
+    }
+}
+
+fn matches(pattern: &'static str, path: &str) -> Option<Params> {
+    if !pattern.contains('{') {
+        return (pattern == path).then(Params::default);
+    }
+    let mut params = Params::default();
+    let mut segments = path.split('/');
+    for expected in pattern.split('/') {
+        let segment = segments.next()?;
+        match expected.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            None if expected == segment => {}
+            None => return None,
+            Some(name) if !segment.is_empty() => params.0.push((name, percent_decode(segment, false)?)),
+            Some(_) => return None,
+        }
+    }
+    segments.next().is_none().then_some(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_find_their_rows() {
+        let check = |method: &str, path: &str, expected: &str| {
+            let found = match find(&method.parse().unwrap(), path) {
+                Found::Route(route, params) => {
+                    let values: Vec<String> = params.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    format!("{} {}", route.pattern, values.join(","))
+                }
+                Found::WrongMethod(allow) => format!("405 {allow}"),
+                Found::Nothing => "404".to_owned(),
+            };
+            assert_eq!(found.trim_end(), expected, "{method} {path}");
+        };
+        check("GET", "/api/v1/health", "/api/v1/health");
+        check("HEAD", "/api/v1/health", "/api/v1/health");
+        check("POST", "/api/v1/health", "405 GET, HEAD");
+        check("GET", "/api/v1/health/", "404");
+        check("GET", "/api/v1/sessions/a%2Fb/messages", "/api/v1/sessions/{id}/messages id=a/b");
+        check("GET", "/api/v1/sessions/default:telegram:1", "/api/v1/sessions/{id} id=default:telegram:1");
+        check("PUT", "/api/v1/sessions/x", "405 DELETE, GET, HEAD");
+        check("DELETE", "/api/v1/keys/1/permanent", "/api/v1/keys/{id}/permanent id=1");
+        check("GET", "/api/v1/sessions//messages", "404");
+        check("GET", "/api/v1/sessions/%ff", "404");
+        check("BREW", "/auth/login", "405 POST");
+        check("GET", "/nothing", "404");
+    }
+
+    #[test]
+    fn no_row_stands_twice() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            let twins = ROUTES[index + 1..].iter().filter(|o| o.method == route.method && o.pattern == route.pattern);
+            assert_eq!(twins.count(), 0, "{} {}", route.method, route.pattern);
+        }
+    }
+}

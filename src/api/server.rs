@@ -1,0 +1,295 @@
+//! The server above HTTP: what it needs, and the way of a request through host check, CORS, routing, guard and
+//! handler (contract 1.2).
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tiny_http::Method;
+
+use crate::api::error::ApiError;
+use crate::api::guard;
+use crate::api::message::{Reply, Req, Response, header, no_content, response};
+use crate::api::routes::{self, Call, Found};
+use crate::auth::origin::OriginRules;
+use crate::auth::password::PasswordLane;
+use crate::auth::setup::Setup;
+use crate::auth::throttle::{LoginThrottle, RateLimiter};
+use crate::auth::{Authenticator, SessionManager};
+use crate::chat::Engine;
+use crate::config::Config;
+use crate::config::writer::ConfigWriter;
+use crate::rt::lock;
+use crate::store::{Db, KeyStore};
+
+/// Serves everything that is not a route: the page.
+pub trait WebHandler: Send + Sync {
+    /// Answers any path (contract 13.1).
+    fn serve(&self, req: &Req) -> Response;
+    /// The `Content-Security-Policy` of the page.
+    fn content_security_policy(&self) -> &str;
+}
+
+/// What the server works with. Where a field is None, its routes answer 503.
+pub struct Deps {
+    pub db: Arc<Db>,
+    pub key_store: Option<Arc<KeyStore>>,
+    pub sessions: Arc<SessionManager>,
+    /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
+    pub engine: Engine,
+    pub config: Arc<Config>,
+    /// bcrypt; None until setup.
+    pub password_hash: Option<String>,
+    pub web_handler: Option<Arc<dyn WebHandler>>,
+    /// This machine's own name, for the host check.
+    pub machine_name: Option<String>,
+}
+
+/// The server: routes over [`Deps`].
+pub struct Server {
+    ctx: Ctx,
+    api_headers: Vec<u8>,
+    page_headers: Vec<u8>,
+}
+
+/// What handlers see.
+#[derive(Clone)]
+pub struct Ctx(Arc<CtxInner>);
+
+/// See [`Ctx`].
+pub struct CtxInner {
+    pub deps: Deps,
+    pub auth: Authenticator,
+    pub origins: OriginRules,
+    pub throttle: LoginThrottle,
+    pub rate: RateLimiter,
+    pub lane: PasswordLane,
+    pub setup: Setup,
+    pub writer: ConfigWriter,
+    /// Guarded by this mutex: the bcrypt hash in force. Nothing is taken under it.
+    password_hash: Mutex<Option<String>>,
+    /// Serialises account setups, so that of many only one writes the configuration: held over that write.
+    pub account_setup: Mutex<()>,
+    /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
+    pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
+}
+
+impl std::ops::Deref for Ctx {
+    type Target = CtxInner;
+
+    fn deref(&self) -> &CtxInner {
+        &self.0
+    }
+}
+
+impl CtxInner {
+    /// The bcrypt hash of the dashboard's password.
+    pub fn password_hash(&self) -> Option<String> {
+        lock(&self.password_hash).clone()
+    }
+
+    /// A new password counts at once.
+    pub fn set_password_hash(&self, hash: String) {
+        *lock(&self.password_hash) = Some(hash);
+    }
+
+    /// The key store, or 503.
+    pub fn key_store(&self) -> Result<&Arc<KeyStore>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "key management not configured");
+        self.deps.key_store.as_ref().ok_or_else(missing)
+    }
+}
+
+impl Server {
+    /// A server over open stores; starts the password lane.
+    pub fn new(deps: Deps) -> io::Result<Self> {
+        let config = &deps.config.api;
+        let origins = OriginRules::new(
+            config.cors_origins.clone(),
+            &config.allowed_hosts,
+            config.trusted_proxies.clone(),
+            config.external_url.as_deref(),
+            deps.machine_name.as_deref(),
+        );
+        let policy = deps.web_handler.as_ref().map_or("default-src 'none'; frame-ancestors 'none'", |web| web.content_security_policy());
+        let page_headers = format!(
+            "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
+             Content-Security-Policy: {policy}\r\nServer: holt\r\n"
+        );
+        let keys = match &deps.key_store {
+            Some(keys) => Arc::clone(keys),
+            None => Arc::new(KeyStore::new(Arc::clone(&deps.db))),
+        };
+        let auth = Authenticator::new(Arc::clone(&deps.db), keys, Arc::clone(&deps.sessions), &deps.config.auth.keys);
+        let inner = CtxInner {
+            auth,
+            origins,
+            throttle: LoginThrottle::new(config.login_rate_limit, config.login_rate_window),
+            rate: RateLimiter::new(config.rate_limit),
+            lane: PasswordLane::start()?,
+            setup: Setup::new(Arc::clone(&deps.db)),
+            writer: ConfigWriter::new(deps.config.config_path.clone()),
+            password_hash: Mutex::new(deps.password_hash.clone()),
+            account_setup: Mutex::new(()),
+            sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
+            deps,
+        };
+        let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
+             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
+            .as_slice()]
+        .concat();
+        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes() })
+    }
+
+    /// What handlers see; for the composition root.
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Serves a request without a socket, for tests and for callers inside the process.
+    pub fn http_handler(&self, req: &Req) -> Reply {
+        self.handle(req)
+    }
+
+    /// Whether the request's credential holds `scope`; the error is the answer otherwise.
+    pub fn require_scope(&self, req: &Req, scope: &'static str) -> Result<guard::Caller, ApiError> {
+        Ok(self.ctx.auth.authenticate(&req.headers, None, scope)?)
+    }
+
+    /// Lines that every response to that path carries.
+    pub fn common_headers(&self, path: &str) -> &[u8] {
+        if is_api(path) { &self.api_headers } else { &self.page_headers }
+    }
+
+    /// The whole way of a request.
+    pub fn handle(&self, req: &Req) -> Reply {
+        let started = Instant::now();
+        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(error.into_response()));
+        if let Reply::Full(response) = &mut reply {
+            self.add_cors(req, response);
+            log_access(req, response.status_code().0, started);
+        } else {
+            log::debug!("api request method={} path={} remote={} handed over", req.method, req.path, req.peer);
+        }
+        reply
+    }
+
+    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
+        if !self.ctx.origins.host_allowed(&req.headers) {
+            return Err(ApiError::new(
+                421,
+                "host_not_allowed",
+                "this host name is not served here; add it to api.allowed_hosts if it is yours",
+            ));
+        }
+        if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
+            return Ok(Reply::Full(no_content()));
+        }
+        if let Some(clean) = cleaned(&req.path) {
+            return Ok(Reply::Full(moved(&clean)));
+        }
+        match routes::find(&req.method, &req.path) {
+            Found::Route(route, params) => {
+                let caller = guard::check(&self.ctx, req, route.guard)?;
+                (route.handler)(&self.ctx, &Call { req, params, caller })
+            }
+            Found::WrongMethod(allow) => {
+                Err(ApiError::new(405, "method_not_allowed", "method not allowed").with_header("Allow", &allow))
+            }
+            Found::Nothing if is_api(&req.path) => Err(ApiError::not_found("no such path")),
+            Found::Nothing => match &self.ctx.deps.web_handler {
+                Some(web) => Ok(Reply::Full(web.serve(req))),
+                None => Err(ApiError::not_found("no page is served here")),
+            },
+        }
+    }
+
+    fn add_cors(&self, req: &Req, response: &mut Response) {
+        if self.ctx.origins.cors_origins.is_empty() {
+            return;
+        }
+        response.headers_extend(&[("Vary", "Origin")]);
+        let Some(origin) = req.headers.get("origin").filter(|origin| self.ctx.origins.is_cors_origin(origin)) else {
+            return;
+        };
+        response.headers_extend(&[
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+            ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
+            ("Access-Control-Max-Age", "86400"),
+        ]);
+    }
+}
+
+trait HeadersExtend {
+    fn headers_extend(&mut self, lines: &[(&str, &str)]);
+}
+
+impl HeadersExtend for Response {
+    fn headers_extend(&mut self, lines: &[(&str, &str)]) {
+        for (name, value) in lines {
+            if let Some(header) = header(name, value) {
+                self.add_header(header);
+            }
+        }
+    }
+}
+
+fn is_api(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/auth/") || path == "/metrics" || path == "/healthz"
+}
+
+/// The path without `//`, `/./` and `/../` (raw, not escaped), if it has any (contract 1.4).
+fn cleaned(path: &str) -> Option<String> {
+    let dirty = path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..");
+    if !dirty {
+        return None;
+    }
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            other => kept.push(other),
+        }
+    }
+    let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    Some(format!("/{}{slash}", kept.join("/")))
+}
+
+fn moved(to: &str) -> Response {
+    let escaped = to.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+    let body = format!("<a href=\"{escaped}\">Moved Permanently</a>.\n");
+    let mut response = response(301, "text/html; charset=utf-8", body.into_bytes());
+    response.headers_extend(&[("Location", to)]);
+    response
+}
+
+/// Reads that succeed are for the debug log: memory cards wear out.
+fn log_access(req: &Req, status: u16, started: Instant) {
+    let level = if req.is_read() && status < 400 { log::Level::Debug } else { log::Level::Info };
+    if log::log_enabled!(level) {
+        let ms = started.elapsed().as_millis();
+        log::log!(level, "api request method={} path={} status={status} duration_ms={ms} remote={}", req.method, req.path, req.peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dirty_paths_are_cleaned() {
+        for (path, expected) in [
+            ("/a/b", None),
+            ("/a/%2e%2e/b", None),
+            ("/a//b", Some("/a/b")),
+            ("/a/./b/", Some("/a/b/")),
+            ("/../../etc", Some("/etc")),
+            ("//evil.example", Some("/evil.example")),
+            ("/a/..", Some("/")),
+        ] {
+            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! First-run setup (contract 3.4; W-2, W-3).
+
+use std::sync::{Arc, Mutex};
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::api::error::ApiError;
+use crate::api::guard::origin_refused;
+use crate::api::keys::created;
+use crate::api::login::{decode, lane_full, log_in, ok, throttle};
+use crate::api::message::{Reply, Response};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::auth::setup::{PinCheck, may_set_up};
+use crate::auth::{password, validate_key_input};
+use crate::config::writer;
+use crate::limits;
+use crate::rt::lock;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KeyBody {
+    name: String,
+    scopes: Vec<String>,
+    pin: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AccountBody {
+    pin: String,
+    password: String,
+}
+
+/// Whether setup is needed, and whether a PIN is pending.
+pub(super) fn status(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    ctx.key_store()?;
+    let required = ctx.setup.is_required()?;
+    let pending = required && ctx.setup.pin_pending()?;
+    Ok(ok(&json!({"setup_required": required, "account_setup_available": pending})))
+}
+
+/// The first key. Needs the PIN unless the request surely comes from this machine itself.
+pub(super) fn first_key(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let keys = ctx.key_store()?;
+    if !ctx.origins.origin_allowed(&call.req.headers) {
+        return Err(origin_refused());
+    }
+    let mut body: KeyBody = decode(&call.req.body, "invalid JSON body")?;
+    if body.name.trim().is_empty() {
+        "admin".clone_into(&mut body.name);
+    }
+    if body.scopes.is_empty() {
+        body.scopes.push("admin".to_owned());
+    }
+    validate_key_input(&body.name, &body.scopes).map_err(ApiError::bad_request)?;
+    if !ctx.setup.is_required()? {
+        return Err(already_done());
+    }
+    if !ctx.origins.is_surely_local(&call.req.headers, call.req.peer.ip()) {
+        let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+        throttle(ctx, &address, "too many attempts")?;
+        let pin_needed = "the setup PIN is needed from here: send it as pin; it is in the hub's log, or run: holt setup-pin";
+        if body.pin.trim().is_empty() || ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
+            return Err(ApiError::new(403, "pin_required", pin_needed));
+        }
+    }
+    match keys.create_first(&body.name, &body.scopes, |tx| may_set_up(tx))? {
+        Some((record, plaintext)) => {
+            log::info!("setup done: first API key {} created", record.id);
+            Ok(Reply::Full(created(201, &record, &plaintext)))
+        }
+        None => Err(already_done()),
+    }
+}
+
+/// The dashboard's password, against the PIN; logs in.
+pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    throttle(ctx, &address, "too many attempts")?;
+    if !ctx.origins.origin_allowed(&call.req.headers) {
+        return Err(origin_refused());
+    }
+    let body: AccountBody = decode(&call.req.body, "invalid JSON body")?;
+    if body.pin.trim().is_empty() {
+        return Err(ApiError::bad_request("pin is required"));
+    }
+    if body.password.len() < limits::PASSWORD_BYTES_MIN {
+        return Err(ApiError::bad_request("password must be at least 8 characters"));
+    }
+    if body.password.len() > limits::PASSWORD_BYTES_MAX {
+        return Err(ApiError::bad_request("password must be at most 72 bytes"));
+    }
+    match ctx.setup.check_pin(&body.pin)? {
+        PinCheck::Right => {}
+        PinCheck::Wrong => {
+            log::warn!("a wrong setup PIN was tried from {address}");
+            return Err(ApiError::new(401, "invalid_pin", "invalid PIN"));
+        }
+        PinCheck::NonePending => return Err(not_available()),
+    }
+    let user_agent = call.req.headers.get("user-agent").unwrap_or("").chars().take(256).collect::<String>();
+    let (inside, lane) = (ctx.clone(), ctx.clone());
+    Ok(Reply::Later(Box::new(move |responder| {
+        let slot = Arc::new(Mutex::new(Some(responder)));
+        let shared = Arc::clone(&slot);
+        let queued = lane.lane.run(move || {
+            let result = finish_account(&inside, &body, &user_agent, &address);
+            if let Some(responder) = lock(&shared).take() {
+                responder.respond(result.unwrap_or_else(ApiError::into_response));
+            }
+        });
+        if queued.is_err()
+            && let Some(responder) = lock(&slot).take()
+        {
+            responder.respond(lane_full().into_response());
+        }
+    })))
+}
+
+fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str) -> Result<Response, ApiError> {
+    let hash = password::hash(&body.password).ok_or_else(|| ApiError::internal(&"bcrypt refused a password"))?;
+    {
+        // One at a time: whoever comes second finds setup done.
+        let _one = lock(&ctx.account_setup);
+        if ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
+            return Err(not_available());
+        }
+        writer::set_password_hash(&ctx.writer, &hash).map_err(|error| {
+            log::error!("{error}");
+            ApiError::new(500, "config_not_saved", "failed to save configuration")
+        })?;
+        ctx.setup.complete()?;
+        ctx.set_password_hash(hash);
+    }
+    log::info!("setup done: the dashboard password was set from {address}");
+    log_in(ctx, user_agent, address)
+}
+
+fn already_done() -> ApiError {
+    ApiError::new(409, "setup_complete", "setup already complete \u{2014} manage keys on the API Keys page")
+}
+
+fn not_available() -> ApiError {
+    ApiError::new(409, "setup_unavailable", "account setup is no longer available")
+}

@@ -1,0 +1,42 @@
+//! `GET /api/v1/ws`: the checks of a WebSocket upgrade (contract 8.1; RFC 6455 section 4.2).
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::api::error::ApiError;
+use crate::api::message::{Reply, WsStart};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::auth::AuthError;
+
+/// Checks the upgrade; the socket then leaves HTTP.
+pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    if !ctx.deps.config.api.websocket_enabled {
+        return Err(ApiError::not_found("websockets are switched off (api.websocket_enabled)"));
+    }
+    let headers = &call.req.headers;
+    let refuse = |status, text| {
+        ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13")
+    };
+    if !headers.has_token("connection", "upgrade") {
+        return Err(refuse(400, "this path needs a websocket upgrade"));
+    }
+    if !headers.has_token("upgrade", "websocket") {
+        return Err(refuse(426, "this path needs a websocket upgrade").with_header("Upgrade", "websocket"));
+    }
+    if headers.get("sec-websocket-version").map(str::trim) != Some("13") {
+        return Err(refuse(400, "only version 13 of the websocket protocol is spoken here"));
+    }
+    let key = headers.get("sec-websocket-key").map_or("", str::trim);
+    if STANDARD.decode(key).map_or(0, |bytes| bytes.len()) != 16 {
+        return Err(refuse(400, "Sec-WebSocket-Key must be 16 bytes of base64"));
+    }
+    let identity = call.caller.as_ref().ok_or(AuthError::Missing)?;
+    Ok(Reply::Upgrade(Box::new(WsStart {
+        key: key.to_owned(),
+        caller: identity.caller(),
+        approves: identity.scopes.has("approvals:write"),
+        credential: identity.credential.clone(),
+        hello: call.req.query_param("hello").as_deref() == Some("1"),
+    })))
+}

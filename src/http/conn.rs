@@ -1,0 +1,311 @@
+//! One HTTP connection: its socket, what was read and not yet understood, what was written and not yet taken.
+
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::api::message::Req;
+use crate::http::body::Chunked;
+use crate::http::head::{self, Framing, Head, Refusal, refuse};
+use crate::limits;
+
+/// A socket that has left HTTP, blocking again. TLS joins here as a second kind.
+pub struct Socket {
+    pub stream: TcpStream,
+    pub peer: SocketAddr,
+}
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between requests.
+    Idle,
+    /// Part of a head is here.
+    Head,
+    /// The head is here, part of the body may be.
+    Body,
+    /// An answer waits for the client to read.
+    Flush,
+    /// The last answer was sent; what still comes is dropped, so that the client gets to read it.
+    Linger,
+}
+
+/// What a read found.
+pub(super) enum Progress {
+    /// More is needed.
+    Wait,
+    /// A complete request.
+    Request(Box<Req>),
+    /// The request is refused.
+    Refused(Refusal),
+    /// The peer is gone.
+    Closed,
+}
+
+/// One connection.
+pub(super) struct Conn {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) slot: usize,
+    pub(super) phase: Phase,
+    pub(super) deadline: Instant,
+    /// It proved who it is at least once.
+    pub(super) authenticated: bool,
+    pub(super) keep_alive: bool,
+    pub(super) served: u32,
+    input: Vec<u8>,
+    scanned: usize,
+    head: Option<Head>,
+    chunked: Option<Chunked>,
+    pub(super) output: Vec<u8>,
+    written: usize,
+    lingered: usize,
+    counted: Counted,
+}
+
+/// Bytes of one connection in the count of all incomplete requests.
+struct Counted {
+    bytes: usize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Counted {
+    fn set(&mut self, now: usize) {
+        if now >= self.bytes {
+            self.all.fetch_add(now - self.bytes, Ordering::Relaxed);
+        } else {
+            self.all.fetch_sub(self.bytes - now, Ordering::Relaxed);
+        }
+        self.bytes = now;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, slot: usize, deadline: Instant, buffered_all: Arc<AtomicUsize>) -> Self {
+        Self {
+            stream,
+            peer,
+            slot,
+            phase: Phase::Head,
+            deadline,
+            authenticated: false,
+            keep_alive: true,
+            served: 0,
+            input: Vec::new(),
+            scanned: 0,
+            head: None,
+            chunked: None,
+            output: Vec::new(),
+            written: 0,
+            lingered: 0,
+            counted: Counted { bytes: 0, all: buffered_all },
+        }
+    }
+
+    /// Reads what is there, a bounded amount, and tries to make a request of it. `scratch` is the poller's.
+    pub(super) fn read(&mut self, scratch: &mut [u8], body_bytes_max: usize) -> Progress {
+        // A bounded number of reads, so that one fast sender does not keep the poller from the others.
+        for _ in 0..8 {
+            match self.stream.read(scratch) {
+                Ok(0) => return Progress::Closed,
+                Ok(count) => {
+                    self.input.extend_from_slice(&scratch[..count]);
+                    match self.assemble(body_bytes_max) {
+                        Progress::Wait => {}
+                        other => return other,
+                    }
+                    if count < scratch.len() {
+                        return Progress::Wait;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Wait,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Progress::Closed,
+            }
+        }
+        Progress::Wait
+    }
+
+    /// Makes a request of what was read, if it is complete.
+    pub(super) fn assemble(&mut self, body_bytes_max: usize) -> Progress {
+        let progress = match self.try_assemble(body_bytes_max) {
+            Ok(Some(req)) => Progress::Request(req),
+            Ok(None) => Progress::Wait,
+            Err(refusal) => Progress::Refused(refusal),
+        };
+        self.count_buffered();
+        if matches!(progress, Progress::Wait)
+            && self.counted.bytes > limits::HEAD_BYTES_MAX
+            && self.counted.all.load(Ordering::Relaxed) > limits::BUFFERED_BYTES_MAX
+        {
+            return Progress::Refused(refuse(503, "too much is being sent at once; try again"));
+        }
+        progress
+    }
+
+    fn try_assemble(&mut self, body_bytes_max: usize) -> Result<Option<Box<Req>>, Refusal> {
+        if self.head.is_none() {
+            self.skip_empty_lines();
+            if self.input.is_empty() {
+                self.phase = Phase::Idle;
+                return Ok(None);
+            }
+            self.phase = Phase::Head;
+            let Some(head) = head::parse(&self.input, &mut self.scanned, body_bytes_max)? else {
+                return Ok(None);
+            };
+            if head.framing == Framing::Chunked {
+                self.chunked = Some(Chunked::new(body_bytes_max));
+            }
+            self.phase = Phase::Body;
+            self.head = Some(head);
+        }
+        let Some(head) = &self.head else { return Ok(None) };
+        let head_length = head.length;
+        let body = match head.framing {
+            Framing::Length(length) => {
+                if self.input.len() < head_length + length {
+                    return Ok(None);
+                }
+                let rest = self.input.split_off(head_length);
+                let (body, rest) = split(rest, length);
+                let bytes = std::mem::replace(&mut self.input, rest);
+                return Ok(self.finish(bytes, body));
+            }
+            Framing::Chunked => {
+                let Some(chunked) = &mut self.chunked else { return Ok(None) };
+                let used = chunked.feed(&self.input[head_length..])?;
+                self.input.drain(head_length..head_length + used);
+                if !chunked.is_done() {
+                    return Ok(None);
+                }
+                self.chunked.take().map(Chunked::into_body).unwrap_or_default()
+            }
+        };
+        let rest = self.input.split_off(head_length);
+        let bytes = std::mem::replace(&mut self.input, rest);
+        Ok(self.finish(bytes, body))
+    }
+
+    fn finish(&mut self, head_bytes: Vec<u8>, body: Vec<u8>) -> Option<Box<Req>> {
+        let head = self.head.take()?;
+        self.scanned = 0;
+        self.keep_alive = head.keep_alive;
+        Some(Box::new(Req {
+            method: head.method,
+            path: head.path,
+            query: head.query,
+            headers: Head::headers(head.spans, head_bytes),
+            body,
+            peer: self.peer,
+            secure: false,
+            http10: head.http10,
+            authenticated: Cell::new(false),
+        }))
+    }
+
+    /// Robust servers ignore empty lines before a request line (RFC 9112 section 2.2).
+    fn skip_empty_lines(&mut self) {
+        while self.input.starts_with(b"\r\n") {
+            self.input.drain(..2);
+            self.scanned = 0;
+        }
+    }
+
+    /// Takes the bytes of a request back, to read the next one into.
+    pub(super) fn recycle(&mut self, mut bytes: Vec<u8>) {
+        if self.input.is_empty() && bytes.capacity() <= 4096 {
+            bytes.clear();
+            self.input = bytes;
+        }
+    }
+
+    /// Whether the client waits for a `100 Continue` before it sends its body; asked once per request.
+    pub(super) fn wants_continue(&mut self) -> bool {
+        match &mut self.head {
+            Some(head) if head.expects_continue => {
+                head.expects_continue = false;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether bytes of a next request are here already.
+    pub(super) fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// What the client sent behind its request, for whoever takes the socket over.
+    pub(super) fn take_input(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.input)
+    }
+
+    /// Writes what is left of the output: true when all is written, false when the client has to read first.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.written = 0;
+        if self.output.capacity() > limits::READ_CHUNK_BYTES {
+            self.output = Vec::new();
+        } else {
+            self.output.clear();
+        }
+        Ok(true)
+    }
+
+    /// Reads and drops what still comes after the last answer; true when the peer has closed or sent too much.
+    pub(super) fn linger(&mut self, scratch: &mut [u8]) -> bool {
+        for _ in 0..8 {
+            match self.stream.read(scratch) {
+                Ok(0) => return true,
+                Ok(count) => {
+                    self.lingered += count;
+                    if self.lingered > limits::BODY_BYTES_MAX * 2 {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) fn close_writing(&mut self) {
+        self.input = Vec::new();
+        self.head = None;
+        self.chunked = None;
+        self.count_buffered();
+        // A peer that is gone already needs no goodbye.
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    fn count_buffered(&mut self) {
+        let now = self.input.len() + self.chunked.as_ref().map_or(0, Chunked::buffered);
+        self.counted.set(now);
+    }
+}
+
+fn split(mut bytes: Vec<u8>, at: usize) -> (Vec<u8>, Vec<u8>) {
+    let rest = bytes.split_off(at);
+    (bytes, rest)
+}

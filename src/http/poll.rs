@@ -1,0 +1,480 @@
+//! The thread `http-poll`: accepts, reads, assembles, flushes, and keeps every deadline. It never blocks on a client
+//! and never takes a lock that a handler holds.
+//!
+//! A connection lives in a slot. While it is parked there the poller owns it; a worker takes it out with its request
+//! and parks it again when the answer is written. Parking arms the socket for one event (oneshot), so that a parked
+//! connection is the only one that produces any.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use polling::{Event, Events, Poller};
+
+use crate::api::message::Req;
+use crate::http::conn::{Conn, Phase, Progress};
+use crate::http::head::Refusal;
+use crate::http::shed::{class, class_of, victim};
+use crate::http::{App, HttpSettings, reply, workers};
+use crate::limits;
+use crate::rt::{Threads, lock};
+use crate::{rt::json, sys};
+
+/// A request on its way to a worker.
+pub(super) struct Work {
+    pub(super) conn: Box<Conn>,
+    pub(super) req: Box<Req>,
+}
+
+/// What poller and workers share.
+pub(super) struct Shared {
+    // Set at construction.
+    pub(super) settings: HttpSettings,
+    pub(super) app: Arc<dyn App>,
+    poller: Poller,
+    slots: Vec<Slot>,
+    started: Instant,
+    buffered_all: Arc<AtomicUsize>,
+    // Atomics.
+    stopping: AtomicBool,
+    /// Milliseconds after `started` at which draining ends.
+    drain_until: AtomicU64,
+    /// Guarded by this mutex: slots without a connection. Nothing is taken under it.
+    free: Mutex<Vec<usize>>,
+}
+
+struct Slot {
+    /// Guarded by this mutex: the parked connection. Held for a moment, never over a read or a handler.
+    parked: Mutex<Option<Box<Conn>>>,
+    class: AtomicU8,
+    /// Milliseconds after `started`.
+    since: AtomicU64,
+    deadline: AtomicU64,
+}
+
+impl Shared {
+    /// Begins the stop: no new connections; what is in flight has `drain`.
+    pub(super) fn stop(&self, drain: Duration) {
+        self.drain_until.store(self.now_ms() + as_ms(drain), Ordering::Release);
+        self.stopping.store(true, Ordering::Release);
+        if let Err(error) = self.poller.notify() {
+            log::error!("wake the poller: {error}");
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Gives a connection back to the poller, to read its next request or to flush its answer.
+    pub(super) fn park(&self, mut conn: Box<Conn>) {
+        if self.is_stopping() && conn.phase != Phase::Flush && conn.phase != Phase::Linger {
+            self.close(conn);
+            return;
+        }
+        conn.deadline = Instant::now()
+            + match conn.phase {
+                Phase::Idle => self.settings.idle_timeout,
+                Phase::Head => self.settings.head_timeout,
+                Phase::Body => self.settings.body_timeout,
+                Phase::Flush => limits::FLUSH_TIMEOUT,
+                Phase::Linger => Duration::from_secs(2),
+            };
+        self.arm(conn);
+    }
+
+    /// Like [`Shared::park`], with the deadline as it was.
+    fn arm(&self, conn: Box<Conn>) {
+        let slot = conn.slot;
+        let interest = if conn.phase == Phase::Flush { Event::writable(slot) } else { Event::readable(slot) };
+        let place = &self.slots[slot];
+        place.since.store(self.now_ms(), Ordering::Relaxed);
+        place.deadline.store(as_ms(conn.deadline.saturating_duration_since(self.started)), Ordering::Relaxed);
+        let class = class_of(conn.phase, conn.authenticated);
+        let failed = {
+            // Armed under the lock: otherwise the poller might close the connection in between, and the descriptor
+            // could be somebody else's by then.
+            let mut parked = lock(&place.parked);
+            match self.poller.modify(&conn.stream, interest) {
+                Ok(()) => {
+                    place.class.store(class, Ordering::Release);
+                    *parked = Some(conn);
+                    None
+                }
+                Err(error) => Some((conn, error)),
+            }
+        };
+        if let Some((conn, error)) = failed {
+            log::warn!("arm a connection: {error}");
+            self.close(conn);
+        }
+    }
+
+    /// Ends a connection that is not parked.
+    pub(super) fn close(&self, conn: Box<Conn>) {
+        let slot = conn.slot;
+        self.forget(&conn.stream);
+        drop(conn);
+        self.free_slot(slot);
+    }
+
+    /// Takes a connection out of HTTP for good; its slot is free for another.
+    pub(super) fn detach(&self, conn: Box<Conn>) -> io::Result<(TcpStream, SocketAddr)> {
+        self.forget(&conn.stream);
+        let Conn { stream, peer, slot, .. } = *conn;
+        self.free_slot(slot);
+        stream.set_nonblocking(false)?;
+        Ok((stream, peer))
+    }
+
+    fn forget(&self, stream: &TcpStream) {
+        // Fails only for a socket that is not registered, and then there is nothing to forget.
+        let _ = self.poller.delete(stream);
+    }
+
+    fn free_slot(&self, slot: usize) {
+        self.slots[slot].class.store(class::FREE, Ordering::Release);
+        lock(&self.free).push(slot);
+        if self.is_stopping() {
+            let _ = self.poller.notify(); // the poller may wait for this very slot
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        as_ms(self.started.elapsed())
+    }
+
+    fn open_connections(&self) -> usize {
+        self.slots.len() - lock(&self.free).len()
+    }
+}
+
+/// Starts the threads; the caller joins them.
+pub(super) fn start(
+    listener: TcpListener,
+    settings: HttpSettings,
+    app: Arc<dyn App>,
+    threads: &Threads,
+) -> io::Result<Arc<Shared>> {
+    listener.set_nonblocking(true)?;
+    let count = settings.connections_max.max(1);
+    let slot = |_| Slot {
+        parked: Mutex::new(None),
+        class: AtomicU8::new(class::FREE),
+        since: AtomicU64::new(0),
+        deadline: AtomicU64::new(u64::MAX),
+    };
+    let shared = Arc::new(Shared {
+        poller: Poller::new()?,
+        slots: (0..count).map(slot).collect(),
+        started: Instant::now(),
+        buffered_all: Arc::new(AtomicUsize::new(0)),
+        stopping: AtomicBool::new(false),
+        drain_until: AtomicU64::new(u64::MAX),
+        free: Mutex::new((0..count).rev().collect()),
+        settings,
+        app,
+    });
+    sys::poller_add(&shared.poller, &listener, Event::readable(count))?;
+    let (work_tx, work_rx) = bounded(limits::REQUEST_QUEUE);
+    for number in 1..=shared.settings.workers {
+        let (shared, work_rx) = (Arc::clone(&shared), work_rx.clone());
+        threads.spawn(&format!("http-work-{number}"), limits::WORKER_STACK_BYTES, move || workers::run(&shared, &work_rx))?;
+    }
+    let poll = PollThread {
+        shared: Arc::clone(&shared),
+        listener: Some(listener),
+        work_tx,
+        scratch: vec![0; limits::READ_CHUNK_BYTES],
+        accept_again_at: None,
+        next_sweep: Instant::now(),
+    };
+    threads.spawn("http-poll", limits::WORKER_STACK_BYTES, move || poll.run())?;
+    Ok(shared)
+}
+
+struct PollThread {
+    shared: Arc<Shared>,
+    listener: Option<TcpListener>,
+    work_tx: Sender<Work>,
+    scratch: Vec<u8>,
+    accept_again_at: Option<Instant>,
+    next_sweep: Instant,
+}
+
+impl PollThread {
+    fn run(mut self) {
+        let mut events = Events::new();
+        loop {
+            events.clear();
+            if let Err(error) = self.shared.poller.wait(&mut events, self.timeout())
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                log::error!("poll: {error}");
+            }
+            if self.shared.is_stopping() && self.drained() {
+                return;
+            }
+            for event in events.iter() {
+                if event.key == self.shared.slots.len() {
+                    self.accept();
+                } else {
+                    self.ready(event.key);
+                }
+            }
+            let now = Instant::now();
+            if self.accept_again_at.is_some_and(|at| now >= at) {
+                self.accept();
+            }
+            if now >= self.next_sweep {
+                self.sweep();
+                self.next_sweep = now + Duration::from_millis(250);
+            }
+        }
+    }
+
+    /// Sleeps without end while nobody is connected.
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let accept = self.accept_again_at.map(|at| at.saturating_duration_since(now));
+        if self.shared.is_stopping() {
+            return Some(Duration::from_millis(20));
+        }
+        let sweep = (self.shared.open_connections() > 0).then(|| self.next_sweep.saturating_duration_since(now));
+        match (accept, sweep) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// During the stop: whether everything in flight has ended, or the time for it.
+    fn drained(&mut self) -> bool {
+        if let Some(listener) = self.listener.take() {
+            let _ = self.shared.poller.delete(&listener); // about to be closed anyway
+        }
+        for slot in 0..self.shared.slots.len() {
+            let idle = matches!(
+                self.shared.slots[slot].class.load(Ordering::Acquire),
+                class::IDLE | class::STRANGER | class::KNOWN | class::LINGER
+            );
+            if idle && let Some(conn) = self.take(slot) {
+                self.shared.close(conn);
+            }
+        }
+        self.shared.open_connections() == 0 || self.shared.now_ms() >= self.shared.drain_until.load(Ordering::Acquire)
+    }
+
+    fn take(&self, slot: usize) -> Option<Box<Conn>> {
+        let conn = lock(&self.shared.slots[slot].parked).take();
+        if conn.is_some() {
+            self.shared.slots[slot].class.store(class::BUSY, Ordering::Release);
+        }
+        conn
+    }
+
+    fn accept(&mut self) {
+        self.accept_again_at = None;
+        for _ in 0..limits::ACCEPT_BATCH {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    // No descriptors or no memory: make room, wait a moment, never die.
+                    log::warn!("accept: {error}");
+                    self.shed();
+                    self.accept_again_at = Some(Instant::now() + limits::ACCEPT_BACKOFF);
+                    return;
+                }
+            }
+        }
+        if let Some(listener) = &self.listener
+            && let Err(error) = self.shared.poller.modify(listener, Event::readable(self.shared.slots.len()))
+        {
+            log::error!("arm the listener: {error}");
+            self.accept_again_at = Some(Instant::now() + limits::ACCEPT_BACKOFF);
+        }
+    }
+
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let mut slot = lock(&self.shared.free).pop();
+        if slot.is_none() && self.shed() {
+            slot = lock(&self.shared.free).pop();
+        }
+        let Some(slot) = slot else {
+            let mut out = Vec::new();
+            push_refusal(&mut out, Refusal { status: 503, text: "too many connections; try again" }, b"");
+            // One attempt: who does not take it at once gets nothing.
+            let _ = stream.set_nonblocking(true).and_then(|()| io::Write::write(&mut &stream, &out));
+            return;
+        };
+        let deadline = Instant::now() + self.shared.settings.head_timeout;
+        let conn = Box::new(Conn::new(stream, peer, slot, deadline, Arc::clone(&self.shared.buffered_all)));
+        let prepared = conn.stream.set_nonblocking(true).and_then(|()| conn.stream.set_nodelay(true));
+        let added = prepared.and_then(|()| sys::poller_add(&self.shared.poller, &conn.stream, Event::none(slot)));
+        if let Err(error) = added {
+            log::warn!("take a connection: {error}");
+            drop(conn);
+            self.shared.free_slot(slot);
+            return;
+        }
+        self.shared.slots[slot].class.store(class::BUSY, Ordering::Release);
+        // Most clients have sent their request by now; if not, this parks.
+        self.drive(conn);
+    }
+
+    /// Lets go of the connection that is missed least; false when all are in work.
+    fn shed(&mut self) -> bool {
+        let slots = self.shared.slots.iter().enumerate();
+        let chosen = victim(slots.map(|(index, slot)| {
+            (index, slot.class.load(Ordering::Acquire), slot.since.load(Ordering::Relaxed))
+        }));
+        let Some(conn) = chosen.and_then(|slot| self.take(slot)) else {
+            return false;
+        };
+        self.shared.close(conn);
+        true
+    }
+
+    fn ready(&mut self, slot: usize) {
+        let Some(mut conn) = self.take(slot) else { return };
+        match conn.phase {
+            Phase::Linger => {
+                if conn.linger(&mut self.scratch) {
+                    self.shared.close(conn);
+                } else {
+                    self.shared.arm(conn);
+                }
+            }
+            Phase::Flush => match conn.flush() {
+                Ok(false) => self.shared.park(conn),
+                Ok(true) if conn.keep_alive => {
+                    conn.phase = Phase::Idle;
+                    let progress = conn.assemble(self.shared.settings.body_bytes_max);
+                    self.progressed(conn, progress, true);
+                }
+                Ok(true) => self.linger(conn),
+                Err(_) => self.shared.close(conn),
+            },
+            Phase::Idle | Phase::Head | Phase::Body => self.drive(conn),
+        }
+    }
+
+    fn drive(&mut self, mut conn: Box<Conn>) {
+        let before = conn.phase;
+        let progress = conn.read(&mut self.scratch, self.shared.settings.body_bytes_max);
+        let moved = conn.phase != before;
+        self.progressed(conn, progress, moved);
+    }
+
+    /// `moved`: the connection has entered another phase, whose deadline begins now.
+    fn progressed(&mut self, mut conn: Box<Conn>, progress: Progress, moved: bool) {
+        match progress {
+            Progress::Wait => {
+                if conn.wants_continue() {
+                    conn.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    // 25 bytes into an empty socket buffer: what does not fit now would not help later.
+                    if !matches!(conn.flush(), Ok(true)) {
+                        self.shared.close(conn);
+                        return;
+                    }
+                }
+                if moved {
+                    self.shared.park(conn);
+                } else {
+                    self.shared.arm(conn);
+                }
+            }
+            Progress::Request(req) => match self.work_tx.try_send(Work { conn, req }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => {
+                    let busy = Refusal { status: 503, text: "the hub is busy; try again" };
+                    self.refuse(work.conn, busy);
+                }
+            },
+            Progress::Refused(refusal) => self.refuse(conn, refusal),
+            Progress::Closed => self.shared.close(conn),
+        }
+    }
+
+    /// Answers without a handler and closes.
+    fn refuse(&mut self, mut conn: Box<Conn>, refusal: Refusal) {
+        conn.keep_alive = false;
+        push_refusal(&mut conn.output, refusal, self.shared.app.common_headers("/api/"));
+        match conn.flush() {
+            Ok(true) => self.linger(conn),
+            Ok(false) => {
+                conn.phase = Phase::Flush;
+                self.shared.park(conn);
+            }
+            Err(_) => self.shared.close(conn),
+        }
+    }
+
+    /// Closing at once while bytes are unread would make the system reset the connection, and the answer be lost.
+    fn linger(&mut self, mut conn: Box<Conn>) {
+        conn.close_writing();
+        conn.phase = Phase::Linger;
+        self.shared.park(conn);
+    }
+
+    /// Ends what is over its deadline.
+    fn sweep(&mut self) {
+        let now = self.shared.now_ms();
+        for slot in 0..self.shared.slots.len() {
+            let place = &self.shared.slots[slot];
+            let parked = !matches!(place.class.load(Ordering::Acquire), class::FREE);
+            if !parked || place.deadline.load(Ordering::Relaxed) > now {
+                continue;
+            }
+            let Some(conn) = self.take(slot) else { continue };
+            if conn.deadline > Instant::now() {
+                self.shared.arm(conn); // parked anew in between
+                continue;
+            }
+            match conn.phase {
+                Phase::Head if !conn.has_input() => self.shared.close(conn),
+                Phase::Head => self.refuse(conn, Refusal { status: 408, text: "the request head took too long" }),
+                Phase::Body => self.refuse(conn, Refusal { status: 408, text: "the request body took too long" }),
+                Phase::Idle | Phase::Flush | Phase::Linger => self.shared.close(conn),
+            }
+        }
+    }
+}
+
+fn push_refusal(out: &mut Vec<u8>, refusal: Refusal, common: &[u8]) {
+    let mut body = b"{\"error\":".to_vec();
+    json::push_str(&mut body, refusal.text);
+    body.extend_from_slice(b",\"code\":");
+    json::push_str(&mut body, code_of(refusal.status));
+    body.extend_from_slice(b"}\n");
+    let mut response = crate::api::message::json_response(refusal.status, body);
+    if refusal.status == 503
+        && let Some(header) = crate::api::message::header("Retry-After", &limits::RETRY_AFTER_S.to_string())
+    {
+        response.add_header(header);
+    }
+    reply::push_response(out, response, reply::Framing { head_only: false, keep_alive: false }, common);
+}
+
+fn code_of(status: u16) -> &'static str {
+    match status {
+        408 => "timeout",
+        413 => "body_too_large",
+        414 => "uri_too_long",
+        417 => "expectation_failed",
+        431 => "head_too_large",
+        501 => "not_implemented",
+        503 => "busy",
+        505 => "http_version",
+        _ => "bad_request",
+    }
+}
+
+fn as_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
