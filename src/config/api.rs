@@ -71,32 +71,17 @@ pub(super) fn api(typed: &mut Typed, reference: bool) -> Result<ApiConfig, Confi
     if !(raw.rate_limit >= 0.0 && raw.rate_limit.is_finite()) {
         return Err(typed.bad("api.rate_limit", format!("must be 0 or more, got {}", raw.rate_limit)));
     }
-    let timezone = if raw.timezone.is_empty() { "UTC" } else { &raw.timezone };
-    if jiff::tz::TimeZone::get(timezone).is_err() {
-        return Err(
-            typed.bad("api.timezone", format!("must be a time zone such as \"Europe/Berlin\", got {timezone:?}"))
-        );
-    }
     if let Some(empty) = raw.allowed_hosts.iter().position(|host| host.trim().is_empty()) {
         return Err(typed.bad("api.allowed_hosts", format!("entry {} is empty", empty + 1)));
-    }
-    let mut trusted_proxies = Vec::with_capacity(raw.trusted_proxies.len());
-    for text in &raw.trusted_proxies {
-        trusted_proxies.push(parse_network(text).ok_or_else(|| {
-            typed.bad(
-                "api.trusted_proxies",
-                format!("must be addresses such as \"10.0.0.0/8\" or \"::1\", got {text:?}"),
-            )
-        })?);
     }
     let http = &typed.raw.http;
     Ok(ApiConfig {
         listen: listen.to_owned(),
         cors_origins,
         allowed_hosts: raw.allowed_hosts.iter().map(|host| host.trim().to_ascii_lowercase()).collect(),
-        trusted_proxies,
+        trusted_proxies: trusted_proxies(typed)?,
         external_url: external_url(typed)?,
-        timezone: timezone.to_owned(),
+        timezone: timezone(typed)?,
         rate_limit: raw.rate_limit,
         login_rate_limit: match raw.login_rate_limit {
             None => LOGIN_RATE_LIMIT,
@@ -216,6 +201,26 @@ fn cors_origins(typed: &mut Typed) -> Result<Vec<String>, ConfigError> {
             .push(format!("api.cors_origins: {text:?} matches no browser; write https://host or http://host:port"));
     }
     Ok(origins)
+}
+
+fn timezone(typed: &Typed) -> Result<String, ConfigError> {
+    let name = some_text(&typed.raw.api.timezone).unwrap_or_else(|| "UTC".to_owned());
+    if jiff::tz::TimeZone::get(&name).is_err() {
+        let reason = format!("must be a time zone such as \"Europe/Berlin\", got {name:?}");
+        return Err(typed.bad("api.timezone", reason));
+    }
+    Ok(name)
+}
+
+fn trusted_proxies(typed: &Typed) -> Result<Vec<(IpAddr, u8)>, ConfigError> {
+    let networks = typed.raw.api.trusted_proxies.iter();
+    let parse = |text: &String| {
+        parse_network(text).ok_or_else(|| {
+            let reason = format!("must be addresses such as \"10.0.0.0/8\" or \"::1\", got {text:?}");
+            typed.bad("api.trusted_proxies", reason)
+        })
+    };
+    networks.map(parse).collect()
 }
 
 fn external_url(typed: &Typed) -> Result<Option<String>, ConfigError> {

@@ -9,6 +9,7 @@ mod check;
 mod duration;
 mod env;
 mod error;
+mod keys;
 mod llm;
 mod load;
 mod place;

@@ -3,11 +3,14 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use toml_edit::value;
 
 use super::*;
+use crate::rt::Threads;
 
 const HASH: &str = "$2b$13$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZ01234";
 
@@ -145,4 +148,24 @@ fn an_edit_that_changes_nothing_writes_nothing() {
     set_password_hash(&writer, HASH).unwrap();
     set_password_hash(&writer, HASH).unwrap();
     assert_eq!(names(dir.path()), ["holt.toml"]);
+}
+
+#[test]
+fn edits_at_the_same_time_are_all_kept() {
+    let dir = TempDir::new().unwrap();
+    let writer = Arc::new(ConfigWriter::new(dir.path().join("holt.toml")));
+    let threads = Threads::new();
+    for n in 0..8 {
+        let writer = Arc::clone(&writer);
+        let edit = move || {
+            let set = |doc: &mut toml_edit::DocumentMut| {
+                doc[&format!("key{n}")] = value(n);
+                Ok(())
+            };
+            writer.edit(set).unwrap();
+        };
+        threads.spawn("edits", 256 * 1024, edit).unwrap();
+    }
+    assert!(threads.join_all(Duration::from_secs(60)).is_empty());
+    assert_eq!(fs::read_to_string(writer.path()).unwrap().lines().count(), 8);
 }

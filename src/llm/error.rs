@@ -47,6 +47,12 @@ impl LlmError {
     pub fn public(&self) -> (&'static str, String) {
         match self {
             Self::Cancelled => ("cancelled", "The turn was cancelled.".to_owned()),
+            Self::Connect { cause } if cause.contains("certificate") => (
+                "provider_unreachable",
+                "The model provider's TLS certificate is not trusted. Check base_url, and that the certificate is \
+                 from a public authority and not expired."
+                    .to_owned(),
+            ),
             Self::Connect { .. } => (
                 "provider_unreachable",
                 "The model provider cannot be reached. Check that it runs and that its base_url is right.".to_owned(),
@@ -109,7 +115,7 @@ fn status_text(status: u16, message: &str, retry_after: Option<Duration>) -> (&'
             "provider_auth",
             "The model provider refused the API key. Check the key and what it may be used for.".to_owned(),
         ),
-        404 => (
+        _ if status == 404 || (status == 400 && names_a_missing_model(message)) => (
             "provider_model",
             format!(
                 "The model provider does not know this model or address: {}. Check the model's name.",
@@ -128,6 +134,12 @@ fn status_text(status: u16, message: &str, retry_after: Option<Duration>) -> (&'
             format!("The model provider refused the request (status {status}): {}.", quote(message)),
         ),
     }
+}
+
+/// Some servers say 400 where 404 is meant.
+fn names_a_missing_model(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("model") && ["not found", "not_found", "not exist"].iter().any(|words| message.contains(words))
 }
 
 /// The beginning of somebody else's words on one line, without its full stop.
@@ -178,6 +190,8 @@ mod tests {
         check(status(402, "no"), "provider_credit");
         check(status(429, "insufficient_quota: you exceeded"), "provider_credit");
         check(status(404, "model 'x' not found"), "provider_model");
+        check(status(400, "The model `x` does not exist"), "provider_model");
+        check(LlmError::Connect { cause: "invalid peer certificate".into() }, "provider_unreachable");
         check(status(429, "slow down"), "provider_rate");
         check(status(500, "oops"), "provider_upstream");
         check(status(400, "bad"), "provider_upstream");

@@ -572,3 +572,48 @@ fn a_server_that_knows_no_stream_options_is_asked_without() {
         (0..3).map(|_| peer.requests.recv_timeout(LONG).unwrap().1.get("stream_options").is_some()).collect();
     assert_eq!(asked, [true, false, false]);
 }
+
+#[test]
+fn a_stalled_tls_handshake_times_out_and_can_be_cancelled() {
+    let stalled = |said_tx: Sender<()>| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let threads = Threads::new();
+        threads
+            .spawn("stalls", STACK_BYTES, move || {
+                let (mut socket, _) = listener.accept().unwrap();
+                let mut buffer = [0; 4096];
+                // The client's greeting, then nothing until it hangs up.
+                assert!(socket.read(&mut buffer).unwrap() > 0);
+                let _ = said_tx.send(());
+                while socket.read(&mut buffer).is_ok_and(|n| n > 0) {}
+            })
+            .unwrap();
+        (format!("https://{addr}"), threads)
+    };
+    let short = Duration::from_millis(40);
+    let (said_tx, _said_rx) = bounded(1);
+    let (base, threads) = stalled(said_tx);
+    let timeouts = Timeouts { connect: short, first_byte: LONG, idle: LONG, total: LONG };
+    let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, &base), timeouts).unwrap();
+    assert_eq!(ask(&provider, true).0, Err(LlmError::Timeout { phase: Phase::Connect, after: short }));
+    assert!(threads.join_all(LONG).is_empty());
+
+    let (said_tx, said_rx) = bounded(1);
+    let (base, threads) = stalled(said_tx);
+    let timeouts = Timeouts { connect: LONG, ..timeouts };
+    let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, &base), timeouts).unwrap();
+    let cancel = Cancel::new();
+    let other = cancel.clone();
+    let cancels = Threads::new();
+    cancels
+        .spawn("cancels", STACK_BYTES, move || {
+            said_rx.recv_timeout(LONG).unwrap();
+            other.cancel();
+        })
+        .unwrap();
+    let started = Instant::now();
+    assert_eq!(ask_with(&provider, true, &cancel).0, Err(LlmError::Cancelled));
+    assert!(started.elapsed() < LONG / 4);
+    assert!(threads.join_all(LONG).is_empty() && cancels.join_all(LONG).is_empty());
+}
