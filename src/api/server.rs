@@ -18,7 +18,7 @@ use crate::auth::throttle::{LoginThrottle, RateLimiter};
 use crate::auth::{Authenticator, SessionManager};
 use crate::chat::Engine;
 use crate::config::Config;
-use crate::config::writer::ConfigWriter;
+use crate::config::ConfigWriter;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore};
 

@@ -14,7 +14,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::setup::{PinCheck, may_set_up};
 use crate::auth::{password, validate_key_input};
-use crate::config::writer;
+use crate::config;
 use crate::limits;
 use crate::rt::lock;
 
@@ -127,7 +127,7 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str
         if ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
             return Err(not_available());
         }
-        writer::set_password_hash(&ctx.writer, &hash).map_err(|error| {
+        config::set_password_hash(&ctx.writer, &hash).map_err(|error| {
             log::error!("{error}");
             ApiError::new(500, "config_not_saved", "failed to save configuration")
         })?;
