@@ -13,3 +13,4 @@ pub mod rt;
 pub mod store;
 pub mod sys;
 pub mod tools;
+pub mod ws;
