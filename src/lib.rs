@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod diag;
 pub mod llm;
 pub mod rt;
 pub mod tools;
