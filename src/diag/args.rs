@@ -10,7 +10,10 @@ use crate::tools::ToolError;
 /// What an argument may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    Integer { min: u64, max: u64 },
+    Integer {
+        min: u64,
+        max: u64,
+    },
     Choice(&'static [&'static str]),
     /// `90s`, `15m`, `2h`, `7d`, at most 31 days.
     Duration,
@@ -97,7 +100,9 @@ pub(super) fn schema(params: &[Param]) -> Value {
             Kind::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
             Kind::Choice(choices) => json!({"type": "string", "enum": choices}),
             Kind::Duration => json!({"type": "string", "pattern": "^[0-9]{1,7}[smhd]$"}),
-            Kind::Name => json!({"type": "string", "maxLength": NAME_BYTES_MAX, "pattern": "^[A-Za-z0-9_@][A-Za-z0-9:_.@-]*$"}),
+            Kind::Name => {
+                json!({"type": "string", "maxLength": NAME_BYTES_MAX, "pattern": "^[A-Za-z0-9_@][A-Za-z0-9:_.@-]*$"})
+            }
         };
         if let Value::Object(property) = &mut property {
             property.insert("description".to_owned(), json!(param.description));
@@ -119,11 +124,11 @@ fn unknown_argument(name: &str, params: &[Param]) -> String {
 fn parse_one(param: &Param, value: &Value) -> Result<Arg, ToolError> {
     let name = param.name;
     match param.kind {
-        Kind::Integer { min, max } => value
-            .as_u64()
-            .filter(|number| (min..=max).contains(number))
-            .map(Arg::Integer)
-            .ok_or_else(|| ToolError::new(format!("argument \"{name}\" must be a whole number from {min} to {max}"))),
+        Kind::Integer { min, max } => {
+            value.as_u64().filter(|number| (min..=max).contains(number)).map(Arg::Integer).ok_or_else(|| {
+                ToolError::new(format!("argument \"{name}\" must be a whole number from {min} to {max}"))
+            })
+        }
         Kind::Choice(choices) => value
             .as_str()
             .filter(|text| choices.contains(text))
@@ -132,15 +137,13 @@ fn parse_one(param: &Param, value: &Value) -> Result<Arg, ToolError> {
         Kind::Duration => value.as_str().and_then(parse_duration).map(Arg::Duration).ok_or_else(|| {
             ToolError::new(format!("argument \"{name}\" must be a duration such as 90s, 15m, 2h or 7d, at most 31d"))
         }),
-        Kind::Name => value
-            .as_str()
-            .filter(|text| is_name(text))
-            .map(|text| Arg::Text(text.to_owned()))
-            .ok_or_else(|| {
+        Kind::Name => {
+            value.as_str().filter(|text| is_name(text)).map(|text| Arg::Text(text.to_owned())).ok_or_else(|| {
                 ToolError::new(format!(
                     "argument \"{name}\" must be a plain name: letters, digits and : _ . @ -, not starting with - or ."
                 ))
-            }),
+            })
+        }
     }
 }
 
@@ -148,10 +151,7 @@ fn parse_one(param: &Param, value: &Value) -> Result<Arg, ToolError> {
 /// option, a pattern or a path.
 fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_.@-".contains(&byte);
-    !text.is_empty()
-        && text.len() <= NAME_BYTES_MAX
-        && text.bytes().all(allowed)
-        && !text.starts_with(['-', '.', ':'])
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(allowed) && !text.starts_with(['-', '.', ':'])
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -198,7 +198,9 @@ mod tests {
         check(json!({"lines": "5"}), "from 1 to 200");
         check(json!({"by": "disk"}), "one of cpu, memory");
         check(json!({"by": 1}), "one of cpu, memory");
-        for since in ["", "5", "m", "5 m", "-5m", "5x", "0s", "32d", "99999999s", "1h30m", "yesterday", "5m;reboot", "５m"] {
+        for since in
+            ["", "5", "m", "5 m", "-5m", "5x", "0s", "32d", "99999999s", "1h30m", "yesterday", "5m;reboot", "５m"]
+        {
             check(json!({ "since": since }), "duration");
         }
         let long = "x".repeat(256);
@@ -210,7 +212,8 @@ mod tests {
 
     #[test]
     fn good_arguments_are_kept() {
-        let args = Args::parse(TABLE, &json!({"lines": 200, "by": "memory", "since": "7d", "unit": "getty@tty1.service"}));
+        let args =
+            Args::parse(TABLE, &json!({"lines": 200, "by": "memory", "since": "7d", "unit": "getty@tty1.service"}));
         let args = args.unwrap();
         assert_eq!(args.integer("lines"), Some(200));
         assert_eq!(args.text("by"), Some("memory"));
@@ -219,7 +222,10 @@ mod tests {
         let none = Args::parse(TABLE, &json!({"lines": null})).unwrap();
         assert_eq!(none.integer("lines"), None);
         assert!(Args::parse(&[], &Value::Null).is_ok());
-        assert_eq!(Args::parse(&[], &json!({"a": 1})).unwrap_err().message, "unknown argument \"a\": this tool takes none");
+        assert_eq!(
+            Args::parse(&[], &json!({"a": 1})).unwrap_err().message,
+            "unknown argument \"a\": this tool takes none"
+        );
     }
 
     #[test]

@@ -76,7 +76,8 @@ fn add_use(report: &mut Report, used: &Ticks, cores: &[Value]) {
     let total = used.total();
     report.set_round("used_percent", percent(used.busy(), total));
     report.set_round("user_percent", percent(used.user.saturating_add(used.nice), total));
-    report.set_round("system_percent", percent(used.system.saturating_add(used.irq).saturating_add(used.softirq), total));
+    report
+        .set_round("system_percent", percent(used.system.saturating_add(used.irq).saturating_add(used.softirq), total));
     report.set_round("iowait_percent", percent(used.iowait, total));
     report.set_round("steal_percent", percent(used.steal, total));
     report.set_round("idle_percent", percent(used.idle, total));
@@ -234,7 +235,10 @@ mod tests {
         check("", Stat::default());
         check("cpu\ncpux 1 2\ncpu0", Stat { cores: vec![(0, Ticks::default())], ..Stat::default() });
         // Kernel 2.4 had four columns; a core may be off; a number may be garbage.
-        check("cpu 5 0 0 7\ncpu3 5 x 0 7\n", Stat { all: ticks(5, 7), cores: vec![(3, ticks(5, 7))], ..Stat::default() });
+        check(
+            "cpu 5 0 0 7\ncpu3 5 x 0 7\n",
+            Stat { all: ticks(5, 7), cores: vec![(3, ticks(5, 7))], ..Stat::default() },
+        );
         check("btime 99999999999999999999\nbtime 12\n", Stat { boot_time: Some(12), ..Stat::default() });
     }
 

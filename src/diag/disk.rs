@@ -188,8 +188,9 @@ mod tests {
         fixture.space("/iso", space(blocks, 0, 0));
         fixture.hangs("/nas");
         let report = fixture.call("host_disk", &json!({}));
-        let points: Vec<&str> = report["file_systems"].as_array().unwrap().iter().filter_map(|row| row["mount"].as_str()).collect();
-        assert_eq!(points, ["/nas", "/iso", "/data", "/many", "/sd", "/", "/secret"]);
+        let points: Vec<&str> =
+            report["file_systems"].as_array().unwrap().iter().filter_map(|row| row["mount"].as_str()).collect();
+        assert_eq!(points, ["/nas", "/iso", "/data", "/sd", "/many", "/", "/secret"]);
         assert_eq!(level(&report, "space on /data"), "critical");
         assert_eq!(level(&report, "inodes on /many"), "warning");
         assert_eq!(level(&report, "/sd turned read-only after an error"), "critical");

@@ -78,11 +78,10 @@ fn threshold_text(threshold: &Threshold) -> String {
         let space = if threshold.unit.is_empty() { "" } else { " " };
         value.map(|value| format!("{} {word} {value}{space}{}", level.as_str(), threshold.unit))
     };
-    let limits: Vec<String> =
-        [limit(Level::Warning, threshold.warning), limit(Level::Critical, threshold.critical)]
-            .into_iter()
-            .flatten()
-            .collect();
+    let limits: Vec<String> = [limit(Level::Warning, threshold.warning), limit(Level::Critical, threshold.critical)]
+        .into_iter()
+        .flatten()
+        .collect();
     format!("{}: {}", threshold.name, limits.join(", "))
 }
 

@@ -53,7 +53,17 @@ impl Fixture {
         fixture.write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
         fixture.write("sys/class/thermal/thermal_zone0/temp", "48312\n");
         fixture.mount("/", "/dev/mmcblk0p2", "ext4", "rw,noatime", "rw");
-        fixture.space("/", Space { block_bytes: 4096, blocks: 7_500_000, blocks_free: 5_000_000, blocks_available: 4_700_000, inodes: 1_900_000, inodes_free: 1_700_000 });
+        fixture.space(
+            "/",
+            Space {
+                block_bytes: 4096,
+                blocks: 7_500_000,
+                blocks_free: 5_000_000,
+                blocks_available: 4_700_000,
+                inodes: 1_900_000,
+                inodes_free: 1_700_000,
+            },
+        );
         fixture.write("proc/net/dev", "Inter-| Receive | Transmit\n face |bytes\n    lo: 100 10 0 0 0 0 0 0 100 10 0 0 0 0 0 0\n  eth0: 1000000 9000 0 10 0 0 0 5 500000 8000 0 0 0 0 0 0\n");
         fixture.later("proc/net/dev", "Inter-| Receive | Transmit\n face |bytes\n    lo: 100 10 0 0 0 0 0 0 100 10 0 0 0 0 0 0\n  eth0: 1002500 9010 0 10 0 0 0 5 500250 8001 0 0 0 0 0 0\n");
         fixture.write("sys/class/net/eth0/operstate", "up\n");

@@ -13,7 +13,8 @@ pub(super) const DESCRIPTION: &str = "Memory: total, available to programs (cach
 memory pressure, and how often the kernel killed a program for lack of memory since the boot.";
 
 pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Report, ToolError> {
-    let info = parse(&root.need("meminfo")?);
+    let text = root.need("meminfo")?;
+    let info = parse(&text);
     let bytes = |name: &str| info.get(name).map(|kib| kib.saturating_mul(1024));
     let total = bytes("MemTotal").filter(|total| *total > 0);
     let total = total.ok_or_else(|| ToolError::new("/proc/meminfo names no MemTotal"))?;
@@ -105,7 +106,8 @@ mod tests {
     fn near_the_end_everything_is_critical() {
         let fixture = Fixture::empty();
         fixture.write("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 50 kB\nSwapTotal: 200 kB\nSwapFree: 20 kB\n");
-        fixture.write("proc/pressure/memory", "some avg10=80.00 avg60=40.00 avg300=9.00 total=1\nfull avg10=1 avg60=2\n");
+        fixture
+            .write("proc/pressure/memory", "some avg10=80.00 avg60=40.00 avg300=9.00 total=1\nfull avg10=1 avg60=2\n");
         fixture.write("proc/vmstat", "pgpgin 1\noom_kill 2\n");
         let report = fixture.call("host_memory", &json!({}));
         assert_eq!(report["used_percent"], 95);

@@ -19,8 +19,8 @@ mod mounts;
 mod network;
 mod overview;
 mod probe;
-mod processes;
 mod process_table;
+mod processes;
 mod redact;
 mod report;
 mod root;
@@ -88,11 +88,8 @@ pub fn host_tools(root: HostRoot) -> Vec<Arc<dyn Tool>> {
     table
         .into_iter()
         .map(|(name, description, params, look)| {
-            let spec = ToolSpec {
-                name: name.to_owned(),
-                description: description.to_owned(),
-                parameters: schema(params),
-            };
+            let spec =
+                ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters: schema(params) };
             Arc::new(HostTool { spec, params, root: root.clone(), look }) as Arc<dyn Tool>
         })
         .collect()
@@ -112,6 +109,13 @@ mod tests {
             let answer = with_context(|context| tool.call(&json!({}), context));
             if !cfg!(target_os = "linux") {
                 assert!(answer.unwrap_err().message.contains("need Linux"), "{name}");
+                continue;
+            }
+            // A machine may keep no log that we can read; everything else is always there.
+            if name == "host_logs"
+                && let Err(error) = &answer
+            {
+                assert!(error.message.contains("neither a journal"), "{}", error.message);
                 continue;
             }
             let text = answer.unwrap_or_else(|error| panic!("{name}: {}", error.message));
@@ -137,17 +141,37 @@ mod tests {
 
     #[test]
     fn nothing_panics_on_garbage() {
-        let garbage = ["", "\n", "\0\0", "cpu", "cpu -1 x", "18446744073709551616", ": : :", "((((", "a\tb\tc\n\n\u{fffd}"];
+        let garbage =
+            ["", "\n", "\0\0", "cpu", "cpu -1 x", "18446744073709551616", ": : :", "((((", "a\tb\tc\n\n\u{fffd}"];
         let huge = "cpu 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615\n\
                     MemTotal: 18446744073709551615 kB\nSwapTotal: 18446744073709551615 kB\nSwapFree: 0 kB\n\
                     eth0: 18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 0 0 0 0 \
                     18446744073709551615 18446744073709551615 18446744073709551615 18446744073709551615 0 0 0 0\n";
         let files = [
-            "proc/stat", "proc/meminfo", "proc/loadavg", "proc/uptime", "proc/vmstat", "proc/cpuinfo", "proc/mounts",
-            "proc/self/mountinfo", "proc/1/mountinfo", "proc/net/dev", "proc/net/route", "proc/net/tcp", "proc/net/tcp6",
-            "proc/net/fib_trie", "proc/net/if_inet6", "proc/pressure/memory", "proc/7/stat", "proc/7/status",
-            "proc/8/stat", "etc/os-release", "sys/class/thermal/thermal_zone0/temp", "var/log/syslog",
-            "sys/class/net/eth0/operstate", "sys/class/net/eth0/speed",
+            "proc/stat",
+            "proc/meminfo",
+            "proc/loadavg",
+            "proc/uptime",
+            "proc/vmstat",
+            "proc/cpuinfo",
+            "proc/mounts",
+            "proc/self/mountinfo",
+            "proc/1/mountinfo",
+            "proc/net/dev",
+            "proc/net/route",
+            "proc/net/tcp",
+            "proc/net/tcp6",
+            "proc/net/fib_trie",
+            "proc/net/if_inet6",
+            "proc/pressure/memory",
+            "proc/7/stat",
+            "proc/7/status",
+            "proc/8/stat",
+            "etc/os-release",
+            "sys/class/thermal/thermal_zone0/temp",
+            "var/log/syslog",
+            "sys/class/net/eth0/operstate",
+            "sys/class/net/eth0/speed",
         ];
         for content in garbage.into_iter().chain([huge]) {
             let fixture = Fixture::empty();

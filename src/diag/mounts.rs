@@ -22,9 +22,33 @@ const MOUNTS_MAX: usize = 32;
 
 /// File systems that live in the kernel or in memory: their "space" is not disk space.
 const PSEUDO: &[&str] = &[
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs",
-    "fuse.gvfsd-fuse", "fuse.lxcfs", "fuse.portal", "fusectl", "hugetlbfs", "mqueue", "nsfs", "nfsd", "proc", "pstore",
-    "ramfs", "rpc_pipefs", "securityfs", "selinuxfs", "sysfs", "tmpfs", "tracefs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fuse.gvfsd-fuse",
+    "fuse.lxcfs",
+    "fuse.portal",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "nsfs",
+    "nfsd",
+    "proc",
+    "pstore",
+    "ramfs",
+    "rpc_pipefs",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
 ];
 
 /// Images that are full by nature.
@@ -33,9 +57,9 @@ const IMAGES: &[&str] = &["cramfs", "erofs", "iso9660", "romfs", "squashfs", "ud
 /// What a container sees as its root; below another mount it repeats the host's disk.
 const LAYERS: &[&str] = &["overlay", "aufs", "fuse.fuse-overlayfs"];
 
-/// Real file systems, each once, in the order of the table. None when there is no table at all.
+/// Real file systems, each once, and whether some were left out for their number. None without a table.
 pub(super) fn mounts(root: &HostRoot) -> Option<(Vec<Mount>, bool)> {
-    // Process 1 sees what the machine sees, even when Holt runs in a private mount namespace; not everyone may look.
+    // Here only what this process sees can be asked. Below a mounted host root the table of process 1 is the host's.
     let text = if root.is_system() {
         root.proc_text("self/mountinfo")
     } else {
@@ -54,8 +78,12 @@ fn parse(text: &str) -> (Vec<Mount>, bool) {
     // Bind mounts and subvolumes repeat a file system: the shortest path stands for all of them.
     lines.sort_by_key(|(_, mount)| mount.point.as_os_str().len());
     let mut devices = HashSet::new();
-    let mounts: Vec<Mount> =
-        lines.into_iter().filter(|(_, mount)| holds_data(mount)).filter(|(device, mount)| devices.insert((device.clone(), mount.source.clone()))).map(|(_, mount)| mount).collect();
+    let mounts: Vec<Mount> = lines
+        .into_iter()
+        .filter(|(_, mount)| holds_data(mount))
+        .filter(|(device, mount)| devices.insert((device.clone(), mount.source.clone())))
+        .map(|(_, mount)| mount)
+        .collect();
     let cut = mounts.len() > MOUNTS_MAX;
     (mounts.into_iter().take(MOUNTS_MAX).collect(), cut)
 }

@@ -69,7 +69,8 @@ impl Report {
         let mut text = value.to_string();
         while text.len() > REPORT_BYTES_MAX {
             if !halve_longest_list(&mut value, self.cut) {
-                return json!({"truncated": true, "error": "the answer was too long to show", "findings": []}).to_string();
+                return json!({"truncated": true, "error": "the answer was too long to show", "findings": []})
+                    .to_string();
             }
             text = value.to_string();
         }
@@ -82,7 +83,9 @@ fn halve_longest_list(value: &mut Value, cut: Cut) -> bool {
     let Value::Object(fields) = value else { return false };
     let longest = fields
         .iter()
-        .filter_map(|(name, field)| field.as_array().filter(|list| !list.is_empty()).map(|_| (name, field.to_string().len())))
+        .filter_map(|(name, field)| {
+            field.as_array().filter(|list| !list.is_empty()).map(|_| (name, field.to_string().len()))
+        })
         .max_by_key(|(_, bytes)| *bytes)
         .map(|(name, _)| name.clone());
     let Some(name) = longest else { return false };

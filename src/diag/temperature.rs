@@ -63,7 +63,9 @@ fn hwmon(root: &HostRoot) -> Vec<(String, f64)> {
     for chip in names_in(&root.sys("class/hwmon")) {
         let name = root.sys_line(&format!("class/hwmon/{chip}/name")).unwrap_or_else(|| chip.clone());
         for file in names_in(&root.sys(&format!("class/hwmon/{chip}"))) {
-            let Some(sensor) = file.strip_suffix("_input").filter(|sensor| sensor.starts_with("temp")) else { continue };
+            let Some(sensor) = file.strip_suffix("_input").filter(|sensor| sensor.starts_with("temp")) else {
+                continue;
+            };
             let label = root.sys_line(&format!("class/hwmon/{chip}/{sensor}_label"));
             let full = label.map_or_else(|| name.clone(), |label| format!("{name} {label}"));
             if let Some(celsius) = celsius(root, &format!("class/hwmon/{chip}/{file}")) {

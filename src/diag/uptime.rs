@@ -26,7 +26,8 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     }
     // A device tree ends its strings with NUL.
     let board = root.proc_line("device-tree/model").map(|model| clean_name(model.trim_end_matches('\0')));
-    report.set_known("board", board.or_else(|| root.sys_line("class/dmi/id/product_name").map(|name| clean_name(&name))));
+    report
+        .set_known("board", board.or_else(|| root.sys_line("class/dmi/id/product_name").map(|name| clean_name(&name))));
     report.find(Finding::judge(&UPTIME_SECONDS, "time since the last boot", uptime));
     let required = root.run_dir("reboot-required").exists();
     report.set("reboot_required", required);

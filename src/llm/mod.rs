@@ -3,6 +3,8 @@
 //! This room knows nothing of conversations, stores or sockets to clients. Calls block their thread and end by
 //! their own time-outs or by [`Cancel`].
 
+pub mod local;
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -112,18 +114,35 @@ pub enum LlmError {
     /// [`Cancel`] was used.
     Cancelled,
     /// No connection: refused, no route, unknown name, TLS failure.
-    Connect { cause: String },
-    Timeout { phase: Phase, after: Duration },
+    Connect {
+        cause: String,
+    },
+    Timeout {
+        phase: Phase,
+        after: Duration,
+    },
     /// The provider answered with an error status, or with an error inside its stream.
-    Status { status: u16, message: String, retry_after: Option<Duration> },
+    Status {
+        status: u16,
+        message: String,
+        retry_after: Option<Duration>,
+    },
     /// The connection ended in the middle of an answer.
-    Cut { cause: String },
+    Cut {
+        cause: String,
+    },
     /// The answer is not what the protocol promises.
-    Decode { cause: String },
+    Decode {
+        cause: String,
+    },
     /// The answer is larger than we keep.
-    TooLarge { bytes_max: usize },
+    TooLarge {
+        bytes_max: usize,
+    },
     /// The provider lacks something it needs, such as a key or a model name.
-    Config { cause: String },
+    Config {
+        cause: String,
+    },
 }
 
 /// A provider of models.

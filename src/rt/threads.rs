@@ -58,11 +58,10 @@ impl Threads {
             id
         };
         let ended = Ended { shared: Arc::clone(&self.shared), id };
-        let handle =
-            std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(move || {
-                let _ended = ended;
-                body();
-            })?; // a failed spawn drops the closure, and with it the list entry
+        let handle = std::thread::Builder::new().name(name.to_owned()).stack_size(stack_bytes).spawn(move || {
+            let _ended = ended;
+            body();
+        })?; // a failed spawn drops the closure, and with it the list entry
         if let Some(entry) = lock(&self.shared.running).threads.get_mut(&id) {
             entry.1 = Some(handle);
         }
