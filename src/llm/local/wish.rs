@@ -364,8 +364,10 @@ fn time_unit(word: &str) -> Option<char> {
 pub(super) fn count(words: &Words) -> Option<u64> {
     (0..words.len()).find_map(|place| {
         let number = words.at(place).parse::<u64>().ok().filter(|number| *number > 0)?;
-        let (before, after) = (words.at(place.wrapping_sub(1)), words.at(place + 1));
-        let counts = ["lines", "zeilen", "entries", "processes", "prozesse", "programs", "programme"].contains(&after);
+        let before = words.at(place.wrapping_sub(1));
+        let counted = ["lines", "zeilen", "entries", "processes", "prozesse", "programs", "programme"];
+        // "100 lines", "100 log lines".
+        let counts = counted.contains(&words.at(place + 1)) || counted.contains(&words.at(place + 2));
         (counts || before == "top").then_some(number)
     })
 }
