@@ -88,8 +88,7 @@ fn read_output(child: &mut Child, context: &ToolContext<'_>) -> Result<Vec<u8>, 
     threads.spawn("diag-child", READER_STACK_BYTES, reader).map_err(|error| RunError::Failed(error.to_string()))?;
     let deadline = (Instant::now() + LIFE_MAX).min(context.deadline);
     match receive(&bytes_rx, deadline, context) {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(RunError::Failed(error.to_string())),
+        Ok(read) => read.map_err(|error| RunError::Failed(error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(RunError::TimedOut),
         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(RunError::Cancelled),
         Err(error) => Err(RunError::Failed(error.to_string())),

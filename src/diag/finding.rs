@@ -6,7 +6,7 @@ use crate::diag::thresholds::{Side, Threshold};
 
 /// How bad it is. Ordered: the worst is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub(super) enum Level {
     Ok,
     Warning,
     Critical,
@@ -14,7 +14,7 @@ pub enum Level {
 
 impl Level {
     /// As findings spell it.
-    pub fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",
@@ -25,17 +25,17 @@ impl Level {
 
 /// One judged number.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Finding {
-    pub level: Level,
+pub(super) struct Finding {
+    pub(super) level: Level,
     /// In words, e.g. `space on /home`.
-    pub what: String,
-    pub value: f64,
-    pub threshold: &'static Threshold,
+    pub(super) what: String,
+    pub(super) value: f64,
+    pub(super) threshold: &'static Threshold,
 }
 
 impl Finding {
     /// Judges `value`.
-    pub fn judge(threshold: &'static Threshold, what: impl Into<String>, value: f64) -> Self {
+    pub(super) fn judge(threshold: &'static Threshold, what: impl Into<String>, value: f64) -> Self {
         let reached = |limit: Option<f64>| match (limit, threshold.side) {
             (Some(limit), Side::Above) => value >= limit,
             (Some(limit), Side::Below) => value < limit,
@@ -52,7 +52,7 @@ impl Finding {
     }
 
     /// `{"level","what","value","unit"?,"threshold"}`.
-    pub fn to_json(&self) -> Value {
+    pub(super) fn to_json(&self) -> Value {
         let mut object = json!({
             "level": self.level.as_str(),
             "what": self.what,

@@ -97,7 +97,8 @@ impl Fixture {
         let path = self.dir.path().join("proc/self/mountinfo");
         let mut table = std::fs::read_to_string(path).unwrap_or_default();
         let id = 30 + table.lines().count();
-        table.push_str(&format!("{id} 1 179:{id} / {point} {options} - {kind} {device} {super_options}\n"));
+        let line = format!("{id} 1 179:{id} / {point} {options} - {kind} {device} {super_options}\n");
+        table.push_str(&line);
         self.write("proc/self/mountinfo", &table);
     }
 

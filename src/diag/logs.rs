@@ -225,8 +225,8 @@ mod tests {
     #[test]
     fn long_logs_stay_within_bounds() {
         let fixture = Fixture::empty();
-        let lines: String = (0..5000).map(|n| format!("line {n} {}\n", "x".repeat(400))).collect();
-        fixture.write("var/log/syslog", &lines);
+        let lines: Vec<String> = (0..5000).map(|n| format!("line {n} {}", "x".repeat(400))).collect();
+        fixture.write("var/log/syslog", &lines.join("\n"));
         let report = fixture.call("host_logs", &json!({"lines": 200}));
         assert_eq!(report["truncated"], true);
         let shown = report["lines"].as_array().unwrap();

@@ -84,7 +84,6 @@ fn some_avg60(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::diag::fixture::{Fixture, level};
     use serde_json::{Value, json};
 

@@ -48,7 +48,7 @@ type Look = fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError>;
 struct HostTool {
     spec: ToolSpec,
     params: &'static [Param],
-    root: HostRoot,
+    root: Arc<HostRoot>,
     look: Look,
 }
 
@@ -73,6 +73,7 @@ impl Tool for HostTool {
 
 /// All host tools that look at `root`, in the order they are offered.
 pub fn host_tools(root: HostRoot) -> Vec<Arc<dyn Tool>> {
+    let root = Arc::new(root);
     let table: [(&str, &str, &'static [Param], Look); 10] = [
         ("host_overview", overview::DESCRIPTION, &[], overview::look),
         ("host_cpu", cpu::DESCRIPTION, &[], cpu::look),
@@ -90,7 +91,7 @@ pub fn host_tools(root: HostRoot) -> Vec<Arc<dyn Tool>> {
         .map(|(name, description, params, look)| {
             let spec =
                 ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters: schema(params) };
-            Arc::new(HostTool { spec, params, root: root.clone(), look }) as Arc<dyn Tool>
+            Arc::new(HostTool { spec, params, root: Arc::clone(&root), look }) as Arc<dyn Tool>
         })
         .collect()
 }
@@ -99,6 +100,10 @@ pub fn host_tools(root: HostRoot) -> Vec<Arc<dyn Tool>> {
 mod tests {
     use super::*;
     use crate::diag::fixture::{Fixture, with_context};
+    use crate::llm::local::LocalProvider;
+    use crate::llm::{Message, Provider, Request, Role, Sink};
+    use crate::rt::Cancel;
+    use crate::tools::ToolSet;
     use serde_json::json;
 
     #[test]
@@ -134,7 +139,7 @@ mod tests {
         let fixture = Fixture::empty();
         for tool in host_tools(fixture.root()) {
             let answer = with_context(|context| tool.call(&Value::Null, context));
-            let text = answer.map_or_else(|error| error.message, |text| text);
+            let text = answer.unwrap_or_else(|error| error.message);
             assert!(!text.is_empty(), "{}", tool.spec().name);
         }
     }
@@ -180,9 +185,62 @@ mod tests {
             }
             for tool in host_tools(fixture.root()) {
                 let answer = with_context(|context| tool.call(&Value::Null, context));
-                let text = answer.map_or_else(|error| error.message, |text| text);
+                let text = answer.unwrap_or_else(|error| error.message);
                 assert!(!text.is_empty() && text.len() <= REPORT_BYTES_MAX, "{}: {content:?}", tool.spec().name);
             }
+        }
+    }
+
+    /// Asks the built-in planner, runs what it plans on the fixture, and gives the report.
+    fn report_of(root: HostRoot, text: &str) -> String {
+        struct Nobody;
+        impl Sink for Nobody {
+            fn text(&mut self, _: &str) {}
+            fn thinking(&mut self, _: &str) {}
+        }
+        let set = ToolSet::new(host_tools(root));
+        let specs = set.specs();
+        let mut messages = vec![Message::text(Role::User, text)];
+        loop {
+            let request = Request { model: "local", messages: &messages, tools: &specs, stream: true };
+            let completion = LocalProvider::new().complete(request, &mut Nobody, &Cancel::new()).unwrap();
+            if completion.tool_calls.is_empty() {
+                return completion.text;
+            }
+            let calls = completion.tool_calls;
+            messages.push(Message { tool_calls: calls.clone(), ..Message::text(Role::Assistant, "") });
+            for call in calls {
+                let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+                let answer = with_context(|context| set.find(&call.name).unwrap().call(&arguments, context));
+                let content = answer.unwrap_or_else(|error| format!("error: {}", error.message));
+                messages.push(Message { tool_call_id: Some(call.id), ..Message::text(Role::Tool, content) });
+            }
+        }
+    }
+
+    #[test]
+    fn the_planner_and_the_tools_fit_together() {
+        let report = report_of(Fixture::healthy_pi().root(), "How is this machine doing?");
+        let verdict = "This machine is fine: CPU 10 % used, memory 25 % used, fullest disk `/` at 34.7 %, 48.3 °C, online \
+                       through `eth0`, up 3 days 4 hours.\n";
+        assert!(report.starts_with(verdict), "{report}");
+        for line in [
+            "- 977 MiB of 3.8 GiB used",
+            "`cpu_used_percent`: warning from 80 %, critical from 95 %",
+            "- note: not available: no systemd here",
+            "- way out: 192.168.2.1 through `eth0`",
+        ] {
+            assert!(report.contains(line), "{line}: {report}");
+        }
+        let fixture = Fixture::healthy_pi();
+        fixture.write("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 10 kB\nSwapTotal: 0 kB\n");
+        let report = report_of(fixture.root(), "is the memory full?");
+        assert!(report.starts_with("1 thing needs attention: memory use 99 %.\n"), "{report}");
+        // On the machine itself every kind of question gets an answer.
+        for text in
+            ["what eats my RAM", "is nginx running", "any errors in the logs", "what is my IP", "why is it slow"]
+        {
+            assert!(report_of(HostRoot::system(), text).lines().next().unwrap().len() > 10, "{text}");
         }
     }
 

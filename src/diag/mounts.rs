@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_long_table_is_cut() {
-        let text: String = (0..100).map(|n| format!("{n} 1 8:{n} / /m{n} rw - ext4 /dev/s{n} rw\n")).collect();
-        let (mounts, cut) = parse(&text);
+        let lines: Vec<String> = (0..100).map(|n| format!("{n} 1 8:{n} / /m{n} rw - ext4 /dev/s{n} rw")).collect();
+        let (mounts, cut) = parse(&lines.join("\n"));
         assert_eq!(mounts.len(), MOUNTS_MAX);
         assert!(cut);
     }

@@ -62,7 +62,7 @@ impl Report {
 
     /// The JSON text: worst findings first, and never longer than [`REPORT_BYTES_MAX`].
     pub(super) fn into_text(mut self) -> String {
-        self.findings.sort_by(|a, b| b.level.cmp(&a.level));
+        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
         let findings: Vec<Value> = self.findings.iter().map(Finding::to_json).collect();
         self.fields.insert("findings".to_owned(), Value::Array(findings));
         let mut value = Value::Object(self.fields);

@@ -104,7 +104,7 @@ mod tests {
     fn late_threads_are_named_and_panics_count_as_ended() {
         let threads = Threads::new();
         let (tx, rx) = crossbeam_channel::bounded::<()>(0);
-        threads.spawn("waits", 64 * 1024, move || drop(rx.recv())).unwrap();
+        threads.spawn("waits", 64 * 1024, move || assert!(rx.recv().is_err())).unwrap();
         assert_eq!(threads.join_all(Duration::from_millis(5)), vec!["waits".to_owned()]);
         drop(tx);
         assert!(threads.join_all(Duration::from_secs(30)).is_empty());

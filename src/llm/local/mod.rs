@@ -161,3 +161,148 @@ fn send(piece: &str, sink: &mut dyn Sink, cancel: &Cancel) -> Result<(), LlmErro
     sink.text(piece);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::ToolSpec;
+    use serde_json::json;
+
+    #[derive(Default)]
+    struct Pieces {
+        pieces: Vec<String>,
+        /// Cancels after this many pieces.
+        cancel: Option<(usize, Cancel)>,
+    }
+
+    impl Sink for Pieces {
+        fn text(&mut self, piece: &str) {
+            self.pieces.push(piece.to_owned());
+            if let Some((after, cancel)) = &self.cancel
+                && self.pieces.len() == *after
+            {
+                cancel.cancel();
+            }
+        }
+
+        fn thinking(&mut self, _: &str) {}
+    }
+
+    fn tools(names: &[&str]) -> Vec<ToolSpec> {
+        let spec =
+            |name: &&str| ToolSpec { name: (*name).to_owned(), description: String::new(), parameters: json!({}) };
+        names.iter().map(spec).collect()
+    }
+
+    fn ask(messages: &[Message], offered: &[&str]) -> (Completion, Vec<String>) {
+        let tools = tools(offered);
+        let mut sink = Pieces::default();
+        let request = Request { model: NAME, messages, tools: &tools, stream: true };
+        let completion = LocalProvider::new().complete(request, &mut sink, &Cancel::new()).unwrap();
+        (completion, sink.pieces)
+    }
+
+    fn user(text: &str) -> Message {
+        Message::text(Role::User, text)
+    }
+
+    /// The two messages that a tool loop adds for each round.
+    fn round(calls: &[ToolCall], content: &str) -> Vec<Message> {
+        let mut messages = vec![Message { tool_calls: calls.to_vec(), ..Message::text(Role::Assistant, "") }];
+        for call in calls {
+            messages.push(Message { tool_call_id: Some(call.id.clone()), ..Message::text(Role::Tool, content) });
+        }
+        messages
+    }
+
+    const ALL: &[&str] = &["host_cpu", "host_memory", "host_disk", "host_processes", "host_uptime"];
+
+    #[test]
+    fn a_turn_is_calls_then_a_streamed_report() {
+        let mut messages =
+            vec![Message::text(Role::System, "You are Holt."), user("how busy is the cpu and the memory?")];
+        let (first, pieces) = ask(&messages, ALL);
+        assert!(pieces.is_empty() && first.text.is_empty());
+        let calls: Vec<_> = first
+            .tool_calls
+            .iter()
+            .map(|call| (call.id.as_str(), call.name.as_str(), call.arguments.as_str()))
+            .collect();
+        assert_eq!(calls, [("call_1", "host_cpu", "{}"), ("call_2", "host_memory", "{}")]);
+        assert_eq!(first.usage, Usage { cost_usd: Some(0.0), ..Usage::default() });
+        messages.extend(round(&first.tool_calls, r#"{"used_percent":12,"findings":[]}"#));
+        let (second, pieces) = ask(&messages, ALL);
+        assert!(second.tool_calls.is_empty());
+        assert_eq!(second.text, pieces.concat());
+        assert!(pieces.len() > 2, "{pieces:?}");
+        assert!(second.text.starts_with("This machine is fine: CPU 12 % used, memory 12 % used.\n"), "{}", second.text);
+        assert_eq!(second.model, "local");
+        // The next message goes on counting, also when the prompt starts in the middle.
+        messages.push(Message::text(Role::Assistant, second.text));
+        messages.push(user("which process?"));
+        for messages in [&messages[..], &messages[3..]] {
+            let (third, _) = ask(messages, ALL);
+            assert_eq!(third.tool_calls[0].id, "call_3");
+            assert_eq!(third.tool_calls[0].name, "host_processes");
+        }
+    }
+
+    #[test]
+    fn only_offered_tools_are_called() {
+        let (completion, _) = ask(&[user("how is this machine doing?")], &["host_disk", "shell"]);
+        let names: Vec<_> = completion.tool_calls.iter().map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["host_disk"]);
+        let (completion, pieces) = ask(&[user("is the disk full?")], &["shell"]);
+        assert!(completion.tool_calls.is_empty());
+        assert!(completion.text.contains("`host_disk`") && completion.text == pieces.concat());
+    }
+
+    #[test]
+    fn unknown_wishes_get_an_honest_answer_without_tools() {
+        for text in ["write me a poem", "delete all files", "hello", "help", "thanks", "", "\u{0}"] {
+            let (completion, pieces) = ask(&[user(text)], ALL);
+            assert!(completion.tool_calls.is_empty() && !completion.text.is_empty(), "{text}");
+            assert_eq!(completion.text, pieces.concat());
+        }
+        let (completion, _) = ask(&[user("write me a poem")], ALL);
+        assert!(completion.text.contains("[llm]") && completion.text.contains("holt.toml"));
+        let (completion, _) = ask(&[user("delete all files")], ALL);
+        assert!(completion.text.starts_with("I cannot do that: I only look, I change nothing."));
+        assert!(!ask(&[], ALL).0.text.is_empty());
+    }
+
+    #[test]
+    fn a_failed_or_refused_tool_is_reported_as_such() {
+        let mut messages = vec![user("is the disk full?")];
+        let (first, _) = ask(&messages, ALL);
+        messages.extend(round(&first.tool_calls, "error: denied by the user"));
+        let (second, _) = ask(&messages, ALL);
+        assert!(second.text.starts_with("I could not look: `host_disk` failed."), "{}", second.text);
+        assert!(second.text.contains("denied by the user"));
+        // A call without any result must not ask for the same call for ever.
+        messages.truncate(2);
+        assert!(ask(&messages, ALL).0.text.contains("no answer arrived"));
+    }
+
+    #[test]
+    fn cancelling_ends_the_stream_between_pieces() {
+        let cancel = Cancel::new();
+        let mut sink = Pieces { cancel: Some((2, cancel.clone())), ..Pieces::default() };
+        let messages = [user("help")];
+        let request = Request { model: NAME, messages: &messages, tools: &[], stream: true };
+        assert_eq!(LocalProvider::new().complete(request, &mut sink, &cancel), Err(LlmError::Cancelled));
+        assert_eq!(sink.pieces.len(), 2);
+        let request = Request { stream: false, ..request };
+        assert_eq!(LocalProvider::new().complete(request, &mut sink, &cancel), Err(LlmError::Cancelled));
+    }
+
+    #[test]
+    fn without_streaming_the_text_comes_at_once() {
+        let mut sink = Pieces::default();
+        let messages = [user("help")];
+        let request = Request { model: NAME, messages: &messages, tools: &[], stream: false };
+        let completion = LocalProvider::new().complete(request, &mut sink, &Cancel::new()).unwrap();
+        assert!(sink.pieces.is_empty() && completion.text.contains("read-only"));
+        assert_eq!(LocalProvider::new().models(&Cancel::new()).unwrap(), ["local"]);
+    }
+}

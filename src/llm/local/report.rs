@@ -41,36 +41,27 @@ impl Looked {
 /// Writes the report. `look` is the wish that was planned; None when the tools were called for another reason.
 pub(super) fn report(look: Option<&Look>, looked: &[Looked]) -> String {
     let attention = attention(looked);
-    let mut text = verdict(look, looked, &attention);
-    text.push_str("\n\n");
-    if !attention.is_empty() {
-        text.push_str("### Needs attention\n\n");
-        for finding in &attention {
-            let level = finding.get("level").and_then(Value::as_str).unwrap_or("warning");
-            text.push_str(&format!("- **{level}**: {} — {}\n", stated(finding), threshold(finding)));
-        }
-        text.push('\n');
-    }
+    let mut blocks = vec![verdict(look, looked, &attention)];
+    let bad = attention.iter().map(|finding| {
+        let level = text(finding, "level").unwrap_or("warning");
+        format!("- **{level}**: {} — {}", stated(finding), threshold(finding))
+    });
+    blocks.extend(block("Needs attention", &bad.collect::<Vec<_>>()));
     for one in looked {
-        if let Some(value) = one.value() {
-            section(&mut text, &one.tool, value);
-        }
+        blocks.extend(one.value().and_then(|value| section(&one.tool, value)));
     }
-    let failed: Vec<&Looked> = looked.iter().filter(|one| one.outcome.is_err()).collect();
-    if !failed.is_empty() {
-        text.push_str("### Could not look\n\n");
-        for one in failed {
-            let error = one.outcome.as_ref().err().map_or("", String::as_str);
-            text.push_str(&format!("- {}: {error}\n", code(&one.tool)));
-        }
-        text.push('\n');
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
+    let failed =
+        looked.iter().filter_map(|one| Some(format!("- {}: {}", code(&one.tool), one.outcome.as_ref().err()?)));
+    blocks.extend(block("Could not look", &failed.collect::<Vec<_>>()));
+    format!("{}\n", blocks.join("\n\n"))
 }
 
-fn section(out: &mut String, tool: &str, value: &Value) {
+/// A heading and its lines; nothing without lines.
+fn block(heading: &str, lines: &[String]) -> Option<String> {
+    (!lines.is_empty()).then(|| format!("### {heading}\n\n{}", lines.join("\n")))
+}
+
+fn section(tool: &str, value: &Value) -> Option<String> {
     let mut all = lines(tool, value);
     for finding in list(value, "findings").iter().filter(|finding| !is_bad(finding)) {
         all.push(format!("- ok: {} — {}", stated(finding), threshold(finding)));
@@ -79,9 +70,7 @@ fn section(out: &mut String, tool: &str, value: &Value) {
     if value.get("truncated").is_some() {
         all.push("- note: there was more than fits here".to_owned());
     }
-    if !all.is_empty() {
-        out.push_str(&format!("### {}\n\n{}\n\n", heading(tool), all.join("\n")));
-    }
+    block(heading(tool), &all)
 }
 
 fn is_bad(finding: &Value) -> bool {
@@ -129,6 +118,10 @@ fn verdict(look: Option<&Look>, looked: &[Looked], attention: &[&Value]) -> Stri
         };
     }
     if let Some(answer) = look.and_then(|look| direct_answer(look, looked)) {
+        // "No, it is not running" has said that already.
+        let unsaid = |finding: &&&Value| !threshold(finding).starts_with("`unit_inactive`");
+        let attention: Vec<&Value> = attention.iter().filter(unsaid).copied().collect();
+        let attention = attention.as_slice();
         return match attention.len() {
             0 => format!("{answer}."),
             1 => format!("{answer}; 1 thing needs attention: {}.", named(attention)),
@@ -264,4 +257,147 @@ fn plural(count: f64, one: &str, many: &str) -> String {
 fn short(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= 300 { line } else { format!("{}…", line.chars().take(300).collect::<String>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn looked(tool: &str, value: &Value) -> Looked {
+        Looked::new(tool, Some(&value.to_string()))
+    }
+
+    fn cpu(used: f64, level: &str) -> Looked {
+        looked(
+            "host_cpu",
+            &json!({"cores": 4, "used_percent": used, "load": [0.5, 0.25, 0.1],
+                    "findings": [{"level": level, "what": "CPU use", "value": used, "unit": "%",
+                                  "threshold": "cpu_used_percent: warning from 80 %, critical from 95 %"}]}),
+        )
+    }
+
+    fn first_line(look: &Look, looked: &[Looked]) -> String {
+        report(Some(look), looked).lines().next().unwrap().to_owned()
+    }
+
+    #[test]
+    fn the_first_line_is_the_verdict() {
+        let check = |topic: Topic, looked: &[Looked], expected: &str| {
+            assert_eq!(first_line(&Look::at(&[topic]), looked), expected);
+        };
+        check(Topic::Cpu, &[cpu(12.0, "ok")], "The CPU is fine: CPU 12 % used.");
+        check(Topic::Cpu, &[cpu(97.5, "critical")], "1 thing needs attention: CPU use 97.5 %.");
+        let disk = |used: f64, findings: Value| {
+            looked("host_disk", &json!({"file_systems": [{"mount": "/", "used_percent": used}], "findings": findings}))
+        };
+        check(Topic::Disk, &[disk(40.0, json!([]))], "The disk is not full: the fullest is `/` with 40 % used.");
+        let full = json!([{"level": "warning", "what": "space on /", "value": 91, "unit": "%", "threshold": "t: x"}]);
+        check(Topic::Disk, &[disk(91.0, full.clone())], "1 thing needs attention: space on / 91 %.");
+        let both = [disk(91.0, full), cpu(97.0, "critical")];
+        check(Topic::Overview, &both, "2 things need attention: CPU use 97 %, space on / 91 %.");
+        check(Topic::Overview, &[cpu(1.0, "ok")], "This machine is fine: CPU 1 % used.");
+        let error = Looked::new("host_disk", Some("error: cannot read the table of mounts"));
+        check(Topic::Disk, std::slice::from_ref(&error), "I could not look: `host_disk` failed.");
+        let expected = "What I could see is fine, but 1 of 2 looks failed: CPU 1 % used.";
+        check(Topic::Overview, &[cpu(1.0, "ok"), error], expected);
+        let up = looked(
+            "host_uptime",
+            &json!({"uptime_seconds": 273_600, "boot_time": "2026-01-02T03:04:05Z", "findings": []}),
+        );
+        check(Topic::Uptime, &[up], "This machine has been up for 3 days 4 hours, since 2026-01-02 03:04 UTC.");
+        let network = json!({"interfaces": [{"name": "docker0", "addresses": ["172.17.0.1"]}, {"name": "eth0", "addresses": ["192.168.2.17"]}],
+                             "default_route": {"interface": "eth0", "gateway": "192.168.2.1"}});
+        check(
+            Topic::Address,
+            &[looked("host_network", &network)],
+            "The address of this machine is 192.168.2.17 (on `eth0`).",
+        );
+        let top = json!({"processes": [{"name": "ff`mpeg", "pid": 7, "cpu_percent": 99.5, "memory_bytes": 1024}]});
+        check(
+            Topic::Processes(By::Cpu),
+            &[looked("host_processes", &top)],
+            "`ff'mpeg` uses most of the CPU, 99.5 % of one core.",
+        );
+        check(
+            Topic::Processes(By::Memory),
+            &[looked("host_processes", &top)],
+            "`ff'mpeg` uses most of the memory, 1.0 KiB.",
+        );
+        check(
+            Topic::Logs,
+            &[looked("host_logs", &json!({"count": 0, "source": "journal", "lines": []}))],
+            "The log (journal) has no matching line.",
+        );
+    }
+
+    #[test]
+    fn a_service_is_answered_with_yes_or_no() {
+        let check = |services: Value, matching: u64, expected: &str| {
+            let look = Look { unit: Some("nginx".to_owned()), ..Look::at(&[Topic::Service]) };
+            let all = [looked("host_services", &services), looked("host_processes", &json!({"matching": matching}))];
+            assert_eq!(first_line(&look, &all), expected);
+        };
+        check(json!({"known": true, "active": "active"}), 3, "Yes, `nginx` is running.");
+        let finding = json!([{"level": "warning", "what": "nginx is not active", "value": 1, "threshold": "unit_inactive: warning from 1"}]);
+        check(
+            json!({"known": true, "active": "failed", "findings": finding}),
+            0,
+            "No, `nginx` is not running: systemd says failed.",
+        );
+        check(json!({"known": false}), 0, "No, nothing called `nginx` is running, and systemd does not know it.");
+        check(
+            json!({"available": false}),
+            1,
+            "Yes, 1 process of that name run, though systemd does not say so: `nginx`.",
+        );
+    }
+
+    #[test]
+    fn findings_name_their_threshold_and_errors_are_told() {
+        let text = report(
+            None,
+            &[cpu(97.0, "critical"), Looked::new("host_logs", Some("no\njournal")), Looked::new("host_disk", None)],
+        );
+        let line = "- **critical**: CPU use 97 % — `cpu_used_percent`: warning from 80 %, critical from 95 %\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("- `host_logs`: no journal\n"), "{text}");
+        assert!(text.contains("- `host_disk`: no answer arrived\n"), "{text}");
+        assert!(text.contains("- load over 1, 5 and 15 minutes: 0.50, 0.25, 0.10 on 4 cores\n"), "{text}");
+    }
+
+    #[test]
+    fn odd_answers_are_survived() {
+        for content in [
+            "",
+            "{",
+            "{\"cores\":",
+            "[]",
+            "null",
+            "12",
+            "{}",
+            "{\"error\":\"x\"}",
+            "{\"findings\":[1,{},null],\"lines\":{}}",
+        ] {
+            for tool in [
+                "host_cpu",
+                "host_memory",
+                "host_disk",
+                "host_network",
+                "host_processes",
+                "host_services",
+                "host_uptime",
+                "host_logs",
+                "host_temperature",
+                "other_tool",
+            ] {
+                for topic in [Topic::Overview, Topic::Disk, Topic::Service, Topic::Address, Topic::Uptime, Topic::Logs]
+                {
+                    assert!(report(Some(&Look::at(&[topic])), &[Looked::new(tool, Some(content))]).len() > 10);
+                }
+            }
+        }
+        let log = report(None, &[looked("host_logs", &json!({"lines": ["a ``` b"]}))]);
+        assert!(log.contains("a ''' b"), "{log}");
+    }
 }

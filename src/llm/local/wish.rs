@@ -230,7 +230,8 @@ fn unit(words: &Words) -> Option<String> {
     if let Some(unit) = words.iter().filter(|word| *word != "holt" || about_us).find_map(known) {
         return Some(unit);
     }
-    if let Some(unit) = words.iter().find(|word| word.ends_with(".service") || word.ends_with(".timer")) {
+    let full = |word: &&str| matches!(word.rsplit_once('.'), Some((_, "service" | "timer")));
+    if let Some(unit) = words.iter().find(full) {
         return is_unit_name(unit).then(|| unit.to_owned());
     }
     let end = words.len();
