@@ -11,7 +11,7 @@ use crate::diag::child::RunError;
 use crate::diag::finding::{Finding, float};
 use crate::diag::redact::redact;
 use crate::diag::report::{Cut, Report, clean};
-use crate::diag::root::HostRoot;
+use crate::diag::root::{HostRoot, names_in};
 use crate::diag::thresholds::LOG_ALARMS;
 use crate::tools::{ToolContext, ToolError};
 
@@ -36,6 +36,11 @@ const LINE_BYTES_MAX: usize = 300;
 
 /// Read from the end of a classic log: room for 200 long lines.
 const TAIL_BYTES: u64 = 128 * 1024;
+
+/// Priorities that stand for errors, and the words that errors have in logs without priorities.
+const ERROR_PRIORITIES: [&str; 4] = ["emerg", "alert", "crit", "err"];
+const ERROR_WORDS: &[&str] =
+    &["error", "fail", "fatal", "panic", "critical", "cannot", "denied", "refused", "timed out"];
 
 const FILES: [&str; 3] = ["syslog", "messages", "kern.log"];
 
@@ -65,7 +70,14 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
     let lines_max = args.integer("lines").unwrap_or(LINES_DEFAULT);
     if root.is_system() {
         match journal(root, args, lines_max, context) {
-            Ok(Some(text)) => return Ok(report("journal", &text, lines_max)),
+            Ok(Some(text)) => {
+                let mut report = report("journal", &text, lines_max);
+                if !reads_journal(root) {
+                    report
+                        .note("only Holt's own messages may be visible: its user is not in the group systemd-journal");
+                }
+                return Ok(report);
+            }
             Ok(None) => {}
             Err(error) => return Err(error),
         }
@@ -95,8 +107,8 @@ fn journal(root: &HostRoot, args: &Args, lines: u64, context: &ToolContext<'_>) 
     arguments.extend(args.text("unit").map(|unit| format!("--unit={unit}")));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match root.probe.run("journalctl", &arguments, context) {
-        // A journal without a matching line is an answer, unless there is no journal at all.
-        Ok(output) if output.code == Some(0) && (!output.text.trim().is_empty() || has_journal(root)) => {
+        // No matching line is an answer only where we may read what the system wrote.
+        Ok(output) if output.code == Some(0) && (!output.text.trim().is_empty() || reads_journal(root)) => {
             Ok(Some(output.text))
         }
         Ok(_) | Err(RunError::Missing) => Ok(None),
@@ -105,22 +117,35 @@ fn journal(root: &HostRoot, args: &Args, lines: u64, context: &ToolContext<'_>) 
     }
 }
 
-/// Whether journald keeps something that we may read.
-fn has_journal(root: &HostRoot) -> bool {
-    let has_entries = |dir: std::path::PathBuf| {
-        let machines = crate::diag::root::names_in(&dir);
-        machines.iter().any(|machine| !crate::diag::root::names_in(&dir.join(machine)).is_empty())
-    };
-    has_entries(root.log("journal")) || has_entries(root.run_dir("log/journal"))
+/// Whether there is a journal of the system that we may read. `journalctl` shows others nothing, without an error.
+fn reads_journal(root: &HostRoot) -> bool {
+    [root.log("journal"), root.run_dir("log/journal")].iter().any(|journal| {
+        let machines = names_in(journal).into_iter().map(|machine| journal.join(machine));
+        machines.into_iter().any(|machine| {
+            let files = names_in(&machine);
+            files.iter().any(|file| file.starts_with("system") && File::open(machine.join(file)).is_ok())
+        })
+    })
 }
 
+/// A plain file knows no units and no priorities, so both are looked for as words, and the answer says so.
 fn from_file(file: &str, text: &str, args: &Args, lines_max: u64) -> Report {
     let unit = args.text("unit").map(|unit| unit.trim_end_matches(".service").to_lowercase());
-    let kept: Vec<&str> =
-        text.lines().filter(|line| unit.as_ref().is_none_or(|unit| line.to_lowercase().contains(unit))).collect();
+    let errors = args.text("priority").is_some_and(|priority| ERROR_PRIORITIES.contains(&priority));
+    let wanted = |line: &&str| {
+        let lower = line.to_lowercase();
+        let is_error = || is_alarm(line) || ERROR_WORDS.iter().any(|word| lower.contains(word));
+        unit.as_ref().is_none_or(|unit| lower.contains(unit)) && (!errors || is_error())
+    };
+    let kept: Vec<&str> = text.lines().filter(wanted).collect();
     let mut report = report(&format!("/var/log/{file}"), &kept.join("\n"), lines_max);
-    if args.duration("since").is_some() || args.text("priority").is_some() {
-        report.note("this log is a plain file: \"since\" and \"priority\" were not applied");
+    if errors {
+        report.note("this log is a plain file: errors were looked for by words such as \"error\" and \"failed\"");
+    } else if args.text("priority").is_some() {
+        report.note("this log is a plain file: \"priority\" was not applied");
+    }
+    if args.duration("since").is_some() {
+        report.note("this log is a plain file: \"since\" was not applied, these are its newest lines");
     }
     if unit.is_some() {
         report.note("this log is a plain file: \"unit\" was looked for as a word");
@@ -209,6 +234,10 @@ mod tests {
         let report = fixture.call("host_logs", &json!({"unit": "nginx.service", "since": "1h"}));
         assert_eq!(report["lines"], json!(["nginx: up"]));
         assert_eq!(report["notes"].as_array().unwrap().len(), 2);
+        fixture.write("var/log/messages", "all is well\nsshd: FAILED login\nkernel: under-voltage\n");
+        let report = fixture.call("host_logs", &json!({"priority": "err"}));
+        assert_eq!(report["lines"], json!(["sshd: FAILED login", "kernel: under-voltage"]));
+        assert_eq!(report["notes"].as_array().unwrap().len(), 1);
     }
 
     #[test]

@@ -42,7 +42,10 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
         return Err(ToolError::new("no process can be seen in /proc"));
     }
     let mut report = Report::new();
-    add_counts(&mut report, &second);
+    // Whoever asks for one program does not ask about the others.
+    if args.text("name").is_none() {
+        add_counts(&mut report, &second);
+    }
     let by_memory = args.text("by") == Some("memory");
     let name = args.text("name").map(str::to_lowercase);
     let mut rows: Vec<Row> = second

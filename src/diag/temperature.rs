@@ -6,7 +6,7 @@ use crate::diag::args::Args;
 use crate::diag::finding::{Finding, round1};
 use crate::diag::report::{Report, clean_name};
 use crate::diag::root::{HostRoot, names_in};
-use crate::diag::thresholds::TEMPERATURE_CELSIUS;
+use crate::diag::thresholds::{BOARD_TEMPERATURE_CELSIUS, TEMPERATURE_CELSIUS};
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Temperatures of all sensors, the hottest first, and the processor's clock.";
@@ -15,7 +15,7 @@ pub(super) const DESCRIPTION: &str = "Temperatures of all sensors, the hottest f
 const CELSIUS_MIN: f64 = -40.0;
 const CELSIUS_MAX: f64 = 150.0;
 
-/// Kinds of hwmon chips that measure what may get hot; a network chip's 75 degrees are normal.
+/// Most sensors shown; server boards have dozens, and the hottest come first.
 const SENSORS_MAX: usize = 32;
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that all tools share")]
@@ -29,7 +29,10 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     let mut report = Report::new();
     if let Some((name, celsius)) = sensors.first() {
         report.set_round("hottest_celsius", *celsius);
-        report.find(Finding::judge(&TEMPERATURE_CELSIUS, format!("temperature of {name}"), *celsius));
+        // Small boards describe themselves by a device tree, PCs by ACPI.
+        let is_board = root.proc_line("device-tree/model").is_some();
+        let threshold = if is_board { &BOARD_TEMPERATURE_CELSIUS } else { &TEMPERATURE_CELSIUS };
+        report.find(Finding::judge(threshold, format!("temperature of {name}"), *celsius));
     } else {
         report.note("this machine has no temperature sensor that the kernel knows (usual in virtual machines)");
     }
@@ -96,6 +99,7 @@ mod tests {
     #[test]
     fn sensors_are_sorted_named_and_judged() {
         let fixture = Fixture::healthy_pi();
+        fixture.write("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.5\0");
         fixture.write("sys/class/hwmon/hwmon0/name", "cpu_thermal\n");
         fixture.write("sys/class/hwmon/hwmon0/temp1_input", "48312\n");
         fixture.write("sys/class/hwmon/hwmon1/name", "nvme\n");
@@ -109,6 +113,9 @@ mod tests {
         assert_eq!(report["sensors"], expected);
         assert_eq!(report["hottest_celsius"], 70);
         assert_eq!(level(&report, "temperature of nvme Composite"), "warning");
+        fixture.write("proc/device-tree/model", "");
+        let report = fixture.call("host_temperature", &json!({}));
+        assert_eq!(level(&report, "temperature of nvme Composite"), "ok", "a PC may be warmer");
     }
 
     #[test]

@@ -78,8 +78,11 @@ pub const MOUNT_ANSWER_MS: Threshold = Threshold::above_critical("mount_answer_m
 /// The kernel turns a file system read-only after an I/O error: typical for a dying SD card.
 pub const TURNED_READ_ONLY: Threshold = Threshold::above_critical("file_systems_turned_read_only", "", 1.0);
 
-/// A Raspberry Pi slows its clock from 80 degrees on; at 70 it is on its way there.
-pub const TEMPERATURE_CELSIUS: Threshold = Threshold::above("temperature_celsius", "°C", 70.0, 80.0);
+/// Processors and disks of PCs work at 80 degrees under load and throttle at about 100; NVMe disks at about 85.
+pub const TEMPERATURE_CELSIUS: Threshold = Threshold::above("temperature_celsius", "°C", 85.0, 95.0);
+
+/// A Raspberry Pi slows its clock from 80 degrees on; at 70 it is on its way there. Other small boards are alike.
+pub const BOARD_TEMPERATURE_CELSIUS: Threshold = Threshold::above("board_temperature_celsius", "°C", 70.0, 80.0);
 
 /// Damaged packets of all packets, since the boot: a healthy cable has none, 1 % makes connections crawl.
 pub const NETWORK_ERRORS_PERCENT: Threshold = Threshold::above("network_errors_percent", "%", 0.1, 1.0);

@@ -39,7 +39,7 @@ pub(super) fn reply(say: Say) -> String {
                 .to_owned()
         }
         Say::Thanks => "You are welcome.\n".to_owned(),
-        Say::Bye => "Good-bye! I keep an eye on things.\n".to_owned(),
+        Say::Bye => "Good-bye!\n".to_owned(),
         Say::Help => format!(
             "I am Holt's built-in helper. I look at this machine with read-only tools, without any cloud or key. Ask me \
              about\n\n{ABILITIES}{FOLLOW_UPS}{REAL_MODEL}"

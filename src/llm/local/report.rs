@@ -239,13 +239,12 @@ fn service(unit: &str, services: Option<&Value>, processes: Option<&Value>) -> O
         });
     }
     let count = number(processes?, "matching")?;
+    let asked = services.is_some_and(|value| value.get("available").and_then(Value::as_bool) == Some(true));
+    let why = if asked { "systemd knows no unit of that name" } else { "systemd cannot be asked here" };
     Some(if count < 1.0 {
-        format!("No, nothing called {name} is running, and systemd does not know it")
+        format!("No, no process called {name} is running; {why}")
     } else {
-        format!(
-            "Yes, {} of that name run, though systemd does not say so: {name}",
-            plural(count, "process", "processes")
-        )
+        format!("Yes, {name} is running: {} of that name; {why}", plural(count, "process", "processes"))
     })
 }
 
@@ -345,11 +344,15 @@ mod tests {
             0,
             "No, `nginx` is not running: systemd says failed.",
         );
-        check(json!({"known": false}), 0, "No, nothing called `nginx` is running, and systemd does not know it.");
+        check(
+            json!({"available": true, "known": false}),
+            0,
+            "No, no process called `nginx` is running; systemd knows no unit of that name.",
+        );
         check(
             json!({"available": false}),
             1,
-            "Yes, 1 process of that name run, though systemd does not say so: `nginx`.",
+            "Yes, `nginx` is running: 1 process of that name; systemd cannot be asked here.",
         );
     }
 

@@ -155,7 +155,7 @@ fn network(value: &Value) -> Vec<String> {
     }
     if let Some(tcp) = value.get("tcp") {
         let count = |field: &str| plain(number(tcp, field).unwrap_or(0.0));
-        lines.push(format!("- TCP: {} connections, {} listening sockets", count("established"), count("listening")));
+        lines.push(format!("- TCP connections: {}, listening sockets: {}", count("established"), count("listening")));
     }
     let ports: Vec<String> = list(value, "listening_ports").iter().filter_map(Value::as_f64).map(plain).collect();
     if !ports.is_empty() {
@@ -166,6 +166,9 @@ fn network(value: &Value) -> Vec<String> {
 
 fn processes(value: &Value) -> Vec<String> {
     let mut lines = Vec::new();
+    if let (Some(name), Some(matching)) = (text(value, "name"), number(value, "matching")) {
+        lines.push(format!("- processes called {}: {}", code(name), plain(matching)));
+    }
     if let (Some(total), Some(threads)) = (number(value, "total"), number(value, "threads")) {
         lines.push(format!("- {} processes with {} threads", plain(total), plain(threads)));
     }

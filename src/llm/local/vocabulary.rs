@@ -184,7 +184,6 @@ pub(super) const WORDS: &[(Hint, &[&str])] = &[
             "crashes",
             "abgestuerzt",
             "absturz",
-            "logged",
         ],
     ),
     (
