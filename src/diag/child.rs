@@ -66,16 +66,20 @@ pub(super) fn run(program: &str, arguments: &[&str], context: &ToolContext<'_>) 
     command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| RunError::Failed(error.to_string()))?;
-    let read = read_output(&mut child, context);
+    let threads = Threads::new();
+    let read = read_output(&mut child, &threads, context);
     // The output is complete or unwanted; either way the child has nothing left to do.
-    end(&mut child, read)
+    let ended = end(&mut child, read);
+    // Late only when a grandchild still holds the pipe; the reader then ends with it.
+    let _ = threads.join_all(EXIT_MAX);
+    ended
 }
 
 fn find(program: &str) -> Option<PathBuf> {
     PROGRAM_DIRS.iter().map(|dir| PathBuf::from(dir).join(program)).find(|path| path.is_file())
 }
 
-fn read_output(child: &mut Child, context: &ToolContext<'_>) -> Result<Vec<u8>, RunError> {
+fn read_output(child: &mut Child, threads: &Threads, context: &ToolContext<'_>) -> Result<Vec<u8>, RunError> {
     let Some(stdout) = child.stdout.take() else { return Err(RunError::Failed("no output".to_owned())) };
     let (bytes_tx, bytes_rx) = bounded(1);
     let reader = move || {
@@ -84,7 +88,6 @@ fn read_output(child: &mut Child, context: &ToolContext<'_>) -> Result<Vec<u8>, 
         // The asker may have given up: then nobody wants the output.
         let _ = bytes_tx.send(read.map(|_| bytes));
     };
-    let threads = Threads::new();
     threads.spawn("diag-child", READER_STACK_BYTES, reader).map_err(|error| RunError::Failed(error.to_string()))?;
     let deadline = (Instant::now() + LIFE_MAX).min(context.deadline);
     match receive(&bytes_rx, deadline, context) {

@@ -315,6 +315,13 @@ mod tests {
             ("thanks", Say::Thanks),
             ("Vielen Dank!", Say::Thanks),
             ("good night", Say::Bye),
+            ("what's the meaning of life", Say::Unknown),
+            ("who won the world cup?", Say::Unknown),
+            ("can you recommend a movie", Say::Unknown),
+            ("what is 2+2", Say::Unknown),
+            ("remind me to buy bread tomorrow", Say::Unknown),
+            ("translate 'memory' to French", Say::Unknown),
+            ("Wer ist Bundeskanzler?", Say::Unknown),
             ("asdfghjkl", Say::Unknown),
             ("🦀🦀🦀", Say::Help),
         ] {
