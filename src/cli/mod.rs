@@ -6,6 +6,7 @@
 mod config;
 mod output;
 mod passwd;
+mod serve;
 mod version;
 
 use std::fmt::Display;
@@ -46,6 +47,7 @@ struct Global {
 enum Command {
     Config(config::Config),
     Passwd(passwd::Passwd),
+    Serve(serve::Serve),
     Version(version::Version),
 }
 
@@ -84,6 +86,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Config(command) => command.run(&context),
         Command::Passwd(command) => command.run(),
+        Command::Serve(command) => command.run(&context),
         Command::Version(command) => command.run(),
     };
     match result {

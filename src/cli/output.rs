@@ -20,6 +20,12 @@ pub(super) fn prompt(text: &str) {
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
 
+/// Writes a line to stderr.
+pub(super) fn note(text: &str) {
+    // There is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes `error: ...` to stderr.
 pub(super) fn error(message: &str) {
     // There is nobody left to tell.
