@@ -43,7 +43,7 @@ export class Session {
     for (const saved of tab.get('outbox') || []) if (saved.session === id) this.addLocal(saved, 'waiting');
   }
 
-  get busy() { return this.outstanding || this.locals.some((entry) => entry.state === 'sending' && !entry.turn); }
+  get busy() { return this.outstanding || (!!this.replay && this.replay.live) || this.locals.some((entry) => entry.state === 'sending' && !entry.turn); }
   // The hub owes us the rest of something.
   get outstanding() { return !!this.live || this.locals.some((entry) => !entry.turn && (entry.state === 'sent' || entry.state === 'queued')); }
   get waitingCount() { return this.locals.filter((entry) => entry.state === 'waiting').length; }
@@ -100,7 +100,7 @@ export class Session {
     const known = info && saved && saved[0] === info.epoch && saved[1] <= this.storedSeq ? saved[1] : 0;
     this.seq = info && !info.live ? this.storedSeq : known;
     if (this.conn.state === 'sse' && info && !info.live) return;
-    this.replay = { frames: [], until: null };
+    this.replay = { frames: [], until: null, live: !!info && info.live };
     this.attach(); // without a line: as soon as there is one
   }
 
@@ -121,7 +121,7 @@ export class Session {
     this.attaching = 0;
     if (this.stream) this.stream.abort();
     for (const entry of this.locals) if (entry.state === 'sending') this.mark(entry, 'waiting');
-    if (this.replay) this.replay = { frames: [], until: null };
+    if (this.replay) this.replay = { ...this.replay, frames: [], until: null };
     if (this.state === 'ready' && (this.seq || this.epoch || this.replay || this.outstanding)) this.attach();
     this.flush();
   }
@@ -261,7 +261,7 @@ export class Session {
       for (const entry of this.locals) if (entry.state === 'sent') entry.turn = entry.turn || true;
     }
     for (const f of frames.slice(cut)) if (f.seq > this.seq) this.apply(f);
-    this.changed(this, 'frame');
+    this.changed(this, 'live');
   }
 
   queued(f) {
