@@ -86,7 +86,7 @@ const tests = {
     const before = await answers(page).last().locator('.md li').count();
     await hub.revive();
     await connected(page);
-    await page.getByText('stopped in the middle of this answer').waitFor();
+    await page.locator('.ending', { hasText: 'stopped in the middle of this answer' }).waitFor();
     await shot(page, 'interrupted');
     const lines = await answers(page).last().locator('.md li').allTextContents();
     assert.ok(lines.length >= before - 1, 'text that was shown is gone');
@@ -126,7 +126,7 @@ const tests = {
     await ask(page, 'count to 400');
     await linesSeen(page, 10);
     await page.getByRole('button', { name: 'Stop the answer' }).click();
-    await page.getByText('Stopped.').waitFor();
+    await page.locator('.ending', { hasText: 'Stopped.' }).waitFor();
     await settled(page);
     const lines = await answers(page).last().locator('.md li').count();
     assert.ok(lines >= 9 && lines < 400, `${lines} lines`);
@@ -169,7 +169,7 @@ const tests = {
     await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
     await linesSeen(page, 5);
     await page.getByRole('button', { name: 'Stop the answer' }).click();
-    await page.getByText('Stopped.').waitFor();
+    await page.locator('.ending', { hasText: 'Stopped.' }).waitFor();
     assert.ok(await messageBox(page).isEnabled());
   },
 };
