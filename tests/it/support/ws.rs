@@ -52,7 +52,10 @@ impl Socket {
     /// The next JSON frame as text; panics on anything else.
     #[track_caller]
     pub fn next_text(&mut self) -> String {
+        // Pings keep the read from timing out: the patience is for a frame.
+        let deadline = std::time::Instant::now() + PATIENCE;
         loop {
+            assert!(std::time::Instant::now() < deadline, "no frame came");
             match self.ws.read() {
                 Ok(Message::Text(text)) => return text.to_string(),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
