@@ -15,9 +15,7 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(ApiError::not_found("websockets are switched off (api.websocket_enabled)"));
     }
     let headers = &call.req.headers;
-    let refuse = |status, text| {
-        ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13")
-    };
+    let refuse = |status, text| ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13");
     if !headers.has_token("connection", "upgrade") {
         return Err(refuse(400, "this path needs a websocket upgrade"));
     }

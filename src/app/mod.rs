@@ -33,11 +33,22 @@ pub use logging::init as init_logging;
 /// Why the hub did not start. Each says what to do.
 #[derive(Debug)]
 pub enum AppError {
-    Listen { address: String, cause: io::Error },
+    Listen {
+        address: String,
+        cause: io::Error,
+    },
     /// Another hub uses the data directory.
-    Locked { path: String },
-    Secret { path: String, cause: String },
-    WebDir { path: String, cause: io::Error },
+    Locked {
+        path: String,
+    },
+    Secret {
+        path: String,
+        cause: String,
+    },
+    WebDir {
+        path: String,
+        cause: io::Error,
+    },
     Store(StoreError),
     Chat(ChatError),
     Provider(LlmError),

@@ -175,7 +175,8 @@ impl Pump<'_, '_> {
         let lost = after < last_seq && oldest_seq.is_none_or(|oldest| after > 0 && oldest > after + 1);
         let unknown = last_seq == 0 && !live;
         let mut payload = if other_epoch || lost || unknown {
-            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\"".to_vec()
+            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\""
+                .to_vec()
         } else {
             format!("{{\"type\":\"resumed\",\"live\":{live}").into_bytes()
         };

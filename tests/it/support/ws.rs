@@ -64,9 +64,24 @@ impl Socket {
         }
     }
 
+    /// The next frame but `activity`, which tells of other conversations whenever it likes.
     #[track_caller]
     pub fn next(&mut self) -> Value {
-        serde_json::from_str(&self.next_text()).unwrap()
+        loop {
+            let frame: Value = serde_json::from_str(&self.next_text()).unwrap();
+            if frame["type"] != "activity" {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads until that many deltas have come.
+    #[track_caller]
+    pub fn read_deltas(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            left -= usize::from(self.next()["type"] == "content_delta");
+        }
     }
 
     /// Frames up to and including the first `done` or `error` that carries `seq`.
