@@ -4,8 +4,15 @@
 //! A failure is one line, `error: ...`, that says what to do next.
 
 mod config;
+mod database;
+mod keys;
 mod output;
 mod passwd;
+mod sessions;
+mod setup_pin;
+mod table;
+mod text;
+mod time;
 mod version;
 
 use std::fmt::Display;
@@ -45,7 +52,10 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Config(config::Config),
+    Keys(keys::Keys),
     Passwd(passwd::Passwd),
+    Sessions(sessions::Sessions),
+    SetupPin(setup_pin::SetupPin),
     Version(version::Version),
 }
 
@@ -83,7 +93,10 @@ pub fn run() -> ExitCode {
     let context = Context { flags, env: Env::from_process() };
     let result = match cli.command {
         Command::Config(command) => command.run(&context),
+        Command::Keys(command) => command.run(&context),
         Command::Passwd(command) => command.run(),
+        Command::Sessions(command) => command.run(&context),
+        Command::SetupPin(command) => command.run(&context),
         Command::Version(command) => command.run(),
     };
     match result {

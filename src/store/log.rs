@@ -76,7 +76,13 @@ impl EventLog {
         {
             let mut statement = tx.prepare_cached(INSERT)?;
             for (session_id, run) in runs {
-                statement.execute(params![session_id, run.first_seq.cast_signed(), run.last_seq.cast_signed(), at, &*run.frames])?;
+                statement.execute(params![
+                    session_id,
+                    run.first_seq.cast_signed(),
+                    run.last_seq.cast_signed(),
+                    at,
+                    &*run.frames
+                ])?;
                 added += run.frames.len() as u64;
             }
         }
@@ -102,7 +108,9 @@ impl EventLog {
         {
             let mut statement = tx.prepare_cached(OLDEST_ROWS)?;
             let rows: Vec<(i64, i64, i64)> = statement
-                .query_map([i64::try_from(limits::PURGE_ROWS).unwrap_or(256)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([i64::try_from(limits::PURGE_ROWS).unwrap_or(256)], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?
                 .collect::<Result<_, _>>()?;
             let mut delete = tx.prepare_cached(DELETE_ROW)?;
             for (id, at, length) in rows {
@@ -121,6 +129,11 @@ impl EventLog {
 }
 
 impl LogReader {
+    /// The reading half of a file that another process may be writing. Creates nothing: None when there is no file.
+    pub fn open(path: &Path) -> Option<Self> {
+        path.exists().then(|| Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) })
+    }
+
     /// The last number kept of a session, if any.
     pub fn last_seq(&self, session_id: &str) -> Result<Option<u64>, StoreError> {
         self.with(|conn| {
@@ -132,7 +145,8 @@ impl LogReader {
     /// The oldest number kept of a session, if any.
     pub fn oldest_seq(&self, session_id: &str) -> Result<Option<u64>, StoreError> {
         self.with(|conn| {
-            let oldest: Option<i64> = conn.prepare_cached(OLDEST)?.query_row([session_id], |row| row.get(0)).optional()?;
+            let oldest: Option<i64> =
+                conn.prepare_cached(OLDEST)?.query_row([session_id], |row| row.get(0)).optional()?;
             Ok(oldest.map(i64::cast_unsigned))
         })
     }
