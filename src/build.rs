@@ -1,1 +1,49 @@
-fn main() {}
+//! Compresses the embedded page and gives its files one address per content, so that browsers may keep them for ever.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+fn main() {
+    let assets = Path::new("src/web/assets");
+    println!("cargo:rerun-if-changed={}", assets.display());
+    let out_dir = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(assets)
+        .expect("the assets are part of the source")
+        .map(|entry| {
+            let path = entry.expect("a readable directory").path();
+            println!("cargo:rerun-if-changed={}", path.display());
+            let name = path.file_name().and_then(|name| name.to_str()).expect("plain names").to_owned();
+            (name, fs::read(&path).expect("a readable file"))
+        })
+        .collect();
+    files.sort();
+    let version = fnv(&files);
+    let mut table = format!("pub(super) static VERSION: &str = \"{version}\";\npub(super) static FILES: &[(&str, &[u8])] = &[\n");
+    for (name, content) in files {
+        let content = if name == "index.html" {
+            let page = String::from_utf8(content).expect("the page is UTF-8");
+            page.replace("/assets/", &format!("/assets/{version}/")).into_bytes()
+        } else {
+            content
+        };
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(&content).expect("a Vec takes every write");
+        let path = out_dir.join(format!("{name}.gz"));
+        fs::write(&path, encoder.finish().expect("a Vec takes every write")).expect("OUT_DIR is writable");
+        writeln!(table, "    ({name:?}, include_bytes!({:?})),", path.display().to_string()).expect("a String takes every write");
+    }
+    table.push_str("];\n");
+    fs::write(out_dir.join("assets.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// FNV-1a, 64 bits: names a version, protects nothing.
+fn fnv(files: &[(String, Vec<u8>)]) -> String {
+    let bytes = files.iter().flat_map(|(name, content)| name.bytes().chain([0]).chain(content.iter().copied()));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}

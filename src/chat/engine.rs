@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::agents::Agents;
@@ -75,7 +75,20 @@ pub(super) struct Inner {
     slots: Mutex<Slots>,
     /// Guarded by this mutex: ends that are in the log but not yet in the rows. Nothing is taken under it.
     closed: Mutex<Vec<Closed>>,
+    /// Told of every turn that has ended; set once.
+    observer: OnceLock<Observer>,
 }
+
+/// A turn that has ended, for whoever follows all of them.
+pub struct Finished {
+    pub conversation_id: String,
+    pub agent: String,
+    /// `ws` or `api`.
+    pub origin: String,
+}
+
+/// Called on the turn's thread; never waits.
+pub type Observer = Box<dyn Fn(&Finished) + Send + Sync>;
 
 #[derive(Default)]
 struct Slots {
@@ -114,6 +127,7 @@ impl Engine {
                 sessions: Mutex::new(HashMap::new()),
                 slots: Mutex::new(Slots::default()),
                 closed: Mutex::new(Vec::new()),
+                observer: OnceLock::new(),
             }),
         }
     }
@@ -136,6 +150,11 @@ impl Engine {
             self.start_next(&session);
         }
         Ok(())
+    }
+
+    /// Who is told of every turn that has ended; the first call counts.
+    pub fn observe(&self, observer: Observer) {
+        let _ = self.inner.observer.set(observer);
     }
 
     /// All agents.
@@ -522,6 +541,12 @@ impl Engine {
         }
         if deleted {
             self.inner.streams.forget(&job.turn.conversation_id);
+        } else if let Some(observer) = self.inner.observer.get() {
+            observer(&Finished {
+                conversation_id: job.turn.conversation_id.clone(),
+                agent: job.turn.agent.clone(),
+                origin: job.turn.origin.clone(),
+            });
         }
         self.start_next(&job.session);
     }

@@ -1,6 +1,7 @@
 //! The thread `store-log`: the only writer of `events.db`. What piled up during one commit is the next batch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::{Receiver, TrySendError};
 
@@ -29,7 +30,7 @@ pub struct Retention {
 }
 
 /// Body of the thread. Returns at [`Command::Stop`], after the last commit.
-pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention) {
+pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention, commits: &AtomicU64) {
     let mut purging = false;
     let mut failing = false;
     loop {
@@ -54,7 +55,9 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention) {
             }
             next = if batch.len() < limits::LOG_BATCH && !stop { rx.try_recv().ok() } else { None };
         }
-        commit(&mut log, &batch, &mut failing);
+        if commit(&mut log, &batch, &mut failing) {
+            commits.fetch_add(1, Ordering::Release);
+        }
         for session_id in deletions {
             if let Err(error) = log.delete_session(&session_id) {
                 log::error!("delete the events of session {session_id}: {error}");
@@ -72,12 +75,12 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention) {
     }
 }
 
-/// Commits what the streams have pending, all or none, and publishes or fails it.
-fn commit(log: &mut EventLog, batch: &[Arc<SessionStream>], failing: &mut bool) {
+/// Commits what the streams have pending, all or none, and publishes or fails it; whether anything was committed.
+fn commit(log: &mut EventLog, batch: &[Arc<SessionStream>], failing: &mut bool) -> bool {
     let taken: Vec<(&Arc<SessionStream>, Vec<Arc<Run>>)> =
         batch.iter().map(|stream| (stream, stream.take_pending())).filter(|(_, runs)| !runs.is_empty()).collect();
     if taken.is_empty() {
-        return;
+        return false;
     }
     let rows = taken.iter().flat_map(|(stream, runs)| runs.iter().map(move |run| (stream.id(), &**run)));
     match log.append(rows) {
@@ -86,6 +89,7 @@ fn commit(log: &mut EventLog, batch: &[Arc<SessionStream>], failing: &mut bool) 
             for (stream, runs) in &taken {
                 stream.publish(runs);
             }
+            true
         }
         Err(error) => {
             if !*failing {
@@ -96,6 +100,7 @@ fn commit(log: &mut EventLog, batch: &[Arc<SessionStream>], failing: &mut bool) 
             for (stream, runs) in &taken {
                 stream.fail(runs[0].first_seq, kind);
             }
+            false
         }
     }
 }

@@ -46,8 +46,10 @@ pub struct Streams {
     pub epoch: String,
     /// Changes when the machine was restarted.
     pub boot_id: String,
-    pub(super) turns: Arc<TurnStore>,
-    pub(super) recorder_tx: Sender<Command>,
+    pub turns: Arc<TurnStore>,
+    pub recorder_tx: Sender<Command>,
+    /// Commits to the log so far: it needs an fsync when this has grown.
+    pub commits: AtomicU64,
 }
 
 /// One session's stream.

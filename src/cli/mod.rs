@@ -8,6 +8,7 @@ mod database;
 mod keys;
 mod output;
 mod passwd;
+mod serve;
 mod sessions;
 mod setup_pin;
 mod table;
@@ -54,6 +55,7 @@ enum Command {
     Config(config::Config),
     Keys(keys::Keys),
     Passwd(passwd::Passwd),
+    Serve(serve::Serve),
     Sessions(sessions::Sessions),
     SetupPin(setup_pin::SetupPin),
     Version(version::Version),
@@ -95,6 +97,7 @@ pub fn run() -> ExitCode {
         Command::Config(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Passwd(command) => command.run(),
+        Command::Serve(command) => command.run(&context),
         Command::Sessions(command) => command.run(&context),
         Command::SetupPin(command) => command.run(&context),
         Command::Version(command) => command.run(),

@@ -41,10 +41,10 @@ fn answer(input: impl BufRead) -> Result<Option<bool>, CliError> {
     }
 }
 
-/// Writes `note: ...` to stderr.
-pub(super) fn note(message: &str) {
+/// Writes a line to stderr.
+pub(super) fn note(text: &str) {
     // There is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "note: {message}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes `error: ...` to stderr.

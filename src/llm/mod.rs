@@ -6,6 +6,7 @@
 mod error;
 mod factory;
 mod http;
+pub mod local;
 mod net;
 mod openai;
 mod openai_error;

@@ -34,6 +34,9 @@ pub struct EventLog {
     bytes: u64,
 }
 
+/// The keeper's own connection, opened at the first use.
+pub struct SyncConnection(Connection);
+
 /// The reading half, shared by whoever replays.
 pub struct LogReader {
     path: PathBuf,
@@ -176,11 +179,11 @@ impl LogReader {
     }
 
     /// Moves what is committed into the file and makes it durable, on a connection of its own: appending goes on.
-    pub fn sync(&self, keeper: &mut Option<Connection>) -> Result<(), StoreError> {
+    pub fn sync(&self, keeper: &mut Option<SyncConnection>) -> Result<(), StoreError> {
         if keeper.is_none() {
-            *keeper = Some(db::open_connection(&self.path, "NORMAL")?);
+            *keeper = Some(SyncConnection(db::open_connection(&self.path, "NORMAL")?));
         }
-        if let Some(conn) = keeper {
+        if let Some(SyncConnection(conn)) = keeper {
             // PASSIVE never blocks the writer; it syncs the log before it copies, and the file after.
             conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }

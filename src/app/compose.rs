@@ -1,0 +1,215 @@
+//! How the parts are put together, in the order that their needs dictate.
+
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use crossbeam_channel::bounded;
+
+use crate::agents::{Agent, AgentParts, Agents};
+use crate::api::WebHandler;
+use crate::api::server::Deps;
+use crate::app::{App, AppError, Parts, Started, assemble, keeper, secret, serve};
+use crate::auth::SessionManager;
+use crate::chat::engine::Settings;
+use crate::chat::recorder::{self, Retention};
+use crate::chat::replay::ReplayStore;
+use crate::chat::stream::Streams;
+use crate::chat::{ChatError, Engine};
+use crate::config::Config;
+use crate::diag::{HostRoot, host_tools};
+use crate::llm::local::LocalProvider;
+use crate::llm::{self, Provider};
+use crate::rt::{Stop, Stopper, Threads};
+use crate::store::{ConversationStore, Db, EventLog, KeyStore, SessionStore, StoreError, TurnStore, meta};
+use crate::web::{DirectoryPage, EmbeddedPage};
+use crate::{limits, sys};
+
+pub(super) fn start(config: Config) -> Result<Started, AppError> {
+    sys::tune_allocator();
+    sys::raise_descriptor_limit();
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    // First, so that a second hub on the same address fails before it touches anything.
+    let listener = listen(&config.api.listen)?;
+    let db = Arc::new(Db::open(&config.db_path)?);
+    let data_lock = lock_data_dir(&config)?;
+    let config = Arc::new(config);
+    let (stopper, stop) = Stopper::new();
+    let recorder = Threads::new();
+    let engine = engine(&config, &db, &recorder, &stop)?;
+    engine.recover().map_err(AppError::Chat)?;
+    let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
+    let deps = deps(&config, &db, &key_store, engine)?;
+    let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
+    let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
+    let pin = server.ctx().setup.begin(credential_exists)?;
+    let threads = Threads::new();
+    let work = keeper::Keeper::new(Arc::clone(&server), Arc::clone(&hub), engine.clone(), stop.clone());
+    threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
+    let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
+    let address = http.address();
+    let app = App {
+        stopper: Some(stopper),
+        http,
+        hub,
+        sse,
+        server,
+        engine,
+        db,
+        threads,
+        recorder,
+        _lock: data_lock,
+    };
+    Ok(Started { app, address, pin })
+}
+
+/// After everything has ended: no numbers are promised any more, and both files are whole.
+pub(super) fn clean_stop(app: &App) -> Result<(), StoreError> {
+    if let Some(keys) = &app.server.ctx().deps.key_store {
+        keys.flush_touched()?;
+    }
+    if let Some(store) = &app.server.ctx().deps.sessions.store {
+        store.close()?;
+    }
+    TurnStore::new(Arc::clone(&app.db)).release_reservations()?;
+    app.db.checkpoint()
+}
+
+fn listen(address: &str) -> Result<TcpListener, AppError> {
+    // `:8080` is all interfaces: IPv6 where there is any, which takes IPv4 along.
+    let candidates: Vec<String> = match address.strip_prefix(':') {
+        Some(port) => vec![format!("[::]:{port}"), format!("0.0.0.0:{port}")],
+        None => vec![address.to_owned()],
+    };
+    let mut failure = None;
+    for candidate in &candidates {
+        match TcpListener::bind(candidate.as_str()) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let cause = failure.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    Err(AppError::Listen { address: address.to_owned(), cause })
+}
+
+/// Two hubs on one data directory would give the same numbers twice.
+fn lock_data_dir(config: &Config) -> Result<File, AppError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = config.db_path.with_file_name("lock");
+    let shown = || path.display().to_string();
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|cause| AppError::Secret { path: shown(), cause: cause.to_string() })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(AppError::Locked { path: config.data_dir.display().to_string() }),
+    }
+}
+
+fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop) -> Result<Engine, AppError> {
+    let turns = Arc::new(TurnStore::new(Arc::clone(db)));
+    let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
+    adopt_epoch(db, &turns, &epoch)?;
+    let (recorder_tx, recorder_rx) = bounded(limits::LOG_QUEUE);
+    let streams = Arc::new(Streams {
+        replay: ReplayStore::new(config.api.replay_buffer_ttl),
+        log: log.reader(),
+        epoch,
+        boot_id: sys::boot_id().unwrap_or_else(|| "unknown".to_owned()),
+        turns: Arc::clone(&turns),
+        recorder_tx,
+        commits: AtomicU64::new(0),
+    });
+    let retention = Retention {
+        age_max_ms: i64::try_from(config.streams.log_age_max.as_millis()).unwrap_or(i64::MAX),
+        bytes_max: config.streams.log_bytes_max,
+    };
+    let counted = Arc::clone(&streams);
+    recorder
+        .spawn("store-log", limits::WORKER_STACK_BYTES, move || recorder::run(log, &recorder_rx, retention, &counted.commits))
+        .map_err(AppError::Thread)?;
+    let settings = Settings {
+        turns_max: config.streams.turns_max,
+        context_messages_max: config.llm.context_messages_max,
+        tool_rounds_max: config.llm.tool_rounds_max,
+    };
+    let conversations = ConversationStore::new(Arc::clone(db));
+    Ok(Engine::new(agents(config)?, conversations, turns, streams, settings, stop.clone()))
+}
+
+/// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
+/// the numbering.
+fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError> {
+    let known = db.read(|conn| meta::get(conn, meta::EPOCH))?;
+    if known.as_deref() == Some(epoch) {
+        return Ok(());
+    }
+    if known.is_some() {
+        log::warn!("the event log is a new one: clients are told that what they missed is gone");
+    }
+    turns.forget_numbering()?;
+    db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
+}
+
+fn agents(config: &Config) -> Result<Agents, AppError> {
+    let local: Arc<dyn Provider> = Arc::new(LocalProvider);
+    let provider = llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?;
+    let is_local = provider.name() == local.name();
+    let tools = host_tools(HostRoot::system());
+    let agents = config.agents.iter().map(|agent| {
+        let model = match (is_local, agent.model.is_empty()) {
+            (true, _) => local.name().to_owned(),
+            (false, true) => config.llm.default_model.clone(),
+            (false, false) => agent.model.clone(),
+        };
+        Arc::new(Agent::new(AgentParts {
+            name: agent.name.clone(),
+            description: agent.description.clone(),
+            tier: agent.tier,
+            provider: Arc::clone(&provider),
+            model,
+            persona_dir: agent.persona_dir.display().to_string(),
+            adapters: agent.adapters.clone(),
+            tools: tools.clone(),
+        }))
+    });
+    Ok(Agents::new(agents.collect()))
+}
+
+fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine) -> Result<Deps, AppError> {
+    let secret = match &config.auth.session_secret {
+        Some(secret) => secret.clone(),
+        None => secret::read_or_make(&config.data_dir)?,
+    };
+    let store = Arc::new(SessionStore::new(Arc::clone(db)));
+    let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
+    let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    Ok(Deps {
+        db: Arc::clone(db),
+        key_store: Some(Arc::clone(keys)),
+        sessions: Arc::new(sessions),
+        engine,
+        config: Arc::clone(config),
+        password_hash: config.auth.password_hash.clone(),
+        web_handler: Some(page(config.api.web_dir.as_deref())?),
+        machine_name: sys::host_name(),
+    })
+}
+
+fn page(directory: Option<&Path>) -> Result<Arc<dyn WebHandler>, AppError> {
+    match directory {
+        None => Ok(Arc::new(EmbeddedPage)),
+        Some(path) => match DirectoryPage::new(path) {
+            Ok(page) => Ok(Arc::new(page)),
+            Err(cause) => Err(AppError::WebDir { path: path.display().to_string(), cause }),
+        },
+    }
+}

@@ -1,0 +1,106 @@
+//! The thread `keeper`: whatever has to happen now and then. Its clock is the stop signal.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::api::Server;
+use crate::chat::Engine;
+use crate::limits;
+use crate::rt::Stop;
+use crate::sys;
+use crate::ws::Hub;
+
+/// Credentials also expire by time, without any change of the database.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+
+pub(super) struct Keeper {
+    server: Arc<Server>,
+    hub: Arc<Hub>,
+    engine: Engine,
+    stop: Stop,
+}
+
+impl Keeper {
+    pub(super) fn new(server: Arc<Server>, hub: Arc<Hub>, engine: Engine, stop: Stop) -> Self {
+        Self { server, hub, engine, stop }
+    }
+
+    pub(super) fn run(self) {
+        let mut log_conn = None;
+        let mut seen_commits = 0;
+        let mut seen_generation = 0;
+        let (mut synced, mut touched, mut expired) = (Instant::now(), Instant::now(), Instant::now());
+        // The first purge comes soon after the start: the hub may have been off for long.
+        let mut purged: Option<Instant> = None;
+        while !self.stop.wait(limits::REVOCATION_INTERVAL) {
+            self.check_credentials(&mut seen_generation, &mut expired);
+            if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
+                synced = Instant::now();
+                self.sync_log(&mut log_conn, &mut seen_commits);
+                self.engine.keep();
+            }
+            if touched.elapsed() >= limits::TOUCH_INTERVAL {
+                touched = Instant::now();
+                self.flush_touched();
+            }
+            if purged.is_none_or(|at| at.elapsed() >= PURGE_INTERVAL) {
+                purged = Some(Instant::now());
+                self.purge();
+            }
+        }
+        self.sync_log(&mut log_conn, &mut seen_commits);
+    }
+
+    /// Closes sockets whose credential is gone; asks only when something may have changed.
+    fn check_credentials(&self, seen: &mut u64, expired: &mut Instant) {
+        if self.hub.conn_count() == 0 {
+            return;
+        }
+        let generation = match self.server.ctx().deps.db.generation() {
+            Ok(generation) => generation,
+            Err(error) => {
+                log::warn!("look for revoked credentials: {error}");
+                return;
+            }
+        };
+        if generation == *seen && expired.elapsed() < EXPIRY_INTERVAL {
+            return;
+        }
+        *seen = generation;
+        *expired = Instant::now();
+        // A database that cannot be asked revokes nobody.
+        self.hub.close_revoked(|credential| self.server.ctx().auth.is_valid(credential).unwrap_or(true));
+    }
+
+    fn sync_log(&self, conn: &mut Option<crate::store::log::SyncConnection>, seen: &mut u64) {
+        let commits = self.engine.streams().commits.load(Ordering::Acquire);
+        if commits == *seen {
+            return;
+        }
+        *seen = commits;
+        if let Err(error) = self.engine.streams().log.sync(conn) {
+            log::error!("sync the event log: {error}");
+        }
+    }
+
+    fn flush_touched(&self) {
+        let deps = &self.server.ctx().deps;
+        let keys = deps.key_store.as_ref().map_or(Ok(()), |keys| keys.flush_touched());
+        let logins = deps.sessions.store.as_ref().map_or(Ok(()), |store| store.flush_touched());
+        if let Err(error) = keys.and(logins) {
+            log::warn!("record when credentials were used: {error}");
+        }
+    }
+
+    fn purge(&self) {
+        if let Some(store) = &self.server.ctx().deps.sessions.store
+            && let Err(error) = store.purge_expired()
+        {
+            log::warn!("remove expired logins: {error}");
+        }
+        self.engine.streams().request_purge();
+        sys::trim_allocator();
+    }
+}

@@ -1,0 +1,213 @@
+//! The composition root: opens the stores, starts the threads, holds the [`Stopper`], stops everything in order
+//! (architecture section 8).
+//!
+//! Threads of its own: `keeper` (1; expiry, purges, fsync of the event log; ends at the stop) and `store-log`
+//! (1; see [`crate::chat::recorder`]).
+
+mod compose;
+mod keeper;
+mod logging;
+mod secret;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::api::message::{Reply, Req, SseStart, WsStart};
+use crate::api::{Server, server};
+use crate::auth::cookie::CookieError;
+use crate::chat::{ChatError, Engine};
+use crate::config::Config;
+use crate::http::sse::SseStreams;
+use crate::http::{App as HttpApp, HttpServer, HttpSettings, Socket};
+use crate::limits;
+use crate::llm::LlmError;
+use crate::rt::{Stop, Stopper, Threads};
+use crate::store::{Db, StoreError};
+use crate::ws::Hub;
+
+pub use logging::init as init_logging;
+
+/// Why the hub did not start. Each says what to do.
+#[derive(Debug)]
+pub enum AppError {
+    Listen { address: String, cause: io::Error },
+    /// Another hub uses the data directory.
+    Locked { path: String },
+    Secret { path: String, cause: String },
+    WebDir { path: String, cause: io::Error },
+    Store(StoreError),
+    Chat(ChatError),
+    Provider(LlmError),
+    Cookie(CookieError),
+    Thread(io::Error),
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { address, cause } => {
+                write!(f, "listen on {address}: {cause}; choose another address with --listen")
+            }
+            Self::Locked { path } => {
+                write!(f, "another hub is using {path}; stop it, or choose another directory with --data-dir")
+            }
+            Self::Secret { path, cause } => write!(f, "read or make the secret {path}: {cause}"),
+            Self::WebDir { path, cause } => write!(f, "api.web_dir {path}: {cause}"),
+            Self::Store(cause) => write!(f, "{cause}"),
+            Self::Chat(cause) => write!(f, "finish interrupted turns: {cause}"),
+            Self::Provider(cause) => write!(f, "set up the model provider: {cause}"),
+            Self::Cookie(CookieError::Secret) => {
+                write!(f, "api.auth.session_secret must be hex of at least 32 bytes")
+            }
+            Self::Cookie(_) => write!(f, "set up login sessions"),
+            Self::Thread(cause) => write!(f, "start a thread: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+impl From<StoreError> for AppError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// A running hub.
+pub struct App {
+    stopper: Option<Stopper>,
+    http: HttpServer,
+    hub: Arc<Hub>,
+    sse: Arc<SseStreams>,
+    server: Arc<Server>,
+    engine: Engine,
+    db: Arc<Db>,
+    threads: Threads,
+    recorder: Threads,
+    /// Held while the hub runs: one hub per data directory.
+    _lock: std::fs::File,
+}
+
+/// What a start has to tell.
+pub struct Started {
+    pub app: App,
+    pub address: SocketAddr,
+    /// The setup PIN, while nobody has set the hub up.
+    pub pin: Option<String>,
+}
+
+impl App {
+    /// Opens, recovers and starts everything; requests are answered when this returns.
+    pub fn start(config: Config) -> Result<Started, AppError> {
+        compose::start(config)
+    }
+
+    /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.
+    pub fn stop(mut self) {
+        let deadline = Instant::now() + limits::STOP_TOTAL;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        log::info!("stopping");
+        drop(self.stopper.take());
+        let mut late = self.hub.shutdown(Duration::from_millis(1500));
+        late.extend(self.http.stop(limits::STOP_DRAIN.min(left())));
+        late.extend(self.engine.stop(left().min(Duration::from_secs(2))));
+        late.extend(self.sse.join(left().min(Duration::from_millis(500))));
+        late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
+        late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        let streams = self.engine.streams();
+        streams.stop();
+        late.extend(self.recorder.join_all(left().max(Duration::from_millis(200))));
+        if let Err(error) = streams.log.sync(&mut None) {
+            log::error!("sync the event log: {error}");
+        } else if let Err(error) = compose::clean_stop(&self) {
+            log::error!("record the clean stop: {error}");
+        }
+        if !late.is_empty() {
+            log::warn!("late at the stop: {}", late.join(", "));
+        }
+        log::info!("stopped");
+    }
+}
+
+/// What HTTP calls.
+struct Above {
+    server: Arc<Server>,
+    hub: Arc<Hub>,
+    sse: Arc<SseStreams>,
+}
+
+impl HttpApp for Above {
+    fn handle(&self, req: &Req) -> Reply {
+        self.server.handle(req)
+    }
+
+    fn upgrade(&self, socket: Socket, early: Vec<u8>, start: WsStart) {
+        self.hub.open(socket.stream, early, start);
+    }
+
+    fn stream(&self, socket: Socket, start: SseStart) {
+        self.sse.open(socket, start, self.server.common_headers("/api/"));
+    }
+
+    fn common_headers(&self, path: &str) -> &[u8] {
+        self.server.common_headers(path)
+    }
+}
+
+/// Starts HTTP above a server; also for tests and benches that bring their own parts.
+pub fn serve(
+    listener: TcpListener,
+    config: &Config,
+    server: &Arc<Server>,
+    hub: &Arc<Hub>,
+    sse: &Arc<SseStreams>,
+) -> io::Result<HttpServer> {
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let workers = match config.api.http_workers {
+        0 => (cores * 2).max(4),
+        workers => workers,
+    };
+    let settings = HttpSettings {
+        connections_max: config.api.http_connections_max,
+        workers,
+        body_bytes_max: config.api.body_bytes_max,
+        head_timeout: limits::HEAD_TIMEOUT,
+        body_timeout: limits::BODY_TIMEOUT,
+        idle_timeout: limits::IDLE_TIMEOUT,
+    };
+    let above = Above { server: Arc::clone(server), hub: Arc::clone(hub), sse: Arc::clone(sse) };
+    HttpServer::start(listener, settings, Arc::new(above))
+}
+
+/// Everything between the stores and the sockets, without a listener.
+pub struct Parts {
+    pub server: Arc<Server>,
+    pub hub: Arc<Hub>,
+    pub sse: Arc<SseStreams>,
+    pub engine: Engine,
+}
+
+/// Makes server, hub and event streams over their dependencies.
+pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
+    let engine = deps.engine.clone();
+    let max = match deps.config.api.websocket_connections_max {
+        0 => limits::WS_CONNECTIONS_MAX,
+        max => max,
+    };
+    let hub = Arc::new(Hub::new(engine.clone(), max));
+    let server = Arc::new(Server::new(deps)?);
+    let checking = Arc::clone(&server);
+    let is_valid = move |credential: &crate::auth::Credential| checking.ctx().auth.is_valid(credential).unwrap_or(true);
+    let sse = Arc::new(SseStreams::new(stop.clone(), Arc::new(is_valid)));
+    let (weak_hub, conversations) = (Arc::downgrade(&hub), engine.clone());
+    engine.observe(Box::new(move |finished| {
+        let Some(hub) = weak_hub.upgrade().filter(|hub| hub.conn_count() > 0) else { return };
+        if let Ok(Some(owner)) = conversations.conversations().owner(&finished.conversation_id) {
+            hub.activity(&finished.conversation_id, &owner, &finished.agent, &finished.origin);
+        }
+    }));
+    Ok(Parts { server, hub, sse, engine })
+}

@@ -1,0 +1,131 @@
+//! One WebSocket, as the rest of Holt sees it.
+
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
+
+use crate::auth::Credential;
+use crate::chat::access::Caller;
+use crate::chat::frame;
+use crate::chat::stream::Watcher;
+use crate::limits;
+use crate::rt::lock;
+use crate::ws::outbox::{Control, Outbox};
+
+/// An open WebSocket.
+pub struct Conn {
+    // Set at construction.
+    pub(super) id: u64,
+    pub(super) caller: Caller,
+    pub(super) approves: bool,
+    pub(super) credential: Credential,
+    pub(super) socket: TcpStream,
+    started: Instant,
+    outbox: Outbox,
+    /// Itself, as streams know it.
+    watcher: Weak<Conn>,
+    // Atomics.
+    /// Turns that this connection began and that have not ended.
+    pub(super) turns: AtomicUsize,
+    last_pong_ms: AtomicI64,
+    closing: AtomicBool,
+    /// Guarded by this mutex: the sessions it follows. Nothing is taken under it.
+    attached: Mutex<Vec<Arc<str>>>,
+}
+
+/// What a connection is made of.
+pub(super) struct ConnParts {
+    pub(super) id: u64,
+    pub(super) caller: Caller,
+    pub(super) approves: bool,
+    pub(super) credential: Credential,
+    pub(super) socket: TcpStream,
+    pub(super) outbox: Outbox,
+}
+
+impl Conn {
+    pub(super) fn new(parts: ConnParts) -> Arc<Self> {
+        Arc::new_cyclic(|watcher| Self {
+            id: parts.id,
+            caller: parts.caller,
+            approves: parts.approves,
+            credential: parts.credential,
+            socket: parts.socket,
+            started: Instant::now(),
+            outbox: parts.outbox,
+            watcher: watcher.clone(),
+            turns: AtomicUsize::new(0),
+            last_pong_ms: AtomicI64::new(0),
+            closing: AtomicBool::new(false),
+            attached: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Closes with a code and a reason; the first close counts. Never waits.
+    pub fn close(&self, code: u16, reason: &'static str) {
+        if !self.closing.swap(true, Ordering::AcqRel) {
+            self.outbox.control(Control::Close { code, reason });
+        }
+    }
+
+    /// Sends a frame that belongs to no stream, if there is room; false when the client is too far behind.
+    pub fn try_send(&self, whole_frame: Arc<[u8]>) -> bool {
+        self.outbox.try_data(whole_frame)
+    }
+
+    /// Whether the connection follows that session.
+    pub fn is_attached(&self, session_id: &str) -> bool {
+        lock(&self.attached).iter().any(|id| &**id == session_id)
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// This connection as a stream's watcher.
+    pub(super) fn as_watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.watcher.upgrade().map(|conn| conn as Arc<dyn Watcher>)
+    }
+
+    pub(super) fn note_attached(&self, session_id: &str) {
+        let mut attached = lock(&self.attached);
+        attached.retain(|id| &**id != session_id);
+        if attached.len() >= limits::WS_ATTACHED_MAX {
+            attached.remove(0);
+        }
+        attached.push(session_id.into());
+    }
+
+    pub(super) fn note_pong(&self) {
+        self.last_pong_ms.store(elapsed_ms(self.started), Ordering::Release);
+    }
+
+    /// Milliseconds since the last pong, or since the start.
+    pub(super) fn since_pong_ms(&self) -> i64 {
+        elapsed_ms(self.started) - self.last_pong_ms.load(Ordering::Acquire)
+    }
+
+    /// Ends both halves at once: the reading pump wakes from its read.
+    pub(super) fn shut_down(&self) {
+        // A socket that is gone already needs no shutting down.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+impl Watcher for Conn {
+    fn wake(&self) {
+        self.outbox.wake();
+    }
+
+    fn notice(&self, payload: &[u8]) {
+        if !self.outbox.try_data(frame::text(payload).into()) {
+            // Too far behind to be told: cut off, the client resumes and learns the state then.
+            self.shut_down();
+        }
+    }
+}
+
+fn elapsed_ms(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
