@@ -29,6 +29,6 @@ impl SetupPin {
             ));
         }
         let pin = setup.renew_pin().map_err(CliError::failed)?;
-        out!("FIRST-RUN SETUP PIN pin={pin}")
+        out!("FIRST-RUN SETUP PIN: open the hub's page and choose a password pin={pin}")
     }
 }
