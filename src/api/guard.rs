@@ -7,7 +7,7 @@ use crate::api::server::Ctx;
 use crate::auth::{AuthError, Identity};
 
 /// Who calls a guarded route.
-pub type Caller = Identity;
+pub(super) type Caller = Identity;
 
 /// Lets a request through, or says why not.
 pub(super) fn check(ctx: &Ctx, req: &Req, guard: Guard) -> Result<Option<Caller>, ApiError> {

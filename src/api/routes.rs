@@ -3,7 +3,7 @@
 use tiny_http::Method;
 
 use crate::api::error::ApiError;
-use crate::api::guard::Caller;
+use crate::auth::Identity;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{agents, chat, health, keys, login, login_sessions, sessions, setup, ws};
@@ -27,7 +27,7 @@ pub struct Call<'a> {
     pub req: &'a Req,
     pub params: Params,
     /// Present unless the guard is [`Guard::Open`].
-    pub caller: Option<Caller>,
+    pub caller: Option<Identity>,
 }
 
 /// One row.

@@ -152,7 +152,7 @@ impl Server {
     }
 
     /// Whether the request's credential holds `scope`; the error is the answer otherwise.
-    pub fn require_scope(&self, req: &Req, scope: &'static str) -> Result<guard::Caller, ApiError> {
+    pub fn require_scope(&self, req: &Req, scope: &'static str) -> Result<crate::auth::Identity, ApiError> {
         Ok(self.ctx.auth.authenticate(&req.headers, None, scope)?)
     }
 

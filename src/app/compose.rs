@@ -17,7 +17,7 @@ use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::chat::{ChatError, Engine};
+use crate::chat::Engine;
 use crate::config::Config;
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;

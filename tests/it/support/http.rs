@@ -1,0 +1,182 @@
+//! A small HTTP client that hides nothing: status, header lines, body; and raw connections for hostile input.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// Makes requests, a connection each.
+#[derive(Clone)]
+pub struct Client {
+    pub address: String,
+    headers: Vec<(String, String)>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), headers: Vec::new() }
+    }
+
+    /// The same client with one more header line on every request.
+    pub fn with(&self, name: &str, value: &str) -> Self {
+        let mut client = self.clone();
+        client.headers.push((name.to_owned(), value.to_owned()));
+        client
+    }
+
+    pub fn with_key(&self, key: &str) -> Self {
+        self.with("Authorization", &format!("Bearer {key}"))
+    }
+
+    /// The bearer key of this client.
+    pub fn key(&self) -> String {
+        let line = self.headers.iter().find(|(name, _)| name == "Authorization").expect("a client with a key");
+        line.1.trim_start_matches("Bearer ").to_owned()
+    }
+
+    /// A client with a new key of those scopes, made by this one.
+    pub fn new_key(&self, name: &str, scopes: &[&str]) -> Self {
+        let answer = self.post("/api/v1/keys", &serde_json::json!({"name": name, "scopes": scopes}).to_string());
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        Self::new(&self.address).with_key(answer.json()["key"].as_str().unwrap())
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, "")
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Answer {
+        self.send("POST", path, body)
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, "")
+    }
+
+    #[track_caller]
+    pub fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut stream = self.open(method, path, body);
+        read_answer(&mut stream, method == "HEAD")
+    }
+
+    /// Sends a request and leaves the answer to be read.
+    pub fn open(&self, method: &str, path: &str, body: &str) -> BufReader<TcpStream> {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head.push_str(&format!("Host: {}\r\n", self.address));
+        }
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || method == "POST" {
+            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        let mut stream = raw(&self.address);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    /// A JSON turn.
+    #[track_caller]
+    pub fn chat(&self, body: Value) -> Answer {
+        self.post("/api/v1/chat", &body.to_string())
+    }
+}
+
+/// A connection to send whatever one likes.
+pub fn raw(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Sends bytes on a fresh connection and reads one answer.
+#[track_caller]
+pub fn raw_answer(address: &str, bytes: &[u8]) -> Answer {
+    let mut stream = raw(address);
+    stream.write_all(bytes).unwrap();
+    read_answer(&mut BufReader::new(stream), false)
+}
+
+/// Reads the head of an answer.
+#[track_caller]
+pub fn read_head(stream: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>) {
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: {line:?}")).parse().unwrap();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        let line = line.trim_end();
+        if line.is_empty() {
+            return (status, headers);
+        }
+        let (name, value) = line.split_once(": ").unwrap();
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+}
+
+/// Reads one whole answer.
+#[track_caller]
+pub fn read_answer(stream: &mut BufReader<TcpStream>, head_only: bool) -> Answer {
+    let (status, headers) = read_head(stream);
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    if head_only {
+        return answer;
+    }
+    if answer.header("transfer-encoding") == "chunked" {
+        loop {
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            let size = usize::from_str_radix(line.trim(), 16).unwrap();
+            let mut chunk = vec![0; size + 2];
+            stream.read_exact(&mut chunk).unwrap();
+            if size == 0 {
+                return answer;
+            }
+            answer.body.extend_from_slice(&chunk[..size]);
+        }
+    }
+    let length = answer.header("content-length").parse().unwrap_or(0);
+    answer.body = vec![0; length];
+    stream.read_exact(&mut answer.body).unwrap();
+    answer
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.text()))
+    }
+
+    /// The events of an SSE body.
+    pub fn events(&self) -> Vec<Value> {
+        let text = self.text();
+        text.split("\n\n")
+            .filter_map(|block| block.strip_prefix("data: "))
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect()
+    }
+}

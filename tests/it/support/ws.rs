@@ -1,0 +1,106 @@
+//! A WebSocket client that keeps every frame it was sent.
+
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::{Error, Message, WebSocket};
+
+use super::{Client, PATIENCE};
+
+/// An open WebSocket.
+pub struct Socket {
+    pub ws: WebSocket<TcpStream>,
+}
+
+impl Socket {
+    /// Connects with the client's key.
+    #[track_caller]
+    pub fn open(client: &Client) -> Self {
+        Self::try_open(client).unwrap()
+    }
+
+    pub fn try_open(client: &Client) -> Result<Self, String> {
+        let mut request = format!("ws://{}/api/v1/ws", client.address).into_client_request().unwrap();
+        request.headers_mut().insert("Authorization", format!("Bearer {}", client.key()).parse().unwrap());
+        let stream = TcpStream::connect(&client.address).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (ws, _) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
+        Ok(Self { ws })
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, frame: &Value) {
+        self.ws.send(Message::text(frame.to_string())).unwrap();
+    }
+
+    #[track_caller]
+    pub fn chat(&mut self, session_id: &str, message: &str) {
+        let mut frame = json!({"type": "chat_request", "message": message});
+        if !session_id.is_empty() {
+            frame["session_id"] = json!(session_id);
+        }
+        self.send(&frame);
+    }
+
+    #[track_caller]
+    pub fn attach(&mut self, session_id: &str, after: u64) {
+        self.send(&json!({"type": "chat_request", "session_id": session_id, "resume_after_seq": after}));
+    }
+
+    /// The next JSON frame as text; panics on anything else.
+    #[track_caller]
+    pub fn next_text(&mut self) -> String {
+        loop {
+            match self.ws.read() {
+                Ok(Message::Text(text)) => return text.to_string(),
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                other => panic!("no frame: {other:?}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn next(&mut self) -> Value {
+        serde_json::from_str(&self.next_text()).unwrap()
+    }
+
+    /// Frames up to and including the first `done` or `error` that carries `seq`.
+    #[track_caller]
+    pub fn turn(&mut self) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            let frame = self.next();
+            let terminal = is_terminal(&frame);
+            frames.push(frame);
+            if terminal {
+                return frames;
+            }
+        }
+    }
+
+    /// The code and reason of the close frame that ends the socket; None when it just ends.
+    pub fn close_code(&mut self) -> Option<(u16, String)> {
+        loop {
+            match self.ws.read() {
+                Ok(Message::Close(Some(frame))) => return Some((frame.code.into(), frame.reason.to_string())),
+                Ok(_) => {}
+                Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Protocol(_)) => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Whether a frame ends a turn.
+pub fn is_terminal(frame: &Value) -> bool {
+    (frame["type"] == "done" || frame["type"] == "error") && !frame["seq"].is_null()
+}
+
+/// The types of frames, in order, deltas folded.
+pub fn kinds(frames: &[Value]) -> Vec<String> {
+    let mut kinds: Vec<String> = frames.iter().map(|frame| frame["type"].as_str().unwrap_or("?").to_owned()).collect();
+    kinds.dedup_by(|a, b| a == b && a == "content_delta");
+    kinds
+}
