@@ -401,6 +401,7 @@ mod tests {
         let mut follow = follow();
         follow.connected();
         follow.send("hi", "m1");
+        sent(&mut follow);
         take(&mut follow, lost("e", 0, 0));
         let first = follow.take_out();
         follow.connected();
