@@ -132,6 +132,11 @@ impl EventLog {
 }
 
 impl LogReader {
+    /// The reading half of a file that another process may be writing. Creates nothing: None when there is no file.
+    pub fn open(path: &Path) -> Option<Self> {
+        path.exists().then(|| Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) })
+    }
+
     /// The last number kept of a session, if any.
     pub fn last_seq(&self, session_id: &str) -> Result<Option<u64>, StoreError> {
         self.with(|conn| {

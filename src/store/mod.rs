@@ -17,7 +17,7 @@ pub mod turns;
 pub use conversations::ConversationStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
-pub use log::EventLog;
+pub use log::{EventLog, LogReader};
 pub use logins::{SessionRecord, SessionStore};
 pub use turns::TurnStore;
 
