@@ -4,3 +4,6 @@
 mod support;
 
 mod chat;
+mod http_framing;
+mod http_limits;
+mod http_load;
