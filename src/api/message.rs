@@ -141,6 +141,8 @@ pub struct SseStart {
     /// False for HTTP/1.0: the end of the connection is the end of the stream.
     pub chunked: bool,
     pub credential: Credential,
+    /// Header lines beside the common ones, ready for the wire: those of CORS.
+    pub extra_headers: Vec<u8>,
 }
 
 /// Where a resumed stream starts.

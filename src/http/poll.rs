@@ -312,8 +312,11 @@ impl PollThread {
         let Some(slot) = slot else {
             let mut out = Vec::new();
             push_refusal(&mut out, Refusal { status: 503, text: "too many connections; try again" }, b"");
-            // One attempt: who does not take it at once gets nothing.
-            let _ = stream.set_nonblocking(true).and_then(|()| io::Write::write(&mut &stream, &out));
+            // One attempt: who does not take it at once gets nothing. What it sent is read, so that the end is an
+            // orderly one and the answer is not lost to a reset.
+            let _ =
+                stream.set_nonblocking(true).and_then(|()| io::Read::read(&mut &stream, &mut self.scratch)).map(|_| ());
+            let _ = io::Write::write(&mut &stream, &out);
             return;
         };
         let deadline = Instant::now() + self.shared.settings.head_timeout;

@@ -19,7 +19,7 @@ pub(super) fn push_refusal(out: &mut Vec<u8>, refusal: Refusal, common: &[u8]) {
     {
         response.add_header(header);
     }
-    reply::push_response(out, response, reply::Framing { head_only: false, keep_alive: false }, common);
+    reply::push_response(out, response, reply::Framing { head_only: false, keep_alive: false, http10: false }, common);
 }
 
 fn code_of(status: u16) -> &'static str {

@@ -72,6 +72,18 @@ impl Builder {
         command
     }
 
+    /// The same through a shell that first runs `before`, such as `ulimit -n 64`.
+    pub fn command_after(&self, before: &str) -> Command {
+        let inner = self.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(inner.get_program()).args(inner.get_args());
+        command.env_clear();
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command
+    }
+
     pub fn start(self) -> Hub {
         let command = self.command();
         Hub::spawn(command, self.dir)
