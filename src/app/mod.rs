@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::http::sse::SseStreams;
 use crate::http::{App as HttpApp, HttpServer, HttpSettings, Socket};
 use crate::limits;
-use crate::llm::LlmError;
+use crate::llm::{LlmError, Provider};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{Db, StoreError};
 use crate::ws::Hub;
@@ -113,7 +113,12 @@ pub struct Started {
 impl App {
     /// Opens, recovers and starts everything; requests are answered when this returns.
     pub fn start(config: Config) -> Result<Started, AppError> {
-        compose::start(config)
+        compose::start(config, None)
+    }
+
+    /// The same with a model that the caller brings along, for programs that embed the hub and for benches.
+    pub fn start_with(config: Config, provider: Arc<dyn Provider>) -> Result<Started, AppError> {
+        compose::start(config, Some(provider))
     }
 
     /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.
