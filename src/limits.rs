@@ -69,6 +69,8 @@ pub const WS_PONG_TIMEOUT: Duration = Duration::from_secs(40);
 pub const WS_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After our close frame the peer may take this long to answer with its own.
 pub const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What is read and dropped behind a frame that ended the socket, so that its peer gets the close frame.
+pub const WS_DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// Turns running or queued for one connection (contract 8.2).
 pub const WS_TURNS_MAX: usize = 10;
 /// Conversations that one connection follows at once; the longest unused is let go.

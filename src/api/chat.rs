@@ -146,6 +146,7 @@ fn stream(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody) -> Res
         ids: wants_ids(call),
         chunked: !call.req.http10,
         credential: caller.credential.clone(),
+        extra_headers: Vec::new(),
     })))
 }
 
@@ -177,6 +178,7 @@ fn resume(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody, after:
         ids: wants_ids(call),
         chunked: !call.req.http10,
         credential: caller.credential.clone(),
+        extra_headers: Vec::new(),
     })))
 }
 

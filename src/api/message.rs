@@ -70,7 +70,8 @@ pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
     while index < bytes.len() {
         match bytes[index] {
             b'%' => {
-                let digits = text.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+                let digits =
+                    text.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
                 out.push(u8::from_str_radix(digits, 16).ok()?);
                 index += 3;
             }
@@ -140,6 +141,8 @@ pub struct SseStart {
     /// False for HTTP/1.0: the end of the connection is the end of the stream.
     pub chunked: bool,
     pub credential: Credential,
+    /// Header lines beside the common ones, ready for the wire: those of CORS.
+    pub extra_headers: Vec<u8>,
 }
 
 /// Where a resumed stream starts.
@@ -254,7 +257,10 @@ mod tests {
         assert_eq!(req.query_param("ids").as_deref(), Some("1"));
         assert_eq!(req.query_param("flag").as_deref(), Some(""));
         assert_eq!(req.query_param("broken"), None);
-        assert_eq!((req.headers.cookie("dk_session"), req.headers.cookie("b"), req.headers.cookie("c")), (Some("x=="), Some("2"), None));
+        assert_eq!(
+            (req.headers.cookie("dk_session"), req.headers.cookie("b"), req.headers.cookie("c")),
+            (Some("x=="), Some("2"), None)
+        );
         assert_eq!(percent_decode("a%2Fb+c", false).as_deref(), Some("a/b+c"));
         assert_eq!(percent_decode("%ff", false), None);
         assert_eq!(percent_decode("%2", false), None);

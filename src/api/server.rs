@@ -9,7 +9,7 @@ use tiny_http::Method;
 
 use crate::api::error::ApiError;
 use crate::api::guard;
-use crate::api::message::{Reply, Req, Response, header, no_content, response};
+use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found};
 use crate::auth::origin::OriginRules;
 use crate::auth::password::PasswordLane;
@@ -111,7 +111,10 @@ impl Server {
             config.external_url.as_deref(),
             deps.machine_name.as_deref(),
         );
-        let policy = deps.web_handler.as_ref().map_or("default-src 'none'; frame-ancestors 'none'", |web| web.content_security_policy());
+        let policy = deps
+            .web_handler
+            .as_ref()
+            .map_or("default-src 'none'; frame-ancestors 'none'", |web| web.content_security_policy());
         let page_headers = format!(
             "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: {policy}\r\nServer: holt\r\n"
@@ -165,8 +168,18 @@ impl Server {
     pub fn handle(&self, req: &Req) -> Reply {
         let started = Instant::now();
         let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(error.into_response()));
-        if let Reply::Full(response) = &mut reply {
-            self.add_cors(req, response);
+        let cors = self.cors_headers(req);
+        match &mut reply {
+            Reply::Full(response) => response.headers_extend(&cors),
+            Reply::Stream(start) => {
+                for (name, value) in &cors {
+                    start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+                }
+            }
+            Reply::Later(_) if !cors.is_empty() => reply = later_with(reply, &cors),
+            Reply::Later(_) | Reply::Upgrade(_) => {}
+        }
+        if let Reply::Full(response) = &reply {
             log_access(req, response.status_code().0, started);
         } else {
             log::debug!("api request method={} path={} remote={} handed over", req.method, req.path, req.peer);
@@ -204,21 +217,35 @@ impl Server {
         }
     }
 
-    fn add_cors(&self, req: &Req, response: &mut Response) {
+    /// What the answer says to browsers of other origins; nothing while there are none.
+    fn cors_headers<'a>(&self, req: &'a Req) -> Vec<(&'static str, &'a str)> {
         if self.ctx.origins.cors_origins.is_empty() {
-            return;
+            return Vec::new();
         }
-        response.headers_extend(&[("Vary", "Origin")]);
-        let Some(origin) = req.headers.get("origin").filter(|origin| self.ctx.origins.is_cors_origin(origin)) else {
-            return;
-        };
-        response.headers_extend(&[
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
-            ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
-            ("Access-Control-Max-Age", "86400"),
-        ]);
+        let mut lines = vec![("Vary", "Origin")];
+        if let Some(origin) = req.headers.get("origin").filter(|origin| self.ctx.origins.is_cors_origin(origin)) {
+            lines.extend([
+                ("Access-Control-Allow-Origin", origin),
+                ("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS"),
+                ("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"),
+                ("Access-Control-Max-Age", "86400"),
+            ]);
+        }
+        lines
     }
+}
+
+/// The same answer, later, with these lines.
+fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
+    let Reply::Later(begin) = reply else { return reply };
+    let lines: Vec<(&'static str, String)> = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Reply::Later(Box::new(move |responder: Responder| {
+        begin(Responder::new(move |mut response: Response| {
+            let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            response.headers_extend(&lines);
+            responder.respond(response);
+        }));
+    }))
 }
 
 trait HeadersExtend {
@@ -270,7 +297,13 @@ fn log_access(req: &Req, status: u16, started: Instant) {
     let level = if req.is_read() && status < 400 { log::Level::Debug } else { log::Level::Info };
     if log::log_enabled!(level) {
         let ms = started.elapsed().as_millis();
-        log::log!(level, "api request method={} path={} status={status} duration_ms={ms} remote={}", req.method, req.path, req.peer);
+        log::log!(
+            level,
+            "api request method={} path={} status={status} duration_ms={ms} remote={}",
+            req.method,
+            req.path,
+            req.peer
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tiny_http::Method;
 
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, WsStart};
@@ -15,9 +16,10 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(ApiError::not_found("websockets are switched off (api.websocket_enabled)"));
     }
     let headers = &call.req.headers;
-    let refuse = |status, text| {
-        ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13")
-    };
+    let refuse = |status, text| ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13");
+    if call.req.method != Method::Get || call.req.http10 {
+        return Err(refuse(400, "a websocket upgrade is a GET of HTTP/1.1"));
+    }
     if !headers.has_token("connection", "upgrade") {
         return Err(refuse(400, "this path needs a websocket upgrade"));
     }

@@ -13,11 +13,11 @@ use crate::api::WebHandler;
 use crate::api::server::Deps;
 use crate::app::{App, AppError, Parts, Started, assemble, keeper, secret, serve};
 use crate::auth::SessionManager;
+use crate::chat::Engine;
 use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::chat::Engine;
 use crate::config::Config;
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
@@ -52,18 +52,7 @@ pub(super) fn start(config: Config) -> Result<Started, AppError> {
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
     let address = http.address();
-    let app = App {
-        stopper: Some(stopper),
-        http,
-        hub,
-        sse,
-        server,
-        engine,
-        db,
-        threads,
-        recorder,
-        _lock: data_lock,
-    };
+    let app = App { stopper: Some(stopper), http, hub, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
 }
 
@@ -134,7 +123,9 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop) -> Res
     };
     let counted = Arc::clone(&streams);
     recorder
-        .spawn("store-log", limits::WORKER_STACK_BYTES, move || recorder::run(log, &recorder_rx, retention, &counted.commits))
+        .spawn("store-log", limits::WORKER_STACK_BYTES, move || {
+            recorder::run(log, &recorder_rx, retention, &counted.commits)
+        })
         .map_err(AppError::Thread)?;
     let settings = Settings {
         turns_max: config.streams.turns_max,

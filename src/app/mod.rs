@@ -33,11 +33,22 @@ pub use logging::init as init_logging;
 /// Why the hub did not start. Each says what to do.
 #[derive(Debug)]
 pub enum AppError {
-    Listen { address: String, cause: io::Error },
+    Listen {
+        address: String,
+        cause: io::Error,
+    },
     /// Another hub uses the data directory.
-    Locked { path: String },
-    Secret { path: String, cause: String },
-    WebDir { path: String, cause: io::Error },
+    Locked {
+        path: String,
+    },
+    Secret {
+        path: String,
+        cause: String,
+    },
+    WebDir {
+        path: String,
+        cause: io::Error,
+    },
     Store(StoreError),
     Chat(ChatError),
     Provider(LlmError),
@@ -174,9 +185,9 @@ pub fn serve(
         connections_max: config.api.http_connections_max,
         workers,
         body_bytes_max: config.api.body_bytes_max,
-        head_timeout: limits::HEAD_TIMEOUT,
-        body_timeout: limits::BODY_TIMEOUT,
-        idle_timeout: limits::IDLE_TIMEOUT,
+        head_timeout: config.api.head_timeout,
+        body_timeout: config.api.body_timeout,
+        idle_timeout: config.api.idle_timeout,
     };
     let above = Above { server: Arc::clone(server), hub: Arc::clone(hub), sse: Arc::clone(sse) };
     HttpServer::start(listener, settings, Arc::new(above))

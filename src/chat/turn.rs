@@ -211,7 +211,8 @@ impl TurnRun<'_> {
         let mut text = progress.earlier_text.clone();
         text.push_str(&progress.round_text);
         if !text.is_empty()
-            && let Err(error) = self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
+            && let Err(error) =
+                self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
             && !matches!(error, StoreError::NotFound)
         {
             log::error!("store the partial answer of turn {}: {error}", self.turn.id);

@@ -10,6 +10,7 @@ use super::duration::parse_go_duration;
 use super::error::ConfigError;
 use super::raw::Typed;
 use super::{ApiConfig, AuthConfig, StaticKey};
+use crate::limits;
 
 /// What a static key may be allowed (contract http-api 2, holt-additions "Scopes").
 pub const SCOPES: [&str; 23] = [
@@ -109,6 +110,9 @@ pub(super) fn api(typed: &mut Typed, reference: bool) -> Result<ApiConfig, Confi
             None => BODY_BYTES_MAX,
             Some(bytes) => number(typed, "http.body_bytes_max", bytes, 1024, BODY_BYTES_LIMIT)?,
         },
+        head_timeout: time_above_zero(typed, "http.head_timeout", http.head_timeout.as_deref(), limits::HEAD_TIMEOUT)?,
+        body_timeout: time_above_zero(typed, "http.body_timeout", http.body_timeout.as_deref(), limits::BODY_TIMEOUT)?,
+        idle_timeout: time_above_zero(typed, "http.idle_timeout", http.idle_timeout.as_deref(), limits::IDLE_TIMEOUT)?,
     })
 }
 

@@ -95,6 +95,12 @@ pub struct ApiConfig {
     /// 0 means twice the cores, at least 4.
     pub http_workers: usize,
     pub body_bytes_max: usize,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    /// From the end of the head to the last byte of the body.
+    pub body_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
 }
 
 /// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.

@@ -247,6 +247,9 @@ pub(super) struct Http {
     pub(super) connections_max: Option<i64>,
     pub(super) workers: Option<i64>,
     pub(super) body_bytes_max: Option<i64>,
+    pub(super) head_timeout: Option<String>,
+    pub(super) body_timeout: Option<String>,
+    pub(super) idle_timeout: Option<String>,
 }
 
 #[derive(Default, Deserialize)]

@@ -56,6 +56,8 @@ pub(super) struct Conn {
     pub(super) authenticated: bool,
     pub(super) keep_alive: bool,
     pub(super) served: u32,
+    /// A worker found the next request to be faulty; the poller answers that.
+    pub(super) refused: Option<Refusal>,
     input: Vec<u8>,
     scanned: usize,
     head: Option<Head>,
@@ -90,7 +92,13 @@ impl Drop for Counted {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, slot: usize, deadline: Instant, buffered_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: usize,
+        deadline: Instant,
+        buffered_all: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             stream,
             peer,
@@ -100,6 +108,7 @@ impl Conn {
             authenticated: false,
             keep_alive: true,
             served: 0,
+            refused: None,
             input: Vec::new(),
             scanned: 0,
             head: None,
@@ -153,6 +162,9 @@ impl Conn {
     }
 
     fn try_assemble(&mut self, body_bytes_max: usize) -> Result<Option<Box<Req>>, Refusal> {
+        if let Some(refusal) = self.refused.take() {
+            return Err(refusal);
+        }
         if self.head.is_none() {
             self.skip_empty_lines();
             if self.input.is_empty() {
@@ -166,9 +178,10 @@ impl Conn {
             if head.framing == Framing::Chunked {
                 self.chunked = Some(Chunked::new(body_bytes_max));
             }
-            self.phase = Phase::Body;
             self.head = Some(head);
         }
+        // Also when the head was parsed earlier: the body's deadline is what counts now.
+        self.phase = Phase::Body;
         let Some(head) = &self.head else { return Ok(None) };
         let head_length = head.length;
         let body = match head.framing {
@@ -238,6 +251,11 @@ impl Conn {
             }
             _ => false,
         }
+    }
+
+    /// Like [`Conn::wants_continue`], without counting as the asking.
+    pub(super) fn expects_continue(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.expects_continue)
     }
 
     /// Whether bytes of a next request are here already.

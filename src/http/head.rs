@@ -50,6 +50,10 @@ pub(super) fn parse(bytes: &[u8], scanned: &mut usize, body_bytes_max: usize) ->
     let from = scanned.saturating_sub(3);
     let end = bytes[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|at| from + at + 4);
     let Some(end) = end else {
+        // A method begins with a letter: TLS and other protocols are told at once, not after the deadline.
+        if bytes.first().is_some_and(|byte| !byte.is_ascii_graphic() && *byte != b'\r') {
+            return Err(refuse(400, "this is not HTTP"));
+        }
         *scanned = bytes.len();
         if bytes.len() > limits::HEAD_BYTES_MAX {
             return Err(refuse(431, "request head too large"));
@@ -239,7 +243,10 @@ mod tests {
         assert!(check("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap().keep_alive);
         assert!(!check("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").unwrap().keep_alive);
         assert_eq!(check("GET http://h/p?q HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/p");
-        assert_eq!(check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().framing, Framing::Chunked);
+        assert_eq!(
+            check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().framing,
+            Framing::Chunked
+        );
         assert!(check("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").unwrap().expects_continue);
     }
 

@@ -12,6 +12,7 @@ mod body;
 mod conn;
 mod head;
 mod poll;
+mod refusal;
 mod reply;
 mod shed;
 pub mod sse;

@@ -15,6 +15,8 @@ pub(super) struct Framing {
     /// Headers only: the request was HEAD.
     pub(super) head_only: bool,
     pub(super) keep_alive: bool,
+    /// The client speaks HTTP/1.0: it keeps a connection only when told so.
+    pub(super) http10: bool,
 }
 
 /// Appends the whole answer. `common` are the lines that every response carries.
@@ -43,6 +45,8 @@ pub(super) fn push_response(out: &mut Vec<u8>, response: Response, framing: Fram
     }
     if !framing.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
+    } else if framing.http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
     }
     out.extend_from_slice(b"\r\n");
     if has_body && !framing.head_only {
@@ -121,13 +125,13 @@ mod tests {
 
     #[test]
     fn heads_say_how_long_the_body_is() {
-        let keep = Framing { head_only: false, keep_alive: true };
+        let keep = Framing { head_only: false, keep_alive: true, http10: false };
         assert_eq!(
             check(json_response(200, b"{}".to_vec()), keep),
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Common: 1\r\nContent-Length: 2\r\n\r\n{}"
         );
         assert_eq!(
-            check(json_response(404, b"{}".to_vec()), Framing { head_only: true, keep_alive: false }),
+            check(json_response(404, b"{}".to_vec()), Framing { head_only: true, keep_alive: false, http10: false }),
             "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nX-Common: 1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
         );
         assert_eq!(check(no_content(), keep), "HTTP/1.1 204 No Content\r\nX-Common: 1\r\n\r\n");

@@ -6,7 +6,7 @@ use crate::http::conn::Phase;
 pub(super) mod class {
     /// Nothing.
     pub(in crate::http) const FREE: u8 = 0;
-    /// With a worker, a turn, or being flushed: left alone.
+    /// With a worker, a turn, or known and being flushed: left alone.
     pub(in crate::http) const BUSY: u8 = 1;
     /// Sending its first request, nobody knows who it is.
     pub(in crate::http) const STRANGER: u8 = 2;
@@ -16,12 +16,15 @@ pub(super) mod class {
     pub(in crate::http) const KNOWN: u8 = 4;
     /// Has its last answer.
     pub(in crate::http) const LINGER: u8 = 5;
+    /// Does not read its answer, nobody knows who it is.
+    pub(in crate::http) const UNREAD: u8 = 6;
 }
 
 /// The class of a parked connection.
 pub(super) fn class_of(phase: Phase, authenticated: bool) -> u8 {
     match phase {
         Phase::Idle => class::IDLE,
+        Phase::Flush if !authenticated => class::UNREAD,
         Phase::Head | Phase::Body if authenticated => class::KNOWN,
         Phase::Head | Phase::Body => class::STRANGER,
         Phase::Flush => class::BUSY,
@@ -31,8 +34,12 @@ pub(super) fn class_of(phase: Phase, authenticated: bool) -> u8 {
 
 /// The slot to empty: the longest parked of the first class that has any; None when all are in work.
 pub(super) fn victim(slots: impl Iterator<Item = (usize, u8, u64)> + Clone) -> Option<usize> {
-    [class::LINGER, class::STRANGER, class::IDLE].into_iter().find_map(|wanted| {
-        slots.clone().filter(|(_, class, _)| *class == wanted).min_by_key(|(_, _, since)| *since).map(|(slot, _, _)| slot)
+    [class::LINGER, class::STRANGER, class::IDLE, class::UNREAD].into_iter().find_map(|wanted| {
+        slots
+            .clone()
+            .filter(|(_, class, _)| *class == wanted)
+            .min_by_key(|(_, _, since)| *since)
+            .map(|(slot, _, _)| slot)
     })
 }
 
@@ -47,6 +54,9 @@ mod tests {
         check(&[(0, class::BUSY, 1), (1, class::IDLE, 5), (2, class::IDLE, 4)], Some(2));
         check(&[(0, class::BUSY, 1), (1, class::KNOWN, 5), (2, class::FREE, 0)], None);
         check(&[(0, class::STRANGER, 1), (1, class::LINGER, 5)], Some(1));
+        check(&[(0, class::BUSY, 1), (1, class::KNOWN, 2), (2, class::UNREAD, 3)], Some(2));
+        check(&[(0, class::UNREAD, 1), (1, class::IDLE, 2)], Some(1));
+        assert_eq!(class_of(Phase::Flush, true), class::BUSY);
         assert_eq!(class_of(Phase::Head, false), class::STRANGER);
         assert_eq!(class_of(Phase::Body, true), class::KNOWN);
     }

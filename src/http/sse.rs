@@ -43,12 +43,13 @@ impl SseStreams {
     pub fn open(&self, socket: Socket, start: SseStart, common: &[u8]) {
         let counted = Counted::new(&self.open);
         if counted.is_over(limits::SSE_STREAMS_MAX) {
-            refuse(&socket.stream, common);
+            refuse(&socket.stream, &[common, &start.extra_headers].concat());
             return;
         }
         let mut head = Vec::with_capacity(512);
         // The common lines say no-store; an event stream says no-cache (contract 1.2).
         let lines = String::from_utf8_lossy(common).replace("no-store", "no-cache");
+        let lines = lines + &String::from_utf8_lossy(&start.extra_headers);
         reply::push_stream_head(&mut head, "text/event-stream", start.chunked, lines.as_bytes());
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (stop, is_valid) = (self.stop.clone(), Arc::clone(&self.is_valid));
@@ -95,7 +96,12 @@ fn refuse(mut socket: &TcpStream, common: &[u8]) {
         response.add_header(header);
     }
     let mut out = Vec::new();
-    reply::push_response(&mut out, response, reply::Framing { head_only: false, keep_alive: false }, common);
+    reply::push_response(
+        &mut out,
+        response,
+        reply::Framing { head_only: false, keep_alive: false, http10: false },
+        common,
+    );
     // The turn runs all the same; a client that is gone does not mind.
     let _ = socket.set_write_timeout(Some(Duration::from_secs(1))).and_then(|()| socket.write_all(&out));
 }
@@ -175,7 +181,8 @@ impl Pump<'_, '_> {
         let lost = after < last_seq && oldest_seq.is_none_or(|oldest| after > 0 && oldest > after + 1);
         let unknown = last_seq == 0 && !live;
         let mut payload = if other_epoch || lost || unknown {
-            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\"".to_vec()
+            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\""
+                .to_vec()
         } else {
             format!("{{\"type\":\"resumed\",\"live\":{live}").into_bytes()
         };

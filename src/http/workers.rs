@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use tiny_http::Method;
 
-use crate::api::message::{Reply, Req, Responder, Response, json_response};
+use crate::api::message::{Reply, Responder, Response, json_response};
 use crate::http::conn::{Conn, Phase, Progress, Socket};
 use crate::http::poll::{Shared, Work};
 use crate::http::reply::{self, Framing};
@@ -36,16 +36,19 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
     conn.authenticated |= req.authenticated.get();
     match reply {
         Reply::Full(response) => {
-            let framing = framing(shared, &mut conn, &req);
+            let framing = framing(shared, &mut conn, req.method == Method::Head, req.http10);
             reply::push_response(&mut conn.output, response, framing, shared.app.common_headers(&req.path));
             let bytes = req.headers.into_bytes();
             conn.recycle(bytes);
             send(shared, conn, more)
         }
         Reply::Later(begin) => {
-            let framing = framing(shared, &mut conn, &req);
-            let (answer_on, path) = (Arc::clone(shared), req.path);
+            let answer_on = Arc::clone(shared);
+            let path = req.path.clone();
+            let (head_only, http10) = (req.method == Method::Head, req.http10);
             let responder = Responder::new(move |response: Response| {
+                // Asked now: a stop may have begun since the request came.
+                let framing = framing(&answer_on, &mut conn, head_only, http10);
                 reply::push_response(&mut conn.output, response, framing, answer_on.app.common_headers(&path));
                 // The thread that answers has other things to do: the poller takes the next request.
                 send(&answer_on, conn, false);
@@ -73,11 +76,11 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
     }
 }
 
-fn framing(shared: &Shared, conn: &mut Conn, req: &Req) -> Framing {
+fn framing(shared: &Shared, conn: &mut Conn, head_only: bool, http10: bool) -> Framing {
     if shared.is_stopping() {
         conn.keep_alive = false;
     }
-    Framing { head_only: req.method == Method::Head, keep_alive: conn.keep_alive }
+    Framing { head_only, keep_alive: conn.keep_alive, http10 }
 }
 
 /// Writes the answer; what the socket does not take, and what comes next, is the poller's unless a complete request
@@ -96,12 +99,17 @@ fn send(shared: &Arc<Shared>, mut conn: Box<Conn>, more: bool) -> Option<Work> {
         }
         Ok(true) if more && conn.has_input() => match conn.assemble(shared.settings.body_bytes_max) {
             Progress::Request(req) => return Some(Work { conn, req }),
-            Progress::Refused(_) => {
-                // The poller finds the same fault and answers it.
-                conn.phase = Phase::Flush;
+            Progress::Refused(refusal) => {
+                conn.refused = Some(refusal);
+                conn.phase = Phase::Flush; // the poller answers it
                 shared.park(conn);
             }
-            Progress::Wait => shared.park(conn),
+            Progress::Wait => {
+                if conn.expects_continue() {
+                    conn.phase = Phase::Flush; // the poller says 100 Continue
+                }
+                shared.park(conn);
+            }
             Progress::Closed => shared.close(conn),
         },
         Ok(true) => {

@@ -11,6 +11,7 @@ pub mod logins;
 pub mod meta;
 mod migrate;
 pub mod time;
+mod turn_rows;
 pub mod turns;
 
 pub use conversations::ConversationStore;

@@ -64,11 +64,29 @@ pub(super) fn run(hub: &Arc<Hub>, conn: &Arc<Conn>, early: Vec<u8>) {
             }
             Err(error) => {
                 end(conn, &error);
+                if matches!(error, Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)) {
+                    drain(conn);
+                }
                 false
             }
         };
         if !go_on {
             return;
+        }
+    }
+}
+
+/// Reads and drops what the peer had sent already: closing with bytes unread would reset the connection, and the close
+/// frame be lost. Ends with the peer, or when the write pump shuts the socket down.
+fn drain(conn: &Conn) {
+    let mut buffer = [0; limits::WS_READ_BUFFER_BYTES];
+    let mut left = limits::WS_DRAIN_BYTES_MAX;
+    while left > 0 {
+        match (&conn.socket).read(&mut buffer) {
+            Ok(0) => return,
+            Ok(count) => left = left.saturating_sub(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
         }
     }
 }

@@ -1,7 +1,12 @@
 //! Black-box tests: the real binary on port 0 in a temporary directory. A module per subject.
+#![allow(unreachable_pub, reason = "one binary: nothing in it is reachable from elsewhere")]
 
 #[macro_use]
 mod support;
 
 mod chat;
 mod cli;
+mod http_framing;
+mod http_limits;
+mod http_load;
+mod streams;

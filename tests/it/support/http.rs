@@ -111,6 +111,35 @@ pub fn raw_answer(address: &str, bytes: &[u8]) -> Answer {
     read_answer(&mut BufReader::new(stream), false)
 }
 
+/// Everything that comes until the peer ends the connection, orderly or by a reset.
+pub fn read_to_end(stream: &mut impl Read) -> String {
+    let mut bytes = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+            Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends bytes on a fresh connection and reads until the hub closes it.
+pub fn exchange(address: &str, bytes: &[u8]) -> String {
+    let mut stream = raw(address);
+    // A hub that has seen enough may close before it has all of it.
+    let _ = stream.write_all(bytes);
+    read_to_end(&mut stream)
+}
+
+/// The statuses of all answers in a text.
+pub fn statuses(text: &str) -> Vec<u16> {
+    let lines = text.split("HTTP/1.1 ").skip(1);
+    lines.map(|line| line[..3].parse().unwrap_or_else(|_| panic!("no status: {line}"))).collect()
+}
+
 /// Reads the head of an answer.
 #[track_caller]
 pub fn read_head(stream: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>) {

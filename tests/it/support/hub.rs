@@ -72,6 +72,18 @@ impl Builder {
         command
     }
 
+    /// The same through a shell that first runs `before`, such as `ulimit -n 64`.
+    pub fn command_after(&self, before: &str) -> Command {
+        let inner = self.command();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(inner.get_program()).args(inner.get_args());
+        command.env_clear();
+        for (name, value) in inner.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command
+    }
+
     pub fn start(self) -> Hub {
         let command = self.command();
         Hub::spawn(command, self.dir)
@@ -107,7 +119,9 @@ impl Hub {
     fn read_start(&mut self, line_rx: &Receiver<String>) {
         let deadline = Instant::now() + PATIENCE;
         while self.address.is_empty() {
-            let line = line_rx.recv_deadline(deadline).unwrap_or_else(|_| panic!("the hub did not start:\n{}", self.log_tail()));
+            let line = line_rx
+                .recv_deadline(deadline)
+                .unwrap_or_else(|_| panic!("the hub did not start:\n{}", self.log_tail()));
             if let Some((_, url)) = line.split_once("listening on http://") {
                 url.trim().clone_into(&mut self.address);
             }
@@ -115,7 +129,11 @@ impl Hub {
         // The PIN's line, if any, is printed right behind; `status` tells whether to wait for it.
         if self.client().get("/api/v1/setup").json()["account_setup_available"] == true {
             self.pin = Some(wait_until("the PIN is printed", || {
-                self.log.lock().unwrap().iter().find_map(|line| line.rsplit_once("pin=").map(|(_, pin)| pin.trim().to_owned()))
+                self.log
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .find_map(|line| line.rsplit_once("pin=").map(|(_, pin)| pin.trim().to_owned()))
             }));
         }
     }
@@ -126,7 +144,10 @@ impl Hub {
 
     /// A client with an admin key made by setup, or by the command line when setup is over.
     pub fn admin(&self) -> Client {
-        let answer = self.client().post("/api/v1/setup", r#"{"name":"admin","scopes":["admin","chat","sessions:read","sessions:write","approvals:write"]}"#);
+        let answer = self.client().post(
+            "/api/v1/setup",
+            r#"{"name":"admin","scopes":["admin","chat","sessions:read","sessions:write","approvals:write"]}"#,
+        );
         assert_eq!(answer.status, 201, "{}", answer.text());
         self.client().with_key(answer.json()["key"].as_str().unwrap())
     }
