@@ -46,6 +46,7 @@ Examples:
     },
     /// Delete a conversation for good
     #[command(long_about = "Delete a conversation for good, with its messages. Asks before, unless told not to.
+The events that a hub keeps for clients that come back go by their age (streams.log_age_max).
 
 Examples:
   holt sessions delete 8f0c21d4a97b3e65

@@ -7,11 +7,6 @@ pub(super) fn date(unix_ms: i64) -> String {
     part(unix_ms, 10)
 }
 
-/// `2026-01-02 03:04`.
-pub(super) fn minute(unix_ms: i64) -> String {
-    part(unix_ms, 16)
-}
-
 /// `2026-01-02 03:04:05`.
 pub(super) fn second(unix_ms: i64) -> String {
     part(unix_ms, 19)
@@ -29,9 +24,6 @@ mod tests {
     #[test]
     fn times_are_cut_where_they_are_precise_enough() {
         let at = 1_767_323_045_678;
-        assert_eq!(
-            (date(at).as_str(), minute(at).as_str(), second(at).as_str()),
-            ("2026-01-02", "2026-01-02 03:04", "2026-01-02 03:04:05")
-        );
+        assert_eq!((date(at).as_str(), second(at).as_str()), ("2026-01-02", "2026-01-02 03:04:05"));
     }
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod chat;
+mod cli;
 mod http_framing;
 mod http_limits;
 mod http_load;

@@ -81,12 +81,10 @@ impl<'a> Interactive<'a> {
                     Some(told) => self.told(told),
                     None => Ok(Next::On),
                 },
-                recv(self.lines_rx) -> line => match line {
-                    Ok(line) => self.typed(line),
-                    Err(_) => {
-                        self.view.screen.end_line();
-                        Ok(Next::Leave)
-                    }
+                recv(self.lines_rx) -> line => if let Ok(line) = line {
+                    self.typed(line)
+                } else {
+                    Ok(Next::Leave) // the end of the input
                 },
                 recv(self.interrupts_rx) -> _ => self.interrupt(),
                 default(self.talk.pause()) => {
@@ -221,13 +219,11 @@ impl<'a> Interactive<'a> {
             return Ok(Next::On);
         };
         if let Some(frame) = self.asking.front() {
-            match text.trim().to_ascii_lowercase().as_str() {
-                answer @ ("y" | "yes" | "n" | "no") => {
-                    let decision = frame::approval(&frame.approval_id, answer.starts_with('y'));
-                    self.talk.link.send(&[decision]);
-                    self.asking.pop_front();
-                }
-                _ => {}
+            let answer = text.trim().to_ascii_lowercase();
+            if matches!(answer.as_str(), "y" | "yes" | "n" | "no") {
+                let decision = frame::approval(&frame.approval_id, answer.starts_with('y'));
+                self.talk.link.send(&[decision]);
+                self.asking.pop_front();
             }
             if !text.trim().starts_with('/') {
                 self.ask();

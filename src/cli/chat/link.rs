@@ -40,7 +40,7 @@ pub(super) struct Link {
     target: Target,
     threads: Threads,
     events_rx: Receiver<FromSocket>,
-    writer: Option<Writer>,
+    writer: Option<Box<Writer>>,
     /// How often it was up.
     ups: u64,
     tries: usize,

@@ -101,17 +101,13 @@ impl Chat {
         let link = Link::start(target.clone(), threads.clone())?;
         let talk = Talk::new(link, Follow::new(session_id, self.agent));
         let screen = Screen::of_process(&context.env);
-        match message {
-            Some(message) => {
-                let shown = Shown { deltas: screen.shows_answers(), steps: screen.shows_steps() };
-                Once::new(talk, View::new(screen, shown), &interrupts.rx, self.json).run(&message)
-            }
-            None => {
-                let lines_rx = input::lines(&threads)?;
-                let view = View::new(screen, Shown { deltas: true, steps: true });
-                Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
-            }
+        if let Some(message) = message {
+            let shown = Shown { deltas: screen.shows_answers(), steps: screen.shows_steps() };
+            return Once::new(talk, View::new(screen, shown), &interrupts.rx, self.json).run(&message);
         }
+        let lines_rx = input::lines(&threads)?;
+        let view = View::new(screen, Shown { deltas: true, steps: true });
+        Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
     }
 }
 

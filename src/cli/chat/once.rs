@@ -77,22 +77,22 @@ impl<'a> Once<'a> {
                 if self.json && taken != Taken::Nothing {
                     out!("{raw}")?;
                 }
-                return self.frame(*frame, &taken);
+                return self.frame(&frame, &taken);
             }
         }
         Ok(None)
     }
 
-    fn frame(&mut self, frame: Frame, taken: &Taken) -> Result<Option<()>, CliError> {
+    fn frame(&mut self, frame: &Frame, taken: &Taken) -> Result<Option<()>, CliError> {
         match taken {
             Taken::Nothing | Taken::Queued(_) => {}
             Taken::Event { missing, ended } => {
                 if *missing {
                     self.view.note("(some events of this answer are lost)");
                 }
-                self.event(&frame, *ended);
+                self.event(frame, *ended);
                 if *ended {
-                    return self.ended(&frame);
+                    return self.ended(frame);
                 }
             }
             Taken::Lost => self.view.note("(the hub no longer has all events of this answer)"),
@@ -104,11 +104,11 @@ impl<'a> Once<'a> {
                 return self.ended(&last);
             }
             Taken::Refused => {
-                self.show(&frame);
-                return self.ended(&frame);
+                self.show(frame);
+                return self.ended(frame);
             }
             Taken::Notice if frame.code == "not_running" => {}
-            Taken::Notice => self.show(&frame),
+            Taken::Notice => self.show(frame),
         }
         Ok(None)
     }

@@ -9,9 +9,8 @@ use super::link::Target;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A conversation of the list.
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
-#[derive(Default)]
 pub(super) struct Conversation {
     pub(super) id: String,
     pub(super) title: String,
@@ -74,10 +73,14 @@ fn encoded(id: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            text.extend(['%', hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
     }
     text
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(nibble)])
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ const STACK_BYTES: usize = 256 * 1024;
 
 /// What the thread reports, in order; its end is the end of the channel.
 pub(super) enum FromSocket {
-    Open(Writer),
+    Open(Box<Writer>),
     Frame(String),
     /// Bytes of the protocol that are to be written.
     Reply(Vec<u8>),
@@ -135,7 +135,7 @@ fn open(url: &HubUrl, key: &str, events_tx: &Sender<FromSocket>) -> Result<WebSo
     socket.get_ref().stream.set_read_timeout(Some(SILENCE_MAX)).map_err(|error| unreachable(&error))?;
     socket.get_mut().replies_tx = Some(events_tx.clone());
     let writer = Writer { socket: WebSocket::from_raw_socket(for_writing, Role::Client, Some(config)) };
-    if events_tx.send(FromSocket::Open(writer)).is_err() {
+    if events_tx.send(FromSocket::Open(Box::new(writer))).is_err() {
         return Err(Closed::Lost("not wanted any more".to_owned()));
     }
     Ok(socket)
