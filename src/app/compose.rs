@@ -52,6 +52,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
     let address = http.address();
+    sys::release_code_pages();
     let app = App { stopper: Some(stopper), http, hub, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
 }

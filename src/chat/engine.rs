@@ -198,6 +198,7 @@ impl Engine {
             }
         };
         let session = self.session(session_id)?;
+        self.forget_former(&session)?;
         let claimed = {
             let mut state = lock(&session.state);
             state.used = Instant::now();
@@ -266,7 +267,7 @@ impl Engine {
         }
         let (last_planned, _) = session.stream.plan_start();
         let known = self.inner.conversations.delete(session_id, last_planned)?;
-        self.inner.streams.forget(session_id);
+        self.inner.streams.forget(session_id, last_planned);
         Ok(known)
     }
 
@@ -310,6 +311,16 @@ impl Engine {
             log::error!("record the end of {} turns: {error}", closed.len());
             lock(&self.inner.closed).extend(closed);
         }
+    }
+
+    /// Frames of a conversation that was deleted while the hub was not looking (the command line) are not the new
+    /// one's under the same id.
+    fn forget_former(&self, session: &Session) -> Result<(), ChatError> {
+        let last_seq = session.stream.last_seq();
+        if last_seq > 0 && self.inner.conversations.owner(session.stream.id())?.is_none() {
+            self.inner.streams.forget(session.stream.id(), last_seq);
+        }
+        Ok(())
     }
 
     fn slots_are_full(&self) -> bool {

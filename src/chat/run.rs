@@ -134,7 +134,7 @@ impl Engine {
             ticket.ended(&outcome);
         }
         if deleted {
-            self.inner.streams.forget(&job.turn.conversation_id);
+            self.inner.streams.forget(&job.turn.conversation_id, job.session.stream.last_seq());
         } else if let Some(observer) = self.inner.observer.get() {
             observer(&Finished {
                 conversation_id: job.turn.conversation_id.clone(),

@@ -14,7 +14,7 @@ const LAST: &str = "SELECT max(last_seq) FROM runs WHERE session_id = ?1";
 const OLDEST: &str = "SELECT first_seq FROM runs WHERE session_id = ?1 ORDER BY last_seq LIMIT 1";
 const SINCE: &str =
     "SELECT first_seq, last_seq, frames FROM runs WHERE session_id = ?1 AND last_seq > ?2 ORDER BY last_seq LIMIT 256";
-const DELETE_SESSION: &str = "DELETE FROM runs WHERE session_id = ?1";
+const DELETE_SESSION: &str = "DELETE FROM runs WHERE session_id = ?1 AND last_seq <= ?2";
 const OLDEST_ROWS: &str = "SELECT id, at, length(frames) FROM runs ORDER BY id LIMIT ?1";
 const DELETE_ROW: &str = "DELETE FROM runs WHERE id = ?1";
 const TOTAL: &str = "SELECT coalesce(sum(length(frames)), 0) FROM runs";
@@ -94,9 +94,10 @@ impl EventLog {
         Ok(())
     }
 
-    /// Forgets a session.
-    pub fn delete_session(&mut self, session_id: &str) -> Result<(), StoreError> {
-        self.conn.prepare_cached(DELETE_SESSION)?.execute([session_id])?;
+    /// Forgets a session's frames up to a number: those that come under the same id later are another conversation's.
+    pub fn delete_session(&mut self, session_id: &str, up_to: u64) -> Result<(), StoreError> {
+        let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+        self.conn.prepare_cached(DELETE_SESSION)?.execute(params![session_id, up_to])?;
         let bytes: i64 = self.conn.query_row(TOTAL, [], |row| row.get(0))?;
         self.bytes = u64::try_from(bytes).unwrap_or(0);
         Ok(())
@@ -231,7 +232,7 @@ mod tests {
         drop(log);
         let (mut log, same) = EventLog::open(&path).unwrap();
         assert_eq!(same, epoch);
-        log.delete_session("s").unwrap();
+        log.delete_session("s", 9).unwrap();
         assert_eq!(reader.last_seq("s").unwrap(), None);
         assert_eq!(reader.last_seq("t").unwrap(), Some(1));
     }
