@@ -1,4 +1,5 @@
 //! What the hub costs: bytes on disk, time to the first healthy answer, memory idle, after load and with sockets.
+#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! HTTP: the hub against `tiny_http::Server` and, where it is installed, nginx, all in one run on the same machine.
 //! What counts is the ratio (architecture section 10).
+#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Hot paths without a socket: replay rings, frame parsing, session cookies.
+#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 use std::hint::black_box;
 use std::sync::Arc;

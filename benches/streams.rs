@@ -1,5 +1,6 @@
 //! Streaming: 8 sockets with turns of 2,000 deltas from an instant model, event log on; one message broadcast to many
 //! followers; and the way of one piece from the provider's socket to the client's.
+#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 mod support;
 

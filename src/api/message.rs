@@ -61,7 +61,8 @@ impl Req {
 
 /// Decodes `%xx` (and `+` in queries); None when the result is not UTF-8 or an escape is broken.
 pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
-    if !text.contains('%') && !(plus_is_blank && text.contains('+')) {
+    let escaped = text.contains('%') || (plus_is_blank && text.contains('+'));
+    if !escaped {
         return Some(text.to_owned());
     }
     let bytes = text.as_bytes();

@@ -131,7 +131,7 @@ fn engine(
     let counted = Arc::clone(&streams);
     recorder
         .spawn("store-log", limits::WORKER_STACK_BYTES, move || {
-            recorder::run(log, &recorder_rx, retention, &counted.commits)
+            recorder::run(log, &recorder_rx, retention, &counted.commits);
         })
         .map_err(AppError::Thread)?;
     let settings = Settings {

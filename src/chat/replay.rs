@@ -289,7 +289,7 @@ impl Inner {
 }
 
 /// The bytes of a batch of runs after `skip` frames of the first.
-pub fn slices<'a>(runs: &'a [Arc<Run>], skip: u64) -> impl Iterator<Item = &'a [u8]> {
+pub fn slices(runs: &[Arc<Run>], skip: u64) -> impl Iterator<Item = &[u8]> {
     runs.iter()
         .enumerate()
         .map(move |(index, run)| if index == 0 { frame::skip_frames(&run.frames, skip) } else { &run.frames[..] })

@@ -184,7 +184,7 @@ pub(super) fn start(
     for number in 1..=shared.settings.workers {
         let (shared, work_rx) = (Arc::clone(&shared), work_rx.clone());
         threads.spawn(&format!("http-work-{number}"), limits::WORKER_STACK_BYTES, move || {
-            workers::run(&shared, &work_rx)
+            workers::run(&shared, &work_rx);
         })?;
     }
     let poll = PollThread {

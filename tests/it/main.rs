@@ -1,4 +1,5 @@
 //! Black-box tests: the real binary on port 0 in a temporary directory. A module per subject.
+#![allow(clippy::unwrap_used, clippy::pedantic, reason = "a test that cannot go on says so by its panic")]
 #![allow(unreachable_pub, reason = "one binary: nothing in it is reachable from elsewhere")]
 
 #[macro_use]
