@@ -121,6 +121,11 @@ impl App {
         compose::start(config, Some(provider))
     }
 
+    /// The open WebSockets.
+    pub fn ws_hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
     /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.
     pub fn stop(mut self) {
         let deadline = Instant::now() + limits::STOP_TOTAL;

@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod access;
+pub mod deliver;
 pub mod engine;
 pub mod event;
 pub mod frame;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::agents::Agent;
+use crate::chat::deliver::{LoggedStreamSession, StreamSession};
 use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
 use crate::chat::history;
@@ -97,7 +98,7 @@ impl TurnRun<'_> {
         let tokens = progress.usage.input_tokens + progress.usage.output_tokens + progress.usage.cached_tokens;
         self.inner.turns.answer(self.turn.id, session, &text, tokens, progress.cost_usd)?;
         self.emit(&ChatEvent::Usage { tokens, cost_usd: progress.cost_usd })?;
-        self.emit(&ChatEvent::Content { text: text.clone() })?;
+        LoggedStreamSession(self.stream).send_content(&text)?;
         Ok(text)
     }
 
@@ -200,9 +201,7 @@ impl TurnRun<'_> {
     }
 
     fn emit(&self, event: &ChatEvent) -> Result<(), StreamError> {
-        self.stream.emit(event)?;
-        self.stream.announce();
-        Ok(())
+        LoggedStreamSession(self.stream).send_event(event)
     }
 
     /// The outcome of a broken turn; what was streamed is kept as the assistant's message.

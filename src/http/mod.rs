@@ -16,6 +16,7 @@ mod refusal;
 mod reply;
 mod shed;
 pub mod sse;
+pub mod sse_session;
 mod workers;
 
 use std::io;
