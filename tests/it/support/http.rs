@@ -136,8 +136,7 @@ pub fn exchange(address: &str, bytes: &[u8]) -> String {
 
 /// The statuses of all answers in a text.
 pub fn statuses(text: &str) -> Vec<u16> {
-    let lines = text.split("HTTP/1.1 ").skip(1);
-    lines.map(|line| line[..3].parse().unwrap_or_else(|_| panic!("no status: {line}"))).collect()
+    text.split("HTTP/1.1 ").skip(1).filter_map(|line| line.get(..3)?.parse().ok()).collect()
 }
 
 /// Reads the head of an answer.
