@@ -7,3 +7,8 @@ mod chat;
 mod http_framing;
 mod http_limits;
 mod http_load;
+mod identity;
+mod logins;
+mod page;
+mod setup;
+mod ws_protocol;

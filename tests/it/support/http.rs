@@ -38,6 +38,18 @@ impl Client {
         self.with("Authorization", &format!("Bearer {key}"))
     }
 
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// A client with the cookie that an answer sets.
+    #[track_caller]
+    pub fn with_cookie_of(&self, answer: &Answer) -> Self {
+        let cookie = answer.header("set-cookie").split(';').next().unwrap();
+        assert!(cookie.starts_with("dk_session="), "{} {}", answer.status, answer.text());
+        self.with("Cookie", cookie)
+    }
+
     /// The bearer key of this client.
     pub fn key(&self) -> String {
         let line = self.headers.iter().find(|(name, _)| name == "Authorization").expect("a client with a key");
