@@ -33,6 +33,11 @@ pub const REQUEST_QUEUE: usize = 256;
 pub const PIPELINE_BURST_MAX: usize = 16;
 /// After `accept` failed for want of descriptors or memory.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Connections let go of at such a failure, each of them if it is not missed.
+pub const ACCEPT_SHED: usize = 8;
+/// Connections that the system completes before they are accepted; std's 128 makes bursts wait a second for the next
+/// try of their clients.
+pub const LISTEN_BACKLOG: i32 = 1024;
 /// Connections taken per readiness of the listener, so that answers are not kept waiting.
 pub const ACCEPT_BATCH: usize = 64;
 /// `Retry-After` of a 503 for want of a worker.

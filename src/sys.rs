@@ -16,6 +16,15 @@ pub(crate) fn poller_add<S: AsRawFd>(poller: &Poller, source: &S, interest: Even
     unsafe { poller.add(source, interest) }
 }
 
+/// Lets more connections wait to be accepted than std's `bind` asks for.
+pub(crate) fn widen_backlog(listener: &std::net::TcpListener, backlog: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open (we hold a reference to its owner); listening again only changes the backlog.
+    match unsafe { libc::listen(listener.as_raw_fd(), backlog) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Raises the soft limit of open descriptors to the hard one; what is in force afterwards.
 pub fn raise_descriptor_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

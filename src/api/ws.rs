@@ -24,7 +24,7 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(refuse(400, "this path needs a websocket upgrade"));
     }
     if !headers.has_token("upgrade", "websocket") {
-        return Err(refuse(426, "this path needs a websocket upgrade").with_header("Upgrade", "websocket"));
+        return Err(refuse(426, "this path needs a websocket upgrade"));
     }
     if headers.get("sec-websocket-version").map(str::trim) != Some("13") {
         return Err(refuse(400, "only version 13 of the websocket protocol is spoken here"));

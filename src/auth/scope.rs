@@ -1,6 +1,7 @@
 //! Scopes: exact names, no hierarchy (contract 2.2, additions "Scopes").
 
 use crate::limits;
+use crate::rt::json::quoted;
 
 /// Every valid scope. `health` guards nothing.
 pub const VALID_SCOPES: &[&str] = &[
@@ -66,7 +67,7 @@ pub fn validate_key_input(name: &str, scopes: &[String]) -> Result<(), String> {
         return Err("name exceeds maximum length of 255 characters".to_owned());
     }
     match scopes.iter().find(|scope| index(scope).is_none()) {
-        Some(unknown) => Err(format!("unknown scope {unknown:?}")),
+        Some(unknown) => Err(format!("unknown scope {}", quoted(unknown))),
         None => Ok(()),
     }
 }

@@ -53,7 +53,7 @@ impl fmt::Display for ChatError {
         match self {
             Self::BadSessionId => write!(f, "session_id must have at most 256 bytes and no control characters"),
             Self::BadMessageId => write!(f, "message_id must have at most 64 bytes"),
-            Self::AgentNotFound { agent } => write!(f, "agent {agent:?} not found"),
+            Self::AgentNotFound { agent } => write!(f, "agent {} not found", crate::rt::json::quoted(agent)),
             Self::Denied => write!(f, "this conversation belongs to another identity"),
             Self::QueueFull => write!(f, "too many messages are waiting; try again when a turn has ended"),
             Self::NotRunning => write!(f, "no turn is running in this session"),

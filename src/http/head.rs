@@ -58,7 +58,7 @@ pub(super) fn parse(bytes: &[u8], scanned: &mut usize, body_bytes_max: usize) ->
         if bytes.len() > limits::HEAD_BYTES_MAX {
             return Err(refuse(431, "request head too large"));
         }
-        if bytes.len() > limits::REQUEST_LINE_BYTES_MAX && !bytes.contains(&b'\n') {
+        if has_long_line(bytes) {
             return Err(refuse(414, "request line too long"));
         }
         return Ok(None);
@@ -66,7 +66,15 @@ pub(super) fn parse(bytes: &[u8], scanned: &mut usize, body_bytes_max: usize) ->
     if end > limits::HEAD_BYTES_MAX {
         return Err(refuse(431, "request head too large"));
     }
+    if has_long_line(&bytes[..end]) {
+        return Err(refuse(414, "request line too long"));
+    }
     parse_whole(&bytes[..end], body_bytes_max).map(Some)
+}
+
+/// Whether the request line, its CR LF not counted, is longer than allowed; it may be incomplete.
+fn has_long_line(bytes: &[u8]) -> bool {
+    bytes.get(..=limits::REQUEST_LINE_BYTES_MAX).is_some_and(|line| !line.contains(&b'\r') && !line.contains(&b'\n'))
 }
 
 fn parse_whole(bytes: &[u8], body_bytes_max: usize) -> Result<Head, Refusal> {
@@ -292,5 +300,8 @@ mod tests {
         let long = format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(limits::HEAD_BYTES_MAX));
         assert_eq!(check(&long).err(), Some(431));
         assert_eq!(check(&"G".repeat(limits::REQUEST_LINE_BYTES_MAX + 1)).err(), Some(414));
+        let line = |length: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(length - 14));
+        assert!(check(&line(limits::REQUEST_LINE_BYTES_MAX)).is_ok());
+        assert_eq!(check(&line(limits::REQUEST_LINE_BYTES_MAX + 1)).err(), Some(414));
     }
 }

@@ -51,8 +51,9 @@ struct Slot {
     /// Guarded by this mutex: the parked connection. Held for a moment, never over a read or a handler.
     parked: Mutex<Option<Box<Conn>>>,
     class: AtomicU8,
-    /// Milliseconds after `started`.
+    /// Microseconds after `started`: the order in which connections were parked.
     since: AtomicU64,
+    /// Milliseconds after `started`.
     deadline: AtomicU64,
 }
 
@@ -92,7 +93,8 @@ impl Shared {
         let slot = conn.slot;
         let interest = if conn.phase == Phase::Flush { Event::writable(slot) } else { Event::readable(slot) };
         let place = &self.slots[slot];
-        place.since.store(self.now_ms(), Ordering::Relaxed);
+        let since = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        place.since.store(since, Ordering::Relaxed);
         place.deadline.store(as_ms(conn.deadline.saturating_duration_since(self.started)), Ordering::Relaxed);
         let class = class_of(conn.phase, conn.authenticated);
         let failed = {
@@ -161,6 +163,7 @@ pub(super) fn start(
     threads: &Threads,
 ) -> io::Result<Arc<Shared>> {
     listener.set_nonblocking(true)?;
+    sys::widen_backlog(&listener, limits::LISTEN_BACKLOG)?;
     let count = settings.connections_max.max(1);
     let slot = |_| Slot {
         parked: Mutex::new(None),
@@ -290,7 +293,9 @@ impl PollThread {
                 Err(error) => {
                     // No descriptors or no memory: make room, wait a moment, never die.
                     log::warn!("accept: {error}");
-                    self.shed();
+                    for _ in 0..limits::ACCEPT_SHED {
+                        self.shed();
+                    }
                     self.accept_again_at = Some(Instant::now() + limits::ACCEPT_BACKOFF);
                     return;
                 }

@@ -43,6 +43,10 @@ pub(super) fn push_response(out: &mut Vec<u8>, response: Response, framing: Fram
         json::push_u64(out, body.len() as u64);
         out.extend_from_slice(b"\r\n");
     }
+    if status.0 == 426 {
+        // A `tiny_http::Response` silently refuses to carry these two (RFC 9110 section 15.5.22).
+        out.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\n");
+    }
     if !framing.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if framing.http10 {

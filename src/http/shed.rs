@@ -8,9 +8,10 @@ pub(super) mod class {
     pub(in crate::http) const FREE: u8 = 0;
     /// With a worker, a turn, or known and being flushed: left alone.
     pub(in crate::http) const BUSY: u8 = 1;
-    /// Sending its first request, nobody knows who it is.
+    /// Nobody knows who it is: sending a request, or silent between two. One class, so that a newcomer whose request is
+    /// still on its way does not go before those who only hold a place.
     pub(in crate::http) const STRANGER: u8 = 2;
-    /// Between requests.
+    /// Between requests, and has proved who it is.
     pub(in crate::http) const IDLE: u8 = 3;
     /// Sending a request after it has proved who it is.
     pub(in crate::http) const KNOWN: u8 = 4;
@@ -23,11 +24,11 @@ pub(super) mod class {
 /// The class of a parked connection.
 pub(super) fn class_of(phase: Phase, authenticated: bool) -> u8 {
     match phase {
-        Phase::Idle => class::IDLE,
-        Phase::Flush if !authenticated => class::UNREAD,
+        Phase::Idle if authenticated => class::IDLE,
         Phase::Head | Phase::Body if authenticated => class::KNOWN,
-        Phase::Head | Phase::Body => class::STRANGER,
-        Phase::Flush => class::BUSY,
+        Phase::Flush if authenticated => class::BUSY,
+        Phase::Flush => class::UNREAD,
+        Phase::Idle | Phase::Head | Phase::Body => class::STRANGER,
         Phase::Linger => class::LINGER,
     }
 }
@@ -57,6 +58,7 @@ mod tests {
         check(&[(0, class::BUSY, 1), (1, class::KNOWN, 2), (2, class::UNREAD, 3)], Some(2));
         check(&[(0, class::UNREAD, 1), (1, class::IDLE, 2)], Some(1));
         assert_eq!(class_of(Phase::Flush, true), class::BUSY);
+        assert_eq!((class_of(Phase::Idle, true), class_of(Phase::Idle, false)), (class::IDLE, class::STRANGER));
         assert_eq!(class_of(Phase::Head, false), class::STRANGER);
         assert_eq!(class_of(Phase::Body, true), class::KNOWN);
     }

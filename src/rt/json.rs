@@ -13,6 +13,27 @@ pub fn push_str(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// A name inside an error text (`q(x)` of contract http-api section 0): quoted, with what cannot be printed escaped.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x7f' if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{feff}' => {
+                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Appends a number.
 pub fn push_u64(out: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0_u8; 20];
@@ -112,6 +133,18 @@ impl Formatter for ContractFormatter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_error_texts_are_quoted() {
+        let cases = [
+            ("plain é'", r#""plain é'""#),
+            ("a\"b\\c\n\r\t\u{7}\u{7f}", r#""a\"b\\c\n\r\t\x07\x7f""#),
+            ("\u{2028}\u{feff}", r#""\u2028\ufeff""#),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(quoted(input), expected);
+        }
+    }
 
     #[test]
     fn strings_are_escaped_alike_by_both_writers() {

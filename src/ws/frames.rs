@@ -197,7 +197,7 @@ pub fn parse_client_frame(data: &[u8]) -> Result<ClientFrame, String> {
         }
         FRAME_TYPE_PING => Ok(ClientFrame::Ping(PingFrame)),
         FRAME_TYPE_PONG => Ok(ClientFrame::Pong(PongFrame)),
-        other => Err(format!("wsframes: unknown frame type {other:?}")),
+        other => Err(format!("wsframes: unknown frame type {}", wire::quoted(other))),
     }
 }
 
@@ -231,7 +231,7 @@ fn approval_response(object: Map<String, Value>) -> Result<ClientFrame, String> 
     match frame.action.as_str() {
         "" => Err("wsframes: approval_response requires action".to_owned()),
         "approve" | "deny" | "auto_session" | "auto_always" => Ok(ClientFrame::ApprovalResponse(frame)),
-        other => Err(format!("wsframes: invalid approval action {other:?}")),
+        other => Err(format!("wsframes: invalid approval action {}", wire::quoted(other))),
     }
 }
 

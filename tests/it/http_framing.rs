@@ -54,7 +54,7 @@ fn whatever_could_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_served
         ("GET /api/v1/health HTTP/1.2\r\nHost: localhost\r\n\r\n".to_owned(), 505),
         ("GET /api/v1/health HTTP/0.9\r\nHost: localhost\r\n\r\n".to_owned(), 505),
         ("GET  /api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
-        ("GET /api/v1/health  HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
+        ("GET /api/v1/health  HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 505),
         ("GET\t/api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
         ("GET api/v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),
         ("GET /api/v1/health#x HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400),

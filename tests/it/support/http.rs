@@ -38,6 +38,18 @@ impl Client {
         self.with("Authorization", &format!("Bearer {key}"))
     }
 
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// A client with the cookie that an answer sets.
+    #[track_caller]
+    pub fn with_cookie_of(&self, answer: &Answer) -> Self {
+        let cookie = answer.header("set-cookie").split(';').next().unwrap();
+        assert!(cookie.starts_with("dk_session="), "{} {}", answer.status, answer.text());
+        self.with("Cookie", cookie)
+    }
+
     /// The bearer key of this client.
     pub fn key(&self) -> String {
         let line = self.headers.iter().find(|(name, _)| name == "Authorization").expect("a client with a key");
@@ -136,8 +148,7 @@ pub fn exchange(address: &str, bytes: &[u8]) -> String {
 
 /// The statuses of all answers in a text.
 pub fn statuses(text: &str) -> Vec<u16> {
-    let lines = text.split("HTTP/1.1 ").skip(1);
-    lines.map(|line| line[..3].parse().unwrap_or_else(|_| panic!("no status: {line}"))).collect()
+    text.split("HTTP/1.1 ").skip(1).filter_map(|line| line.get(..3)?.parse().ok()).collect()
 }
 
 /// Reads the head of an answer.

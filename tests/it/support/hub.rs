@@ -152,6 +152,13 @@ impl Hub {
         self.client().with_key(answer.json()["key"].as_str().unwrap())
     }
 
+    /// The hub's database, as another process sees it.
+    pub fn database(&self) -> rusqlite::Connection {
+        let conn = rusqlite::Connection::open(self.dir.join("holt.db")).unwrap();
+        conn.busy_timeout(super::PATIENCE).unwrap();
+        conn
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

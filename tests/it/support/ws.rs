@@ -4,6 +4,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderName;
 use tungstenite::{Error, Message, WebSocket};
 
 use super::{Client, PATIENCE};
@@ -21,8 +22,15 @@ impl Socket {
     }
 
     pub fn try_open(client: &Client) -> Result<Self, String> {
-        let mut request = format!("ws://{}/api/v1/ws", client.address).into_client_request().unwrap();
-        request.headers_mut().insert("Authorization", format!("Bearer {}", client.key()).parse().unwrap());
+        Self::try_open_at(client, "/api/v1/ws")
+    }
+
+    /// Connects to that path and query, with all header lines of the client.
+    pub fn try_open_at(client: &Client, path: &str) -> Result<Self, String> {
+        let mut request = format!("ws://{}{path}", client.address).into_client_request().unwrap();
+        for (name, value) in client.headers() {
+            request.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
         let stream = TcpStream::connect(&client.address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
