@@ -27,8 +27,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open HTTP connections; WebSockets and SSE streams have left this count.
 pub const HTTP_CONNECTIONS_MAX: usize = 512;
-/// Complete requests that wait for a worker; beyond it 503 (Reject).
-pub const REQUEST_QUEUE: usize = 256;
+/// Complete requests that wait for a worker; beyond it 503 (Reject). One for each connection of the default limit: a
+/// burst on all of them waits, it is not refused.
+pub const REQUEST_QUEUE: usize = HTTP_CONNECTIONS_MAX;
 /// Pipelined requests that a worker answers before other connections get a turn.
 pub const PIPELINE_BURST_MAX: usize = 16;
 /// After `accept` failed for want of descriptors or memory.
@@ -58,8 +59,9 @@ pub const WORKER_STACK_BYTES: usize = 512 * 1024;
 
 /// One message of a client, all fragments together; beyond it close 1009.
 pub const WS_MESSAGE_BYTES_MAX: usize = 65_536;
-/// tungstenite's read buffer: its default of 128 KiB costs 150 KB a socket.
-pub const WS_READ_BUFFER_BYTES: usize = 4096;
+/// tungstenite's read buffer, held by every socket: its default of 128 KiB costs 150 KB each, and what clients send is
+/// mostly shorter than this. Longer messages take more reads.
+pub const WS_READ_BUFFER_BYTES: usize = 1024;
 /// Open WebSockets when nothing is configured; beyond it close 1013.
 pub const WS_CONNECTIONS_MAX: usize = 1024;
 /// Pongs and close frames in waiting; when full the newest pong wins.

@@ -25,6 +25,8 @@ impl Requests {
     }
 
     /// Carries out one message; false ends the connection.
+    // Not inlined: its locals would lie on the stack of every reading thread that only waits.
+    #[inline(never)]
     pub(super) fn message(&mut self, data: &[u8]) -> bool {
         match frames::parse_client_frame(data) {
             Ok(ClientFrame::ChatRequest(frame)) => self.chat_request(&frame),
