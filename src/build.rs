@@ -23,7 +23,8 @@ fn main() {
         .collect();
     files.sort();
     let version = fnv(&files);
-    let mut table = format!("pub(super) static VERSION: &str = \"{version}\";\npub(super) static FILES: &[(&str, &[u8])] = &[\n");
+    let mut table =
+        format!("pub(super) static VERSION: &str = \"{version}\";\npub(super) static FILES: &[(&str, &[u8])] = &[\n");
     for (name, content) in files {
         let content = if name == "index.html" {
             let page = String::from_utf8(content).expect("the page is UTF-8");
@@ -35,7 +36,8 @@ fn main() {
         encoder.write_all(&content).expect("a Vec takes every write");
         let path = out_dir.join(format!("{name}.gz"));
         fs::write(&path, encoder.finish().expect("a Vec takes every write")).expect("OUT_DIR is writable");
-        writeln!(table, "    ({name:?}, include_bytes!({:?})),", path.display().to_string()).expect("a String takes every write");
+        writeln!(table, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())
+            .expect("a String takes every write");
     }
     table.push_str("];\n");
     fs::write(out_dir.join("assets.rs"), table).expect("OUT_DIR is writable");
@@ -44,6 +46,7 @@ fn main() {
 /// FNV-1a, 64 bits: names a version, protects nothing.
 fn fnv(files: &[(String, Vec<u8>)]) -> String {
     let bytes = files.iter().flat_map(|(name, content)| name.bytes().chain([0]).chain(content.iter().copied()));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }

@@ -1,4 +1,69 @@
-//! Holt: a hub for AI agents and machines in one small binary, without an async runtime.
+//! Holt keeps a household's or an edge site's AI agents and machines in one place: one small binary, no async runtime,
+//! made to run for years on a Raspberry Pi, a NAS or a mini-PC. This page is the map; `README.md` is for users.
+//!
+//! # Bird's eye
+//!
+//! ```text
+//!  clients ── http-poll ── bounded queue ──▶ http-work-N ── api ──▶ Full / Later / Stream / Upgrade
+//!               (assembles whole requests)                              │        │        │
+//!                                                              turn-N answers  sse-write  ws-read + ws-write
+//!                                                                       │        ▲        ▲
+//!  chat::engine ── turn-N ── llm / tools                                │        │  cursor into
+//!       │             │ emit                                            │        │  ring, else log
+//!       ▼             ▼                                                 │        │
+//!   holt.db      pending frames ──▶ store-log ── commit events.db ── publish ────┴────────┘
+//! ```
+//!
+//! A message is a row before anything runs. A turn belongs to its conversation, not to a connection: its events are
+//! numbered, logged, and only then seen; whoever may read the conversation follows it from any number, at any pace,
+//! also after a restart.
+//!
+//! # Rooms, from the top down
+//!
+//! A room uses those beside and below it, never those above (`tests/tidy.rs` checks).
+//!
+//! | room | what it owns |
+//! | --- | --- |
+//! | [`cli`] | the commands; the only place that prints |
+//! | [`app`] | how the parts are put together, started and stopped |
+//! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
+//! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`] | who asks; turns and streams; who answers; what agents can do; what they know of the host |
+//! | [`llm`], [`store`] | model providers; the two database files |
+//! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
+//!
+//! # Where to look
+//!
+//! | behaviour | place |
+//! | --- | --- |
+//! | a limit and its status | [`limits`], `http::head`, `http::body`, `http::poll` |
+//! | who may call a route | [`api::routes::ROUTES`], `api::guard` |
+//! | the order of a turn's events | `chat::turn`, [`chat::event`] |
+//! | numbering, replay, slow clients | [`chat::stream`], [`chat::replay`], `ws::write_pump`, [`http::sse`] |
+//! | what a restart does | `chat::interrupted`, [`chat::Engine::recover`] |
+//! | a question to the built-in agent | [`llm::local`], [`diag`] |
+//! | a setting | [`config`]; its key in `config::raw` |
+//!
+//! # Invariants
+//!
+//! - No frame is sent before it is in the log. `kill -9` loses no frame that any client ever received.
+//! - A sequence number is never given twice under one epoch; the only gap names itself (`prev_seq`).
+//! - One turn at a time per conversation; a turn ends with exactly one terminal frame.
+//! - One thread writes a socket. No worker waits for a client. No lock is held over I/O, but the writers' own.
+//! - Every queue is bounded and says what happens when it is full; every thread has a name, an owner and an end.
+//! - Secrets are in no log, no URL that Holt makes, no error and no event. The setup PIN is printed on purpose.
+//!
+//! # Decisions
+//!
+//! *2026-11-22, a cursor instead of a queue per follower.* A follower could have a queue of frames, marked lagging when
+//! full; or a cursor and a bell. The cursor has no second path: a slow client is simply behind, and reads from the ring
+//! or the log when it can. The cost is one lookup in the ring per batch.
+//!
+//! *2026-11-22, frames are stored as they are sent.* A row of the log and an entry of a ring hold whole WebSocket
+//! frames, so that a replay is a copy. The cost: an SSE stream walks the frame headers to find the JSON.
+//!
+//! *2026-11-22, workers park connections themselves.* Handing a served connection back to the poller by message would
+//! wake it for every answer. Instead the worker puts it into its slot and arms the socket, under the slot's lock.
 
 pub mod agents;
 pub mod api;
@@ -7,9 +72,9 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod diag;
 pub mod http;
 pub mod limits;
-pub mod diag;
 pub mod llm;
 pub mod rt;
 pub mod store;

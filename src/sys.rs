@@ -63,6 +63,27 @@ pub fn trim_allocator() {
     }
 }
 
+/// Lets go of the code pages that only the start needed (parsing options and configuration, migrations): what is used
+/// again comes back from the page cache when it is used. On a small board these pages are better free.
+pub fn release_code_pages() {
+    #[cfg(target_os = "linux")]
+    for line in std::fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some(access), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else { continue };
+        if access != "r-xp" || !path.starts_with('/') {
+            continue;
+        }
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else { continue };
+        // SAFETY: the range is a mapping of a file that is executable and not writable, so no page of it can differ
+        // from the file: dropping it from our page tables loses nothing, and the next use maps it again. A mapping
+        // that is gone by now makes the call fail, which is harmless.
+        unsafe {
+            libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED);
+        }
+    }
+}
+
 /// A text that changes when the machine was restarted; None where the system has none.
 pub fn boot_id() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())

@@ -4,8 +4,8 @@
 use tiny_http::Header;
 
 use crate::api::message::{Response, header, json_response};
-use crate::auth::cookie::CookieError;
 use crate::auth::AuthError;
+use crate::auth::cookie::CookieError;
 use crate::chat::ChatError;
 use crate::rt::json;
 use crate::store::{StoreError, random_hex};
@@ -138,7 +138,10 @@ mod tests {
     #[test]
     fn bodies_name_text_code_and_id() {
         let body = |error: ApiError| String::from_utf8(error.into_response().into_reader().into_inner()).unwrap();
-        assert_eq!(body(AuthError::Scope.into()), "{\"error\":\"insufficient scope\",\"code\":\"insufficient_scope\"}\n");
+        assert_eq!(
+            body(AuthError::Scope.into()),
+            "{\"error\":\"insufficient scope\",\"code\":\"insufficient_scope\"}\n"
+        );
         let internal = body(ApiError::internal(&"secret path /x"));
         assert!(internal.contains("\"id\":\"") && !internal.contains("secret"));
     }

@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::guard::origin_refused;
 use crate::api::message::{Reply, Response, header, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
-use crate::api::body;
 use crate::auth::{Credential, password, scope};
 use crate::rt::json as wire;
 
@@ -66,9 +66,9 @@ pub(super) fn lane_full() -> ApiError {
 
 /// Counts an attempt of that address; 429 when it is one too many.
 pub(super) fn throttle(ctx: &Ctx, address: &str, text: &'static str) -> Result<(), ApiError> {
-    ctx.throttle
-        .attempt(address)
-        .map_err(|seconds| ApiError::new(429, "too_many_attempts", text).with_header("Retry-After", &seconds.to_string()))
+    ctx.throttle.attempt(address).map_err(|seconds| {
+        ApiError::new(429, "too_many_attempts", text).with_header("Retry-After", &seconds.to_string())
+    })
 }
 
 /// A login of the one account, with its cookie.

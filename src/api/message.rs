@@ -61,7 +61,8 @@ impl Req {
 
 /// Decodes `%xx` (and `+` in queries); None when the result is not UTF-8 or an escape is broken.
 pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
-    if !text.contains('%') && !(plus_is_blank && text.contains('+')) {
+    let escaped = text.contains('%') || (plus_is_blank && text.contains('+'));
+    if !escaped {
         return Some(text.to_owned());
     }
     let bytes = text.as_bytes();
@@ -70,7 +71,8 @@ pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
     while index < bytes.len() {
         match bytes[index] {
             b'%' => {
-                let digits = text.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+                let digits =
+                    text.get(index + 1..index + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
                 out.push(u8::from_str_radix(digits, 16).ok()?);
                 index += 3;
             }
@@ -256,7 +258,10 @@ mod tests {
         assert_eq!(req.query_param("ids").as_deref(), Some("1"));
         assert_eq!(req.query_param("flag").as_deref(), Some(""));
         assert_eq!(req.query_param("broken"), None);
-        assert_eq!((req.headers.cookie("dk_session"), req.headers.cookie("b"), req.headers.cookie("c")), (Some("x=="), Some("2"), None));
+        assert_eq!(
+            (req.headers.cookie("dk_session"), req.headers.cookie("b"), req.headers.cookie("c")),
+            (Some("x=="), Some("2"), None)
+        );
         assert_eq!(percent_decode("a%2Fb+c", false).as_deref(), Some("a/b+c"));
         assert_eq!(percent_decode("%ff", false), None);
         assert_eq!(percent_decode("%2", false), None);

@@ -3,10 +3,10 @@
 use tiny_http::Method;
 
 use crate::api::error::ApiError;
-use crate::auth::Identity;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{agents, chat, health, keys, login, login_sessions, sessions, setup, ws};
+use crate::auth::Identity;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

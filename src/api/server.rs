@@ -111,7 +111,10 @@ impl Server {
             config.external_url.as_deref(),
             deps.machine_name.as_deref(),
         );
-        let policy = deps.web_handler.as_ref().map_or("default-src 'none'; frame-ancestors 'none'", |web| web.content_security_policy());
+        let policy = deps
+            .web_handler
+            .as_ref()
+            .map_or("default-src 'none'; frame-ancestors 'none'", |web| web.content_security_policy());
         let page_headers = format!(
             "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: {policy}\r\nServer: holt\r\n"
@@ -294,7 +297,13 @@ fn log_access(req: &Req, status: u16, started: Instant) {
     let level = if req.is_read() && status < 400 { log::Level::Debug } else { log::Level::Info };
     if log::log_enabled!(level) {
         let ms = started.elapsed().as_millis();
-        log::log!(level, "api request method={} path={} status={status} duration_ms={ms} remote={}", req.method, req.path, req.peer);
+        log::log!(
+            level,
+            "api request method={} path={} status={status} duration_ms={ms} remote={}",
+            req.method,
+            req.path,
+            req.peer
+        );
     }
 }
 

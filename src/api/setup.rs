@@ -61,7 +61,8 @@ pub(super) fn first_key(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     if !ctx.origins.is_surely_local(&call.req.headers, call.req.peer.ip()) {
         let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
         throttle(ctx, &address, "too many attempts")?;
-        let pin_needed = "the setup PIN is needed from here: send it as pin; it is in the hub's log, or run: holt setup-pin";
+        let pin_needed =
+            "the setup PIN is needed from here: send it as pin; it is in the hub's log, or run: holt setup-pin";
         if body.pin.trim().is_empty() || ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
             return Err(ApiError::new(403, "pin_required", pin_needed));
         }

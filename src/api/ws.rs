@@ -16,9 +16,7 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(ApiError::not_found("websockets are switched off (api.websocket_enabled)"));
     }
     let headers = &call.req.headers;
-    let refuse = |status, text| {
-        ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13")
-    };
+    let refuse = |status, text| ApiError::new(status, "bad_upgrade", text).with_header("Sec-WebSocket-Version", "13");
     if call.req.method != Method::Get || call.req.http10 {
         return Err(refuse(400, "a websocket upgrade is a GET of HTTP/1.1"));
     }

@@ -13,11 +13,11 @@ use crate::api::WebHandler;
 use crate::api::server::Deps;
 use crate::app::{App, AppError, Parts, Started, assemble, keeper, secret, serve};
 use crate::auth::SessionManager;
+use crate::chat::Engine;
 use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::chat::Engine;
 use crate::config::Config;
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
@@ -27,7 +27,7 @@ use crate::store::{ConversationStore, Db, EventLog, KeyStore, SessionStore, Stor
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
-pub(super) fn start(config: Config) -> Result<Started, AppError> {
+pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Result<Started, AppError> {
     sys::tune_allocator();
     sys::raise_descriptor_limit();
     for warning in &config.warnings {
@@ -40,7 +40,7 @@ pub(super) fn start(config: Config) -> Result<Started, AppError> {
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
-    let engine = engine(&config, &db, &recorder, &stop)?;
+    let engine = engine(&config, &db, &recorder, &stop, provider)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let deps = deps(&config, &db, &key_store, engine)?;
@@ -52,18 +52,8 @@ pub(super) fn start(config: Config) -> Result<Started, AppError> {
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
     let address = http.address();
-    let app = App {
-        stopper: Some(stopper),
-        http,
-        hub,
-        sse,
-        server,
-        engine,
-        db,
-        threads,
-        recorder,
-        _lock: data_lock,
-    };
+    sys::release_code_pages();
+    let app = App { stopper: Some(stopper), http, hub, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
 }
 
@@ -114,7 +104,13 @@ fn lock_data_dir(config: &Config) -> Result<File, AppError> {
     }
 }
 
-fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop) -> Result<Engine, AppError> {
+fn engine(
+    config: &Config,
+    db: &Arc<Db>,
+    recorder: &Threads,
+    stop: &Stop,
+    provider: Option<Arc<dyn Provider>>,
+) -> Result<Engine, AppError> {
     let turns = Arc::new(TurnStore::new(Arc::clone(db)));
     let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
     adopt_epoch(db, &turns, &epoch)?;
@@ -134,7 +130,9 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop) -> Res
     };
     let counted = Arc::clone(&streams);
     recorder
-        .spawn("store-log", limits::WORKER_STACK_BYTES, move || recorder::run(log, &recorder_rx, retention, &counted.commits))
+        .spawn("store-log", limits::WORKER_STACK_BYTES, move || {
+            recorder::run(log, &recorder_rx, retention, &counted.commits);
+        })
         .map_err(AppError::Thread)?;
     let settings = Settings {
         turns_max: config.streams.turns_max,
@@ -142,7 +140,7 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop) -> Res
         tool_rounds_max: config.llm.tool_rounds_max,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(agents(config)?, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(agents(config, provider)?, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -159,9 +157,12 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config) -> Result<Agents, AppError> {
+fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents, AppError> {
     let local: Arc<dyn Provider> = Arc::new(LocalProvider);
-    let provider = llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?;
+    let provider = match brought {
+        Some(provider) => provider,
+        None => llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?,
+    };
     let is_local = provider.name() == local.name();
     let tools = host_tools(HostRoot::system());
     let agents = config.agents.iter().map(|agent| {

@@ -102,5 +102,6 @@ impl Keeper {
         }
         self.engine.streams().request_purge();
         sys::trim_allocator();
+        sys::release_code_pages();
     }
 }

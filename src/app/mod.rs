@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::http::sse::SseStreams;
 use crate::http::{App as HttpApp, HttpServer, HttpSettings, Socket};
 use crate::limits;
-use crate::llm::LlmError;
+use crate::llm::{LlmError, Provider};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{Db, StoreError};
 use crate::ws::Hub;
@@ -33,11 +33,22 @@ pub use logging::init as init_logging;
 /// Why the hub did not start. Each says what to do.
 #[derive(Debug)]
 pub enum AppError {
-    Listen { address: String, cause: io::Error },
+    Listen {
+        address: String,
+        cause: io::Error,
+    },
     /// Another hub uses the data directory.
-    Locked { path: String },
-    Secret { path: String, cause: String },
-    WebDir { path: String, cause: io::Error },
+    Locked {
+        path: String,
+    },
+    Secret {
+        path: String,
+        cause: String,
+    },
+    WebDir {
+        path: String,
+        cause: io::Error,
+    },
     Store(StoreError),
     Chat(ChatError),
     Provider(LlmError),
@@ -102,7 +113,17 @@ pub struct Started {
 impl App {
     /// Opens, recovers and starts everything; requests are answered when this returns.
     pub fn start(config: Config) -> Result<Started, AppError> {
-        compose::start(config)
+        compose::start(config, None)
+    }
+
+    /// The same with a model that the caller brings along, for programs that embed the hub and for benches.
+    pub fn start_with(config: Config, provider: Arc<dyn Provider>) -> Result<Started, AppError> {
+        compose::start(config, Some(provider))
+    }
+
+    /// The open WebSockets.
+    pub fn ws_hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.

@@ -21,10 +21,11 @@ pub(super) fn read_or_make(data_dir: &Path) -> Result<String, AppError> {
     let secret = random_hex::<32>()?;
     // Whole or not at all: written aside, then renamed.
     let aside = data_dir.join("secret.new");
-    let written = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside).and_then(|mut file| {
-        file.write_all(secret.as_bytes())?;
-        file.sync_all()
-    });
+    let written =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside).and_then(|mut file| {
+            file.write_all(secret.as_bytes())?;
+            file.sync_all()
+        });
     written.and_then(|()| std::fs::rename(&aside, &path)).map_err(|error| fail(error.to_string()))?;
     Ok(secret)
 }

@@ -67,7 +67,12 @@ pub struct SessionManager {
 
 impl SessionManager {
     /// A manager with the first 32 bytes of a hex secret as its key.
-    pub fn new(secret_hex: &str, store: Option<Arc<SessionStore>>, max_age_s: i64, secure: bool) -> Result<Self, CookieError> {
+    pub fn new(
+        secret_hex: &str,
+        store: Option<Arc<SessionStore>>,
+        max_age_s: i64,
+        secure: bool,
+    ) -> Result<Self, CookieError> {
         let key = decode_hex(secret_hex.trim()).filter(|key| key.len() >= 32).ok_or(CookieError::Secret)?;
         let cipher = Aes256Gcm::new_from_slice(&key[..32]).map_err(|_| CookieError::Secret)?;
         Ok(Self { store, cipher, secure, max_age_s })

@@ -68,8 +68,11 @@ impl OriginRules {
         if !self.is_trusted(peer) {
             return peer.to_string();
         }
-        let forwarded: Vec<&str> =
-            headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for")).map(|(_, value)| value).collect();
+        let forwarded: Vec<&str> = headers
+            .iter()
+            .filter(|(name, _)| name.eq_ignore_ascii_case("x-forwarded-for"))
+            .map(|(_, value)| value)
+            .collect();
         if forwarded.is_empty() {
             let real = headers.get("x-real-ip").and_then(|text| text.trim().parse::<IpAddr>().ok());
             return real.map_or_else(|| peer.to_string(), |address| address.to_canonical().to_string());
@@ -168,7 +171,17 @@ mod tests {
         let check = |headers: &[(&str, &str)], expected| {
             assert_eq!(rules().host_allowed(&Headers::from_pairs(headers)), expected, "{headers:?}");
         };
-        for host in ["localhost", "LOCALHOST:8080", "192.168.1.5:8080", "[::1]:80", "pi", "pi.local:1", "holt.lan", "app.example", "pi."] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "192.168.1.5:8080",
+            "[::1]:80",
+            "pi",
+            "pi.local:1",
+            "holt.lan",
+            "app.example",
+            "pi.",
+        ] {
             check(&[("Host", host)], true);
         }
         for host in ["evil.example", "pi.evil.example", "localhost.evil.example:80", "", "192.168.1.5.evil.example"] {

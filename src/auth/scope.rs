@@ -93,7 +93,10 @@ mod tests {
         assert_eq!(check("a", &["chat"]), None);
         assert_eq!(check(" ", &[]).as_deref(), Some("name is required"));
         assert_eq!(check("a", &[]).as_deref(), Some("at least one scope is required"));
-        assert_eq!(check(&"x".repeat(256), &["chat"]).as_deref(), Some("name exceeds maximum length of 255 characters"));
+        assert_eq!(
+            check(&"x".repeat(256), &["chat"]).as_deref(),
+            Some("name exceeds maximum length of 255 characters")
+        );
         assert_eq!(check("a", &["chat", "x\"y"]).as_deref(), Some("unknown scope \"x\\\"y\""));
     }
 }

@@ -6,19 +6,43 @@ use crate::rt::json;
 #[derive(Clone, Debug, PartialEq)]
 pub enum ChatEvent {
     /// First event of a turn: round 0 and no text. After each tool round: its number.
-    Thinking { round: u32 },
-    ContentDelta { text: String },
-    ThinkingDelta { text: String },
-    ToolStart { tool: String, round: u32, tool_id: String },
-    ToolEnd { tool: String, round: u32, tool_id: String, duration_ms: u64, error: Option<String> },
+    Thinking {
+        round: u32,
+    },
+    ContentDelta {
+        text: String,
+    },
+    ThinkingDelta {
+        text: String,
+    },
+    ToolStart {
+        tool: String,
+        round: u32,
+        tool_id: String,
+    },
+    ToolEnd {
+        tool: String,
+        round: u32,
+        tool_id: String,
+        duration_ms: u64,
+        error: Option<String>,
+    },
     /// The deltas of the current round are void: a retry follows.
     StreamRollback,
-    Usage { tokens: u64, cost_usd: f64 },
+    Usage {
+        tokens: u64,
+        cost_usd: f64,
+    },
     /// The whole answer; authoritative.
-    Content { text: String },
+    Content {
+        text: String,
+    },
     Done,
     /// The other way for a turn to end. `code` is one of the terminal codes of the additions.
-    Error { code: &'static str, message: String },
+    Error {
+        code: &'static str,
+        message: String,
+    },
 }
 
 /// Text of the `thinking` event between rounds (contract http-api 7).
@@ -150,7 +174,13 @@ mod tests {
             r#"{"type":"tool_start","tool":"t","round":1,"tool_id":"c1","session_id":"s1","seq":7}"#,
         );
         check(
-            ChatEvent::ToolEnd { tool: "t".into(), round: 1, tool_id: "c1".into(), duration_ms: 0, error: Some("x".into()) },
+            ChatEvent::ToolEnd {
+                tool: "t".into(),
+                round: 1,
+                tool_id: "c1".into(),
+                duration_ms: 0,
+                error: Some("x".into()),
+            },
             r#"{"type":"tool_end","tool":"t","round":1,"tool_id":"c1","error":"x","session_id":"s1","seq":7}"#,
         );
         check(

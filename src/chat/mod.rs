@@ -4,7 +4,9 @@
 //! `turn-<n>` (bounded; each owns one turn; ends with it). This room knows no HTTP status and no socket: what follows
 //! a stream registers a [`stream::Wake`] and reads at its own pace.
 
+mod accept;
 pub mod access;
+pub mod deliver;
 pub mod engine;
 pub mod event;
 pub mod frame;
@@ -12,6 +14,7 @@ mod history;
 mod interrupted;
 pub mod recorder;
 pub mod replay;
+mod run;
 pub mod session;
 pub mod stream;
 mod turn;
@@ -31,7 +34,9 @@ pub enum ChatError {
     BadSessionId,
     /// The client's `message_id` is longer than 64 bytes.
     BadMessageId,
-    AgentNotFound { agent: String },
+    AgentNotFound {
+        agent: String,
+    },
     /// The conversation belongs to somebody else and the identity may not do that to it.
     Denied,
     /// Too many messages wait, in this conversation or in all.

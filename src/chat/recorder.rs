@@ -14,8 +14,8 @@ use crate::store::{EventLog, StoreError};
 pub enum Command {
     /// Frames of this stream are pending.
     Flush(Arc<SessionStream>),
-    /// Forget all frames of a session.
-    Delete(String),
+    /// Forget the frames of a session up to a number.
+    Delete { session_id: String, up_to: u64 },
     /// Delete what is over age or over size.
     Purge,
     /// End, after everything before.
@@ -49,7 +49,7 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention, comm
         while let Some(command) = next {
             match command {
                 Command::Flush(stream) => batch.push(stream),
-                Command::Delete(session_id) => deletions.push(session_id),
+                Command::Delete { session_id, up_to } => deletions.push((session_id, up_to)),
                 Command::Purge => purging = true,
                 Command::Stop => stop = true,
             }
@@ -58,8 +58,8 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention, comm
         if commit(&mut log, &batch, &mut failing) {
             commits.fetch_add(1, Ordering::Release);
         }
-        for session_id in deletions {
-            if let Err(error) = log.delete_session(&session_id) {
+        for (session_id, up_to) in deletions {
+            if let Err(error) = log.delete_session(&session_id, up_to) {
                 log::error!("delete the events of session {session_id}: {error}");
             }
         }
@@ -113,11 +113,11 @@ impl Streams {
         }
     }
 
-    /// Forgets the frames of a session, in memory and in the log. Blocks when the recorder's queue is full.
-    pub fn forget(&self, session_id: &str) {
+    /// Forgets the frames of a session up to a number, in memory and in the log. Blocks when the recorder's queue is full.
+    pub fn forget(&self, session_id: &str, up_to: u64) {
         self.replay.remove(session_id);
         // Closed means stopping: the rows are deleted at the next start, when no conversation owns them.
-        let _ = self.recorder_tx.send(Command::Delete(session_id.to_owned()));
+        let _ = self.recorder_tx.send(Command::Delete { session_id: session_id.to_owned(), up_to });
     }
 
     /// Ends the recorder after everything that was announced.

@@ -145,14 +145,8 @@ impl ReplayStore {
 
     /// A store with bounds of its own: bytes per ring, bytes of all, number of rings.
     pub fn with_bounds(buffer_bytes_max: usize, bytes_max: usize, buffers_max: usize, ttl: Duration) -> Self {
-        let inner = Inner {
-            index: HashMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
-            bytes: 0,
-        };
+        let inner =
+            Inner { index: HashMap::new(), slots: Vec::new(), free: Vec::new(), newest: NONE, oldest: NONE, bytes: 0 };
         Self { inner: Mutex::new(inner), buffer_bytes_max, bytes_max, buffers_max, ttl }
     }
 
@@ -230,8 +224,14 @@ impl ReplayStore {
 
 impl Inner {
     fn insert(&mut self, session_id: Arc<str>, buffer: Arc<ReplayBuffer>) {
-        let slot =
-            Slot { session_id: Arc::clone(&session_id), buffer, bytes: 0, newer: NONE, older: NONE, used: Instant::now() };
+        let slot = Slot {
+            session_id: Arc::clone(&session_id),
+            buffer,
+            bytes: 0,
+            newer: NONE,
+            older: NONE,
+            used: Instant::now(),
+        };
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at] = slot;
@@ -289,7 +289,7 @@ impl Inner {
 }
 
 /// The bytes of a batch of runs after `skip` frames of the first.
-pub fn slices<'a>(runs: &'a [Arc<Run>], skip: u64) -> impl Iterator<Item = &'a [u8]> {
+pub fn slices(runs: &[Arc<Run>], skip: u64) -> impl Iterator<Item = &[u8]> {
     runs.iter()
         .enumerate()
         .map(move |(index, run)| if index == 0 { frame::skip_frames(&run.frames, skip) } else { &run.frames[..] })

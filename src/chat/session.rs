@@ -96,13 +96,8 @@ pub(super) struct SessionState {
 
 impl Session {
     pub(super) fn new(stream: Arc<SessionStream>) -> Self {
-        let state = SessionState {
-            running: None,
-            waiting: VecDeque::new(),
-            joining: 0,
-            deleted: false,
-            used: Instant::now(),
-        };
+        let state =
+            SessionState { running: None, waiting: VecDeque::new(), joining: 0, deleted: false, used: Instant::now() };
         Self { stream, state: Mutex::new(state) }
     }
 

@@ -81,10 +81,16 @@ struct State {
 /// Frames for a watcher.
 pub enum Chunk {
     /// Skip that many frames of the first run; the cursor is `last_seq` afterwards.
-    Frames { runs: Vec<Arc<Run>>, skip: u64, last_seq: u64 },
+    Frames {
+        runs: Vec<Arc<Run>>,
+        skip: u64,
+        last_seq: u64,
+    },
     UpToDate,
     /// Frames after the cursor are no longer kept: the oldest kept number, if any is. Go on from `oldest_seq - 1`.
-    Lost { oldest_seq: Option<u64> },
+    Lost {
+        oldest_seq: Option<u64>,
+    },
 }
 
 impl Streams {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::agents::Agent;
+use crate::chat::deliver::{LoggedStreamSession, StreamSession};
 use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
 use crate::chat::history;
@@ -97,7 +98,7 @@ impl TurnRun<'_> {
         let tokens = progress.usage.input_tokens + progress.usage.output_tokens + progress.usage.cached_tokens;
         self.inner.turns.answer(self.turn.id, session, &text, tokens, progress.cost_usd)?;
         self.emit(&ChatEvent::Usage { tokens, cost_usd: progress.cost_usd })?;
-        self.emit(&ChatEvent::Content { text: text.clone() })?;
+        LoggedStreamSession(self.stream).send_content(&text)?;
         Ok(text)
     }
 
@@ -200,9 +201,7 @@ impl TurnRun<'_> {
     }
 
     fn emit(&self, event: &ChatEvent) -> Result<(), StreamError> {
-        self.stream.emit(event)?;
-        self.stream.announce();
-        Ok(())
+        LoggedStreamSession(self.stream).send_event(event)
     }
 
     /// The outcome of a broken turn; what was streamed is kept as the assistant's message.
@@ -211,7 +210,8 @@ impl TurnRun<'_> {
         let mut text = progress.earlier_text.clone();
         text.push_str(&progress.round_text);
         if !text.is_empty()
-            && let Err(error) = self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
+            && let Err(error) =
+                self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
             && !matches!(error, StoreError::NotFound)
         {
             log::error!("store the partial answer of turn {}: {error}", self.turn.id);

@@ -3,10 +3,18 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
 //! A failure is one line, `error: ...`, that says what to do next.
 
+mod chat;
 mod config;
+mod database;
+mod keys;
 mod output;
 mod passwd;
 mod serve;
+mod sessions;
+mod setup_pin;
+mod table;
+mod text;
+mod time;
 mod version;
 
 use std::fmt::Display;
@@ -45,9 +53,13 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Chat(Box<chat::Chat>),
     Config(config::Config),
+    Keys(keys::Keys),
     Passwd(passwd::Passwd),
     Serve(serve::Serve),
+    Sessions(sessions::Sessions),
+    SetupPin(setup_pin::SetupPin),
     Version(version::Version),
 }
 
@@ -84,9 +96,13 @@ pub fn run() -> ExitCode {
     let flags = Flags { config: cli.global.config, data_dir: cli.global.data_dir, listen: None };
     let context = Context { flags, env: Env::from_process() };
     let result = match cli.command {
+        Command::Chat(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
+        Command::Keys(command) => command.run(&context),
         Command::Passwd(command) => command.run(),
         Command::Serve(command) => command.run(&context),
+        Command::Sessions(command) => command.run(&context),
+        Command::SetupPin(command) => command.run(&context),
         Command::Version(command) => command.run(),
     };
     match result {

@@ -264,7 +264,10 @@ fn bad_values_are_refused_with_key_and_reason() {
     check("[api]\nwebsocket_max_connections = -5", "api.websocket_max_connections: must be 0 or more, got -5");
     check("[http]\nbody_bytes_max = 99999999", "http.body_bytes_max: must be from 1024 to 16777216, got 99999999");
     check("[http]\nhead_timeout = '0s'", "http.head_timeout: must be more than 0");
-    check("[http]\nidle_timeout = 'soon'", "http.idle_timeout: must be a duration such as \"1h30m\" or \"100ms\", got \"soon\"");
+    check(
+        "[http]\nidle_timeout = 'soon'",
+        "http.idle_timeout: must be a duration such as \"1h30m\" or \"100ms\", got \"soon\"",
+    );
     check("[http]\nconnections_max = 0", "http.connections_max: must be 1 or more, got 0");
     check("[streams]\nturns_max = 0", "streams.turns_max: must be 1 or more, got 0");
     check("[llm]\nidle_timeout = '0s'", "llm.idle_timeout: must be more than 0");

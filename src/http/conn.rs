@@ -92,7 +92,13 @@ impl Drop for Counted {
 }
 
 impl Conn {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, slot: usize, deadline: Instant, buffered_all: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: usize,
+        deadline: Instant,
+        buffered_all: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             stream,
             peer,

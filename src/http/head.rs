@@ -251,7 +251,10 @@ mod tests {
         assert!(check("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap().keep_alive);
         assert!(!check("GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").unwrap().keep_alive);
         assert_eq!(check("GET http://h/p?q HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/p");
-        assert_eq!(check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().framing, Framing::Chunked);
+        assert_eq!(
+            check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n").unwrap().framing,
+            Framing::Chunked
+        );
         assert!(check("PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").unwrap().expects_continue);
     }
 

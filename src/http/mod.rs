@@ -12,9 +12,11 @@ mod body;
 mod conn;
 mod head;
 mod poll;
+mod refusal;
 mod reply;
 mod shed;
 pub mod sse;
+pub mod sse_session;
 mod workers;
 
 use std::io;

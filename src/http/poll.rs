@@ -17,11 +17,12 @@ use polling::{Event, Events, Poller};
 use crate::api::message::Req;
 use crate::http::conn::{Conn, Phase, Progress};
 use crate::http::head::Refusal;
+use crate::http::refusal::push_refusal;
 use crate::http::shed::{class, class_of, victim};
-use crate::http::{App, HttpSettings, reply, workers};
+use crate::http::{App, HttpSettings, workers};
 use crate::limits;
 use crate::rt::{Threads, lock};
-use crate::{rt::json, sys};
+use crate::sys;
 
 /// A request on its way to a worker.
 pub(super) struct Work {
@@ -185,7 +186,9 @@ pub(super) fn start(
     let (work_tx, work_rx) = bounded(limits::REQUEST_QUEUE);
     for number in 1..=shared.settings.workers {
         let (shared, work_rx) = (Arc::clone(&shared), work_rx.clone());
-        threads.spawn(&format!("http-work-{number}"), limits::WORKER_STACK_BYTES, move || workers::run(&shared, &work_rx))?;
+        threads.spawn(&format!("http-work-{number}"), limits::WORKER_STACK_BYTES, move || {
+            workers::run(&shared, &work_rx);
+        })?;
     }
     let poll = PollThread {
         shared: Arc::clone(&shared),
@@ -285,7 +288,8 @@ impl PollThread {
             match listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
+                }
                 Err(error) => {
                     // No descriptors or no memory: make room, wait a moment, never die.
                     log::warn!("accept: {error}");
@@ -315,10 +319,8 @@ impl PollThread {
             push_refusal(&mut out, Refusal { status: 503, text: "too many connections; try again" }, b"");
             // One attempt: who does not take it at once gets nothing. What it sent is read, so that the end is an
             // orderly one and the answer is not lost to a reset.
-            let _ = stream
-                .set_nonblocking(true)
-                .and_then(|()| io::Read::read(&mut &stream, &mut self.scratch))
-                .map(|_| ());
+            let _ =
+                stream.set_nonblocking(true).and_then(|()| io::Read::read(&mut &stream, &mut self.scratch)).map(|_| ());
             let _ = io::Write::write(&mut &stream, &out);
             return;
         };
@@ -340,9 +342,9 @@ impl PollThread {
     /// Lets go of the connection that is missed least; false when all are in work.
     fn shed(&mut self) -> bool {
         let slots = self.shared.slots.iter().enumerate();
-        let chosen = victim(slots.map(|(index, slot)| {
-            (index, slot.class.load(Ordering::Acquire), slot.since.load(Ordering::Relaxed))
-        }));
+        let chosen = victim(
+            slots.map(|(index, slot)| (index, slot.class.load(Ordering::Acquire), slot.since.load(Ordering::Relaxed))),
+        );
         let Some(conn) = chosen.and_then(|slot| self.take(slot)) else {
             return false;
         };
@@ -453,35 +455,6 @@ impl PollThread {
                 Phase::Idle | Phase::Flush | Phase::Linger => self.shared.close(conn),
             }
         }
-    }
-}
-
-fn push_refusal(out: &mut Vec<u8>, refusal: Refusal, common: &[u8]) {
-    let mut body = b"{\"error\":".to_vec();
-    json::push_str(&mut body, refusal.text);
-    body.extend_from_slice(b",\"code\":");
-    json::push_str(&mut body, code_of(refusal.status));
-    body.extend_from_slice(b"}\n");
-    let mut response = crate::api::message::json_response(refusal.status, body);
-    if refusal.status == 503
-        && let Some(header) = crate::api::message::header("Retry-After", &limits::RETRY_AFTER_S.to_string())
-    {
-        response.add_header(header);
-    }
-    reply::push_response(out, response, reply::Framing { head_only: false, keep_alive: false, http10: false }, common);
-}
-
-fn code_of(status: u16) -> &'static str {
-    match status {
-        408 => "timeout",
-        413 => "body_too_large",
-        414 => "uri_too_long",
-        417 => "expectation_failed",
-        431 => "head_too_large",
-        501 => "not_implemented",
-        503 => "busy",
-        505 => "http_version",
-        _ => "bad_request",
     }
 }
 

@@ -36,7 +36,11 @@ pub(super) fn class_of(phase: Phase, authenticated: bool) -> u8 {
 /// The slot to empty: the longest parked of the first class that has any; None when all are in work.
 pub(super) fn victim(slots: impl Iterator<Item = (usize, u8, u64)> + Clone) -> Option<usize> {
     [class::LINGER, class::STRANGER, class::IDLE, class::UNREAD].into_iter().find_map(|wanted| {
-        slots.clone().filter(|(_, class, _)| *class == wanted).min_by_key(|(_, _, since)| *since).map(|(slot, _, _)| slot)
+        slots
+            .clone()
+            .filter(|(_, class, _)| *class == wanted)
+            .min_by_key(|(_, _, since)| *since)
+            .map(|(slot, _, _)| slot)
     })
 }
 

@@ -20,6 +20,7 @@ use crate::chat::replay;
 use crate::chat::stream::{Chunk, Watcher};
 use crate::http::conn::Socket;
 use crate::http::reply;
+use crate::http::sse_session::SseStreamSession;
 use crate::limits;
 use crate::rt::{Stop, Threads, json};
 
@@ -96,7 +97,12 @@ fn refuse(mut socket: &TcpStream, common: &[u8]) {
         response.add_header(header);
     }
     let mut out = Vec::new();
-    reply::push_response(&mut out, response, reply::Framing { head_only: false, keep_alive: false, http10: false }, common);
+    reply::push_response(
+        &mut out,
+        response,
+        reply::Framing { head_only: false, keep_alive: false, http10: false },
+        common,
+    );
     // The turn runs all the same; a client that is gone does not mind.
     let _ = socket.set_write_timeout(Some(Duration::from_secs(1))).and_then(|()| socket.write_all(&out));
 }
@@ -133,7 +139,10 @@ fn run(
     let stream = Arc::clone(start.session.stream());
     let watcher: Arc<dyn Watcher> = Arc::new(SseWatcher { wake_tx, notice_tx });
     stream.watch(&watcher);
-    let mut writer = Writer { socket, out: head.to_vec(), chunked: start.chunked, ids: start.ids };
+    let mut writer = SseStreamSession::new(socket, start.session.stream().id());
+    writer.set_chunked(start.chunked);
+    writer.set_ids(start.ids);
+    writer.raw(head);
     let mut pump = Pump { stream, cursor: None, until: None, writer: &mut writer, progress: start.progress };
     match start.resume {
         Some(resume) => {
@@ -147,12 +156,13 @@ fn run(
             payload.extend_from_slice(b",\"position\":");
             json::push_u64(&mut payload, position);
             payload.push(b'}');
-            pump.writer.event(None, &payload);
+            pump.writer.frame(None, &payload);
         }
         None => {}
     }
     pump.follow(&wake_rx, &notice_rx, stop, &|| is_valid(&start.credential))?;
-    writer.finish()
+    writer.finish()?;
+    socket.shutdown(std::net::Shutdown::Write)
 }
 
 struct Pump<'a, 'b> {
@@ -161,7 +171,7 @@ struct Pump<'a, 'b> {
     cursor: Option<u64>,
     /// Terminal frames up to this number belong to earlier turns and end nothing.
     until: Option<u64>,
-    writer: &'b mut Writer<'a>,
+    writer: &'b mut SseStreamSession<&'a TcpStream>,
     progress: Arc<SseProgress>,
 }
 
@@ -176,7 +186,8 @@ impl Pump<'_, '_> {
         let lost = after < last_seq && oldest_seq.is_none_or(|oldest| after > 0 && oldest > after + 1);
         let unknown = last_seq == 0 && !live;
         let mut payload = if other_epoch || lost || unknown {
-            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\"".to_vec()
+            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\""
+                .to_vec()
         } else {
             format!("{{\"type\":\"resumed\",\"live\":{live}").into_bytes()
         };
@@ -189,7 +200,7 @@ impl Pump<'_, '_> {
             json::push_u64(&mut payload, value);
         }
         payload.push(b'}');
-        self.writer.event(None, &payload);
+        self.writer.frame(None, &payload);
         let floor = oldest_seq.map_or(last_seq, |oldest| oldest - 1);
         let from = if other_epoch { floor } else { after.max(floor) };
         self.cursor = Some(from.min(last_seq));
@@ -226,7 +237,7 @@ impl Pump<'_, '_> {
                 return Ok(());
             }
             if let Ok(notice) = notice_rx.try_recv() {
-                self.writer.event(None, &notice);
+                self.writer.frame(None, &notice);
                 return self.writer.flush();
             }
             self.writer.flush()?;
@@ -247,7 +258,7 @@ impl Pump<'_, '_> {
                 recv(wake_rx) -> _ => {}
                 recv(notice_rx) -> notice => {
                     if let Ok(notice) = notice {
-                        self.writer.event(None, &notice);
+                        self.writer.frame(None, &notice);
                         return self.writer.flush();
                     }
                 }
@@ -279,7 +290,7 @@ impl Pump<'_, '_> {
                             seq = runs[index].first_seq;
                         }
                         for (_, payload) in frame::frames(slice) {
-                            self.writer.event(Some(seq), payload);
+                            self.writer.frame(Some(seq), payload);
                             let earlier = self.until.is_some_and(|until| seq <= until);
                             if is_terminal_json(payload) && !earlier {
                                 self.writer.flush()?;
@@ -294,58 +305,5 @@ impl Pump<'_, '_> {
             }
         }
         Ok(false)
-    }
-}
-
-/// Frames events and comments, in chunks where the client speaks HTTP/1.1.
-struct Writer<'a> {
-    socket: &'a TcpStream,
-    out: Vec<u8>,
-    chunked: bool,
-    ids: bool,
-}
-
-impl Writer<'_> {
-    fn event(&mut self, seq: Option<u64>, payload: &[u8]) {
-        let mut event = Vec::with_capacity(payload.len() + 32);
-        if let Some(seq) = seq.filter(|_| self.ids) {
-            event.extend_from_slice(b"id: ");
-            json::push_u64(&mut event, seq);
-            event.push(b'\n');
-        }
-        event.extend_from_slice(b"data: ");
-        event.extend_from_slice(payload);
-        event.extend_from_slice(b"\n\n");
-        self.chunk(&event);
-    }
-
-    fn comment(&mut self) {
-        self.chunk(b": keep-alive\n\n");
-    }
-
-    fn chunk(&mut self, bytes: &[u8]) {
-        if self.chunked {
-            self.out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-            self.out.extend_from_slice(bytes);
-            self.out.extend_from_slice(b"\r\n");
-        } else {
-            self.out.extend_from_slice(bytes);
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if !self.out.is_empty() {
-            self.socket.write_all(&self.out)?;
-            self.out.clear();
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        if self.chunked {
-            self.out.extend_from_slice(b"0\r\n\r\n");
-        }
-        self.flush()?;
-        self.socket.shutdown(std::net::Shutdown::Write)
     }
 }

@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn numbers_take_their_shortest_form() {
-        let cases = [(100.0, "100"), (0.3, "0.3"), (1e-7, "1e-7"), (1e21, "1e+21"), (0.000_001, "0.000001"), (-2.5, "-2.5")];
+        let cases =
+            [(100.0, "100"), (0.3, "0.3"), (1e-7, "1e-7"), (1e21, "1e+21"), (0.000_001, "0.000001"), (-2.5, "-2.5")];
         for (input, expected) in cases {
             assert_eq!(String::from_utf8(to_vec(&input)).unwrap(), expected);
         }

@@ -6,7 +6,8 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::store::{Db, StoreError, time};
 
-const COLUMNS: &str = "c.id, c.adapter, c.external_id, c.created_at, coalesce(i.message_count, 0), coalesce(i.agent, ''),
+const COLUMNS: &str =
+    "c.id, c.adapter, c.external_id, c.created_at, coalesce(i.message_count, 0), coalesce(i.agent, ''),
     coalesce(i.owner, ''), coalesce(i.title, ''), coalesce(i.last_at, 0)";
 const FROM: &str = "FROM conversations c LEFT JOIN conversation_info i ON i.conversation_id = c.id";
 const NEWEST: &str = "SELECT id, role, content, tokens_used, cost, created_at FROM messages

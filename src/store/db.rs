@@ -45,7 +45,12 @@ impl Db {
     pub fn in_memory() -> Result<Self, StoreError> {
         let mut conn = Connection::open_in_memory()?;
         migrate::migrate(&mut conn, migrate::HOLT, Path::new(":memory:"))?;
-        Ok(Self { path: None, writer: Mutex::new(conn), readers: Mutex::new(Vec::new()), generation: AtomicU64::new(1) })
+        Ok(Self {
+            path: None,
+            writer: Mutex::new(conn),
+            readers: Mutex::new(Vec::new()),
+            generation: AtomicU64::new(1),
+        })
     }
 
     /// Runs `change` in one `BEGIN IMMEDIATE` transaction; durable when this returns Ok. Blocks on the disk.
@@ -168,7 +173,8 @@ mod tests {
         let other = Db::open(&path).unwrap();
         other.write(|tx| Ok(tx.execute("INSERT INTO meta(key, value) VALUES ('a', 'b')", [])?)).unwrap();
         assert_ne!(db.generation().unwrap(), first);
-        let value: String = db.read(|conn| Ok(conn.query_row("SELECT value FROM meta WHERE key='a'", [], |r| r.get(0))?)).unwrap();
+        let value: String =
+            db.read(|conn| Ok(conn.query_row("SELECT value FROM meta WHERE key='a'", [], |r| r.get(0))?)).unwrap();
         assert_eq!(value, "b");
     }
 

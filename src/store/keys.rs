@@ -15,7 +15,8 @@ const COLUMNS: &str = "id, name, scopes, created_at, last_used_at, revoked_at";
 const INSERT: &str = "INSERT INTO api_keys(id, name, key_hash, scopes, created_at) VALUES (?1, ?2, ?3, ?4, ?5)";
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL";
 const DELETE: &str = "DELETE FROM api_keys WHERE id = ?1 AND revoked_at IS NOT NULL";
-const HAS_ACTIVE: &str = "SELECT EXISTS(SELECT 1 FROM api_keys WHERE revoked_at IS NULL)";
+const HAS_ACTIVE: &str = "SELECT EXISTS(SELECT 1 FROM api_keys WHERE revoked_at IS NULL
+    AND id NOT IN (SELECT value FROM meta WHERE key = 'cli_key'))";
 const TOUCH: &str = "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1";
 
 /// The public face of a key: no hash.
@@ -119,7 +120,21 @@ impl KeyStore {
         self.db.write(|tx| revoke(tx, id))
     }
 
-    /// Whether an unrevoked key exists.
+    /// Makes the key that `holt chat` uses on the hub's own machine. It takes the place of the one before and does not
+    /// count as a credential that somebody set up ([`KeyStore::has_active_key`]).
+    pub fn create_for_cli(&self, name: &str, scopes: &[String]) -> Result<(ApiKeyRecord, String), StoreError> {
+        self.db.write(|tx| {
+            if let Some(old) = meta::get(tx, meta::CLI_KEY)? {
+                // Its plaintext is lost; it may also be revoked or deleted already.
+                tx.prepare_cached(REVOKE)?.execute(params![old, time::now_text()])?;
+            }
+            let (record, plaintext) = insert(tx, name, scopes)?;
+            meta::set(tx, meta::CLI_KEY, &record.id)?;
+            Ok((record, plaintext))
+        })
+    }
+
+    /// Whether an unrevoked key exists that somebody made: the one of [`KeyStore::create_for_cli`] is none.
     pub fn has_active_key(&self) -> Result<bool, StoreError> {
         self.db.read(|conn| Ok(conn.prepare_cached(HAS_ACTIVE)?.query_row([], |row| row.get(0))?))
     }
@@ -226,6 +241,20 @@ mod tests {
         keys.delete(&second.id).unwrap();
         assert_eq!(keys.list().unwrap().iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), [record.id.as_str()]);
         assert!(!keys.has_active_key().unwrap());
+    }
+
+    #[test]
+    fn the_key_of_the_command_line_replaces_itself_and_is_no_setup() {
+        let keys = KeyStore::in_memory().unwrap();
+        let (first, plaintext) = keys.create_for_cli("holt chat on pi", &scopes(&["chat"])).unwrap();
+        assert!(!keys.has_active_key().unwrap());
+        assert_eq!(keys.find_active_by_hash(&hash_key(&plaintext)).unwrap().map(|key| key.id), Some(first.id.clone()));
+        let (second, _) = keys.create_for_cli("holt chat on pi", &scopes(&["chat"])).unwrap();
+        assert!(keys.find_active_by_hash(&hash_key(&plaintext)).unwrap().is_none());
+        assert!(matches!(keys.revoke(&first.id), Err(StoreError::NotFound)));
+        keys.create("admin", &scopes(&["admin"])).unwrap();
+        assert!(keys.has_active_key().unwrap());
+        keys.revoke(&second.id).unwrap();
     }
 
     #[test]

@@ -14,7 +14,7 @@ const LAST: &str = "SELECT max(last_seq) FROM runs WHERE session_id = ?1";
 const OLDEST: &str = "SELECT first_seq FROM runs WHERE session_id = ?1 ORDER BY last_seq LIMIT 1";
 const SINCE: &str =
     "SELECT first_seq, last_seq, frames FROM runs WHERE session_id = ?1 AND last_seq > ?2 ORDER BY last_seq LIMIT 256";
-const DELETE_SESSION: &str = "DELETE FROM runs WHERE session_id = ?1";
+const DELETE_SESSION: &str = "DELETE FROM runs WHERE session_id = ?1 AND last_seq <= ?2";
 const OLDEST_ROWS: &str = "SELECT id, at, length(frames) FROM runs ORDER BY id LIMIT ?1";
 const DELETE_ROW: &str = "DELETE FROM runs WHERE id = ?1";
 const TOTAL: &str = "SELECT coalesce(sum(length(frames)), 0) FROM runs";
@@ -79,7 +79,13 @@ impl EventLog {
         {
             let mut statement = tx.prepare_cached(INSERT)?;
             for (session_id, run) in runs {
-                statement.execute(params![session_id, run.first_seq.cast_signed(), run.last_seq.cast_signed(), at, &*run.frames])?;
+                statement.execute(params![
+                    session_id,
+                    run.first_seq.cast_signed(),
+                    run.last_seq.cast_signed(),
+                    at,
+                    &*run.frames
+                ])?;
                 added += run.frames.len() as u64;
             }
         }
@@ -88,9 +94,10 @@ impl EventLog {
         Ok(())
     }
 
-    /// Forgets a session.
-    pub fn delete_session(&mut self, session_id: &str) -> Result<(), StoreError> {
-        self.conn.prepare_cached(DELETE_SESSION)?.execute([session_id])?;
+    /// Forgets a session's frames up to a number: those that come under the same id later are another conversation's.
+    pub fn delete_session(&mut self, session_id: &str, up_to: u64) -> Result<(), StoreError> {
+        let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+        self.conn.prepare_cached(DELETE_SESSION)?.execute(params![session_id, up_to])?;
         let bytes: i64 = self.conn.query_row(TOTAL, [], |row| row.get(0))?;
         self.bytes = u64::try_from(bytes).unwrap_or(0);
         Ok(())
@@ -105,7 +112,9 @@ impl EventLog {
         {
             let mut statement = tx.prepare_cached(OLDEST_ROWS)?;
             let rows: Vec<(i64, i64, i64)> = statement
-                .query_map([i64::try_from(limits::PURGE_ROWS).unwrap_or(256)], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                .query_map([i64::try_from(limits::PURGE_ROWS).unwrap_or(256)], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                })?
                 .collect::<Result<_, _>>()?;
             let mut delete = tx.prepare_cached(DELETE_ROW)?;
             for (id, at, length) in rows {
@@ -124,6 +133,11 @@ impl EventLog {
 }
 
 impl LogReader {
+    /// The reading half of a file that another process may be writing. Creates nothing: None when there is no file.
+    pub fn open(path: &Path) -> Option<Self> {
+        path.exists().then(|| Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) })
+    }
+
     /// The last number kept of a session, if any.
     pub fn last_seq(&self, session_id: &str) -> Result<Option<u64>, StoreError> {
         self.with(|conn| {
@@ -135,7 +149,8 @@ impl LogReader {
     /// The oldest number kept of a session, if any.
     pub fn oldest_seq(&self, session_id: &str) -> Result<Option<u64>, StoreError> {
         self.with(|conn| {
-            let oldest: Option<i64> = conn.prepare_cached(OLDEST)?.query_row([session_id], |row| row.get(0)).optional()?;
+            let oldest: Option<i64> =
+                conn.prepare_cached(OLDEST)?.query_row([session_id], |row| row.get(0)).optional()?;
             Ok(oldest.map(i64::cast_unsigned))
         })
     }
@@ -217,7 +232,7 @@ mod tests {
         drop(log);
         let (mut log, same) = EventLog::open(&path).unwrap();
         assert_eq!(same, epoch);
-        log.delete_session("s").unwrap();
+        log.delete_session("s", 9).unwrap();
         assert_eq!(reader.last_seq("s").unwrap(), None);
         assert_eq!(reader.last_seq("t").unwrap(), Some(1));
     }

@@ -34,5 +34,7 @@ pub fn setup_done(db: &Db) -> Result<bool, StoreError> {
 pub const SETUP_DONE: &str = "setup_done";
 /// Key of the row with the pending setup PIN and its wrong tries, `123456:3`.
 pub const SETUP_PIN: &str = "setup_pin";
+/// Key of the row with the id of the key that `holt chat` made for itself.
+pub const CLI_KEY: &str = "cli_key";
 /// Key of the row with the epoch of the event log that belongs to this file.
 pub const EPOCH: &str = "epoch";

@@ -11,12 +11,13 @@ pub mod logins;
 pub mod meta;
 mod migrate;
 pub mod time;
+mod turn_rows;
 pub mod turns;
 
 pub use conversations::ConversationStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
-pub use log::EventLog;
+pub use log::{EventLog, LogReader};
 pub use logins::{SessionRecord, SessionStore};
 pub use turns::TurnStore;
 

@@ -8,105 +8,25 @@ use crate::limits;
 use crate::rt::clock;
 use crate::store::{Db, StoreError, time};
 
+pub use crate::store::turn_rows::{Accepted, Closed, NewTurn, Numbering, Reservation, StepRow, TurnRow};
+
 const COLUMNS: &str = "id, conversation_id, identity, agent, user_name, origin, text, state, after_seq, user_message,
     assistant_message, outcome, created_at";
 const INSERT_CONVERSATION: &str =
     "INSERT OR IGNORE INTO conversations(id, adapter, external_id, created_at) VALUES (?1, ?2, ?1, ?3)";
 const INSERT_INFO: &str =
     "INSERT INTO conversation_info(conversation_id, agent, owner, title, last_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-const INSERT: &str = "INSERT INTO turns(conversation_id, identity, message_id, agent, user_name, origin, text, state, created_at)
+const INSERT: &str =
+    "INSERT INTO turns(conversation_id, identity, message_id, agent, user_name, origin, text, state, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', ?8)";
-const INSERT_MESSAGE: &str =
-    "INSERT INTO messages(conversation_id, role, content, tokens_used, cost, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const INSERT_MESSAGE: &str = "INSERT INTO messages(conversation_id, role, content, tokens_used, cost, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const COUNT_MESSAGE: &str =
     "UPDATE conversation_info SET message_count = message_count + 1, last_at = ?2 WHERE conversation_id = ?1";
 const RESERVE: &str = "INSERT INTO streams(session_id, reserved_until, boot_id) VALUES (?1, ?2, ?3)
     ON CONFLICT(session_id) DO UPDATE SET reserved_until = excluded.reserved_until, boot_id = excluded.boot_id";
-const INSERT_STEP: &str = "INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, said, result, failed, duration_ms, created_at)
+const INSERT_STEP: &str =
+    "INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, said, result, failed, duration_ms, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-
-/// A message to be accepted.
-pub struct NewTurn<'a> {
-    pub conversation_id: &'a str,
-    /// `ws` or `api`.
-    pub origin: &'a str,
-    pub agent: &'a str,
-    pub identity: &'a str,
-    /// The client's own id of the message, for retries.
-    pub message_id: Option<&'a str>,
-    pub user_name: &'a str,
-    pub text: &'a str,
-}
-
-/// What became of it.
-#[derive(Debug, PartialEq)]
-pub enum Accepted {
-    New { turn_id: i64 },
-    /// The same `message_id` was accepted before.
-    Repeat(Box<TurnRow>),
-    /// The conversation belongs to somebody else.
-    Denied,
-}
-
-/// Numbers promised to a stream by a durable commit.
-pub struct Reservation<'a> {
-    pub until: u64,
-    pub boot_id: &'a str,
-}
-
-/// What is known of a stream's numbering.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Numbering {
-    pub floor_seq: u64,
-    /// 0 after a clean stop.
-    pub reserved_until: u64,
-    pub boot_id: String,
-}
-
-/// A stored turn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TurnRow {
-    pub id: i64,
-    pub conversation_id: String,
-    pub identity: String,
-    pub agent: String,
-    pub user_name: String,
-    pub origin: String,
-    pub text: String,
-    /// `queued`, `running`, `done` or `failed`.
-    pub state: String,
-    pub after_seq: Option<u64>,
-    pub user_message: Option<i64>,
-    pub assistant_message: Option<i64>,
-    /// The error code of a failed turn.
-    pub outcome: String,
-    pub created_at: i64,
-}
-
-/// One executed tool call.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepRow {
-    pub turn_id: i64,
-    pub round: u32,
-    pub tool_id: String,
-    pub tool: String,
-    pub arguments: String,
-    /// The model's text beside the calls of this round; on the first step of a round only.
-    pub said: String,
-    pub result: String,
-    pub failed: bool,
-    pub duration_ms: u64,
-}
-
-/// How a turn ended.
-#[derive(Clone, Debug)]
-pub struct Closed {
-    pub turn_id: i64,
-    pub conversation_id: String,
-    /// Empty for success, else the error code.
-    pub outcome: String,
-    pub last_seq: u64,
-}
 
 /// The turns of `holt.db`.
 pub struct TurnStore {
@@ -223,7 +143,8 @@ impl TurnStore {
     /// The tool steps of a conversation's turns from `first_turn` on, in order.
     pub fn steps(&self, conversation_id: &str, first_turn: i64) -> Result<Vec<StepRow>, StoreError> {
         self.db.read(|conn| {
-            let sql = "SELECT s.turn_id, s.round, s.tool_id, s.tool, s.arguments, s.said, s.result, s.failed, s.duration_ms
+            let sql =
+                "SELECT s.turn_id, s.round, s.tool_id, s.tool, s.arguments, s.said, s.result, s.failed, s.duration_ms
                 FROM tool_steps s JOIN turns t ON t.id = s.turn_id
                 WHERE t.conversation_id = ?1 AND s.turn_id >= ?2 ORDER BY s.id";
             let mut statement = conn.prepare_cached(sql)?;
@@ -235,21 +156,31 @@ impl TurnStore {
     /// Which turn each message of a conversation belongs to: (message, turn), for messages from `first_message` on.
     pub fn turns_of_messages(&self, conversation_id: &str, first_message: i64) -> Result<Vec<(i64, i64)>, StoreError> {
         self.db.read(|conn| {
-            let sql = "SELECT user_message, id FROM turns WHERE conversation_id = ?1 AND user_message >= ?2 ORDER BY id";
+            let sql =
+                "SELECT user_message, id FROM turns WHERE conversation_id = ?1 AND user_message >= ?2 ORDER BY id";
             let mut statement = conn.prepare_cached(sql)?;
-            let rows = statement.query_map(params![conversation_id, first_message], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows =
+                statement.query_map(params![conversation_id, first_message], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
     /// Stores the assistant's message of a turn; its id. Once: a second call for the same turn is `NotFound`.
-    pub fn answer(&self, turn_id: i64, conversation_id: &str, text: &str, tokens: u64, cost: f64) -> Result<i64, StoreError> {
+    pub fn answer(
+        &self,
+        turn_id: i64,
+        conversation_id: &str,
+        text: &str,
+        tokens: u64,
+        cost: f64,
+    ) -> Result<i64, StoreError> {
         self.db.write(|tx| {
             let sql = "SELECT 1 FROM turns WHERE id = ?1 AND assistant_message IS NULL";
             tx.prepare_cached(sql)?.query_row([turn_id], |_| Ok(()))?;
             let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
             let id = insert_message(tx, conversation_id, "assistant", text, tokens, cost)?;
-            tx.prepare_cached("UPDATE turns SET assistant_message = ?2 WHERE id = ?1")?.execute(params![turn_id, id])?;
+            tx.prepare_cached("UPDATE turns SET assistant_message = ?2 WHERE id = ?1")?
+                .execute(params![turn_id, id])?;
             Ok(id)
         })
     }
@@ -257,7 +188,8 @@ impl TurnStore {
     /// Records how turns ended, after their terminal frames are in the log.
     pub fn close(&self, closed: &[Closed]) -> Result<(), StoreError> {
         self.db.write(|tx| {
-            let mut turn = tx.prepare_cached("UPDATE turns SET state = ?2, outcome = ?3, ended_at = ?4 WHERE id = ?1")?;
+            let mut turn =
+                tx.prepare_cached("UPDATE turns SET state = ?2, outcome = ?3, ended_at = ?4 WHERE id = ?1")?;
             let mut floor =
                 tx.prepare_cached("UPDATE streams SET floor_seq = max(floor_seq, ?2) WHERE session_id = ?1")?;
             for end in closed {
@@ -313,7 +245,11 @@ fn find_repeat(tx: &Transaction<'_>, identity: &str, message_id: &str) -> Result
 }
 
 /// Makes the conversation unless it exists; false when it belongs to somebody else.
-fn ensure_conversation(tx: &Transaction<'_>, new: &NewTurn<'_>, may: &dyn Fn(&str) -> bool) -> Result<bool, StoreError> {
+fn ensure_conversation(
+    tx: &Transaction<'_>,
+    new: &NewTurn<'_>,
+    may: &dyn Fn(&str) -> bool,
+) -> Result<bool, StoreError> {
     let owner: Option<String> = tx
         .prepare_cached("SELECT owner FROM conversation_info WHERE conversation_id = ?1")?
         .query_row([new.conversation_id], |row| row.get(0))
@@ -367,7 +303,14 @@ fn insert_message(
     cost: f64,
 ) -> Result<i64, StoreError> {
     let now = clock::unix_ms();
-    tx.prepare_cached(INSERT_MESSAGE)?.execute(params![conversation_id, role, content, tokens, cost, time::text(now)])?;
+    tx.prepare_cached(INSERT_MESSAGE)?.execute(params![
+        conversation_id,
+        role,
+        content,
+        tokens,
+        cost,
+        time::text(now)
+    ])?;
     let id = tx.last_insert_rowid();
     tx.prepare_cached(COUNT_MESSAGE)?.execute(params![conversation_id, now])?;
     Ok(id)
@@ -440,12 +383,19 @@ mod tests {
         turns.answer(turn_id, "c1", "hi", 7, 0.5).unwrap();
         assert!(matches!(turns.answer(turn_id, "c1", "hi", 7, 0.5), Err(StoreError::NotFound)));
         turns.accept(&new("second", None), &anyone, None).unwrap();
-        assert_eq!(turns.open().unwrap().iter().map(|turn| turn.state.as_str()).collect::<Vec<_>>(), ["running", "queued"]);
+        assert_eq!(
+            turns.open().unwrap().iter().map(|turn| turn.state.as_str()).collect::<Vec<_>>(),
+            ["running", "queued"]
+        );
         turns.close(&[Closed { turn_id, conversation_id: "c1".into(), outcome: String::new(), last_seq: 9 }]).unwrap();
         assert_eq!(turns.open().unwrap().len(), 1);
-        assert_eq!(turns.numbering("c1").unwrap(), Numbering { floor_seq: 9, reserved_until: 100, boot_id: "boot".into() });
+        assert_eq!(
+            turns.numbering("c1").unwrap(),
+            Numbering { floor_seq: 9, reserved_until: 100, boot_id: "boot".into() }
+        );
 
-        let texts: Vec<_> = conversations.messages("c1", i64::MAX, 200).unwrap().into_iter().map(|m| m.content).collect();
+        let texts: Vec<_> =
+            conversations.messages("c1", i64::MAX, 200).unwrap().into_iter().map(|m| m.content).collect();
         assert_eq!(texts, ["hello\nworld", "hi"]);
         assert_eq!(conversations.messages("c1", i64::MAX, 1).unwrap()[0].content, "hi");
         assert!((conversations.cost("c1").unwrap() - 0.5).abs() < 1e-9);

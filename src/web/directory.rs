@@ -91,7 +91,8 @@ fn send(req: &Req, path: &Path, cache: &str) -> Option<Response> {
     }
     let modified = about.modified().ok().and_then(unix_s);
     let kind = content_type(path.to_str().unwrap_or(""));
-    let unchanged = req.headers.get("if-modified-since").and_then(parse_date).zip(modified).is_some_and(|(known, is)| is <= known);
+    let unchanged =
+        req.headers.get("if-modified-since").and_then(parse_date).zip(modified).is_some_and(|(known, is)| is <= known);
     let answer = if unchanged {
         response(304, kind, Vec::new())
     } else {
@@ -127,14 +128,17 @@ enum Range {
 }
 
 fn parse_range(text: &str, length: u64) -> Range {
-    let Some((from, to)) = text.strip_prefix("bytes=").filter(|spec| !spec.contains(',')).and_then(|spec| spec.split_once('-'))
+    let Some((from, to)) =
+        text.strip_prefix("bytes=").filter(|spec| !spec.contains(',')).and_then(|spec| spec.split_once('-'))
     else {
         return Range::Whole;
     };
     let (from, to) = match (from.trim().parse::<u64>(), to.trim().parse::<u64>()) {
         (Ok(from), Ok(to)) if from <= to => (from, to.min(length.saturating_sub(1))),
         (Ok(from), Err(_)) if to.trim().is_empty() => (from, length.saturating_sub(1)),
-        (Err(_), Ok(last)) if from.trim().is_empty() && last > 0 => (length.saturating_sub(last), length.saturating_sub(1)),
+        (Err(_), Ok(last)) if from.trim().is_empty() && last > 0 => {
+            (length.saturating_sub(last), length.saturating_sub(1))
+        }
         _ => return Range::Whole,
     };
     if from >= length { Range::Unsatisfiable } else { Range::Part(from, to) }
@@ -173,7 +177,12 @@ mod tests {
         let req = Req::local(Method::Get, path, Headers::from_pairs(headers), Vec::new());
         let response = page.serve(&req);
         let line = |name: &str| {
-            response.headers().iter().find(|h| h.field.as_str().as_str().eq_ignore_ascii_case(name)).map(|h| h.value.to_string()).unwrap_or_default()
+            response
+                .headers()
+                .iter()
+                .find(|h| h.field.as_str().as_str().eq_ignore_ascii_case(name))
+                .map(|h| h.value.to_string())
+                .unwrap_or_default()
         };
         let (cache, location) = (line("Cache-Control"), line("Location") + &line("Content-Range"));
         let status = response.status_code().0;
@@ -185,7 +194,11 @@ mod tests {
         let (_dir, page) = page();
         let check = |path: &str, status: u16, cache: &str, place: &str, body: &str| {
             let (found_status, found_cache, found_place, found_body) = get(&page, path, &[]);
-            assert_eq!((found_status, &*found_cache, &*found_place, &*found_body), (status, cache, place, body), "{path}");
+            assert_eq!(
+                (found_status, &*found_cache, &*found_place, &*found_body),
+                (status, cache, place, body),
+                "{path}"
+            );
         };
         check("/", 200, REVALIDATE, "", "<html>home</html>");
         check("/assets/app-1a2b.js", 200, FOR_EVER, "", "0123456789");
@@ -195,7 +208,8 @@ mod tests {
         check("/assets", 301, REVALIDATE, "assets/", "");
         check("/assets/", 200, REVALIDATE, "", "<html>home</html>");
         check("/favicon.png/", 200, REVALIDATE, "", "<html>home</html>");
-        for out in ["/link.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/assets/%2e%2e/%2e%2e/secret.txt", "/a%00b"] {
+        for out in ["/link.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/assets/%2e%2e/%2e%2e/secret.txt", "/a%00b"]
+        {
             check(out, 200, REVALIDATE, "", "<html>home</html>");
         }
     }

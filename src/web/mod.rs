@@ -43,5 +43,9 @@ fn with_header(mut response: Response, name: &str, value: &str) -> Response {
 
 /// 301 to a relative place.
 fn moved(to: &str) -> Response {
-    with_header(with_header(response(301, "text/plain; charset=utf-8", Vec::new()), "Location", to), "Cache-Control", REVALIDATE)
+    with_header(
+        with_header(response(301, "text/plain; charset=utf-8", Vec::new()), "Location", to),
+        "Cache-Control",
+        REVALIDATE,
+    )
 }

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use crate::auth::Credential;
+use crate::chat::ChatEvent;
 use crate::chat::access::Caller;
+use crate::chat::deliver::StreamSession;
 use crate::chat::frame;
 use crate::chat::stream::Watcher;
 use crate::limits;
 use crate::rt::lock;
+use crate::ws::frames::{WsErrorFrame, WsEventFrame};
 use crate::ws::outbox::{Control, Outbox};
 
 /// An open WebSocket.
@@ -110,6 +113,39 @@ impl Conn {
     pub(super) fn shut_down(&self) {
         // A socket that is gone already needs no shutting down.
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// Events straight to one socket, numbered here and in no log: for what concerns this client alone.
+pub struct WsStreamSession<'a> {
+    conn: &'a Conn,
+    session_id: &'a str,
+    last_seq: u64,
+}
+
+impl<'a> WsStreamSession<'a> {
+    /// A stream of one session's events to one socket.
+    pub fn new(conn: &'a Conn, session_id: &'a str) -> Self {
+        Self { conn, session_id, last_seq: 0 }
+    }
+}
+
+/// The client is too far behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind;
+
+impl StreamSession for WsStreamSession<'_> {
+    type Error = Behind;
+
+    fn send_event(&mut self, event: &ChatEvent) -> Result<(), Behind> {
+        self.last_seq += 1;
+        let frame = WsEventFrame { event: event.clone(), session_id: self.session_id.to_owned(), seq: self.last_seq };
+        if self.conn.try_send(frame::text(&frame.encode()).into()) { Ok(()) } else { Err(Behind) }
+    }
+
+    fn send_error(&mut self, code: &'static str, message: &str) -> Result<(), Behind> {
+        let payload = WsErrorFrame { session_id: self.session_id, code, message }.encode();
+        if self.conn.try_send(frame::text(&payload).into()) { Ok(()) } else { Err(Behind) }
     }
 }
 

@@ -236,12 +236,17 @@ fn approval_response(object: Map<String, Value>) -> Result<ClientFrame, String> 
 }
 
 fn fields<T: serde::de::DeserializeOwned>(object: Map<String, Value>, kind: &str) -> Result<T, String> {
-    serde_json::from_value(Value::Object(object)).map_err(|_| format!("wsframes: invalid {kind}: a field has the wrong type"))
+    serde_json::from_value(Value::Object(object))
+        .map_err(|_| format!("wsframes: invalid {kind}: a field has the wrong type"))
 }
 
 /// Keys in lower case, `null` as not given (contract section 0).
 fn lowered(object: Map<String, Value>) -> Map<String, Value> {
-    object.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_ascii_lowercase(), value)).collect()
+    object
+        .into_iter()
+        .filter(|(_, value)| !value.is_null())
+        .map(|(key, value)| (key.to_ascii_lowercase(), value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -277,7 +282,10 @@ mod tests {
         check(r#"{"type":"cancel"}"#, "wsframes: cancel requires session_id");
         check(r#"{"type":"approval_response"}"#, "wsframes: approval_response requires approval_id");
         check(r#"{"type":"approval_response","approval_id":"a"}"#, "wsframes: approval_response requires action");
-        check(r#"{"type":"approval_response","approval_id":"a","action":"no"}"#, r#"wsframes: invalid approval action "no""#);
+        check(
+            r#"{"type":"approval_response","approval_id":"a","action":"no"}"#,
+            r#"wsframes: invalid approval action "no""#,
+        );
     }
 
     #[test]

@@ -18,5 +18,5 @@ mod requests;
 mod upgrade;
 mod write_pump;
 
-pub use conn::Conn;
+pub use conn::{Conn, WsStreamSession};
 pub use hub::Hub;

@@ -24,7 +24,8 @@ fn the_built_in_agent_calls_real_tools_and_answers() {
     let session = frames[0]["session_id"].as_str().unwrap();
     assert!(frames.iter().all(|frame| frame["session_id"] == session));
     let content = &frames[frames.len() - 2]["text"];
-    let deltas: String = frames.iter().filter(|f| f["type"] == "content_delta").map(|f| f["text"].as_str().unwrap()).collect();
+    let deltas: String =
+        frames.iter().filter(|f| f["type"] == "content_delta").map(|f| f["text"].as_str().unwrap()).collect();
     assert_eq!(*content, json!(deltas));
     let messages = admin.get(&format!("/api/v1/sessions/{session}/messages")).json();
     assert_eq!(messages[1]["content"], *content);
@@ -109,7 +110,7 @@ fn a_cancelled_turn_says_so_and_keeps_what_it_said() {
     socket.send(&json!({"type": "cancel", "session_id": "s1"}));
     assert_eq!(socket.next()["code"], "not_running");
     socket.chat("s1", "gate 3 1");
-    model.wait_at_gate();
+    socket.read_deltas(3);
     socket.send(&json!({"type": "cancel", "session_id": "s1"}));
     let frames = socket.turn();
     let last = frames.last().unwrap();
@@ -162,7 +163,12 @@ fn failures_of_the_model_are_told_by_cause() {
         ("cut 3", 502, "provider_upstream"),
     ] {
         let answer = admin.chat(json!({"message": message}));
-        assert_eq!((answer.status, answer.json()["code"].as_str().unwrap_or("")), (status, code), "{message}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str().unwrap_or("")),
+            (status, code),
+            "{message}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -203,7 +209,10 @@ fn event_streams_carry_the_same_frames() {
     let admin = hub.admin();
     let sse = admin.with("Accept", "text/event-stream");
     let answer = sse.chat(json!({"session_id": "s1", "message": "deltas 500"}));
-    assert_eq!((answer.status, answer.header("content-type"), answer.header("cache-control")), (200, "text/event-stream", "no-cache"));
+    assert_eq!(
+        (answer.status, answer.header("content-type"), answer.header("cache-control")),
+        (200, "text/event-stream", "no-cache")
+    );
     let events = answer.events();
     assert_eq!(kinds(&events), ["thinking", "content_delta", "usage", "content", "done"]);
     let mut socket = Socket::open(&admin);

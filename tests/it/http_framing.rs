@@ -189,7 +189,8 @@ fn a_client_that_expects_continue_is_told_to() {
     // A body that is here already needs no leave; one that is too large does not get it.
     stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
     assert_eq!(read_answer(&mut stream, false).status, 201);
-    let large = "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n";
+    let large =
+        "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n";
     assert_eq!(statuses(&exchange(&hub.address, large.as_bytes())), [413]);
 }
 

@@ -28,7 +28,8 @@ fn check(hub: &Hub, request: &str, expected: u16, code: &str) {
 fn heads_have_their_limits() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());
-    let with = |lines: &str| format!("GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
+    let with =
+        |lines: &str| format!("GET /api/v1/health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
     // As large as may be, and one byte more.
     let room = HEAD_BYTES - with("X: \r\n").len();
     check(&hub, &with(&format!("X: {}\r\n", "y".repeat(room))), 200, "");
@@ -71,7 +72,8 @@ fn bodies_have_their_limits_by_length_and_by_chunks() {
     check(&hub, &post(&"x".repeat(4097)), 413, "body_too_large");
     let chunked = |sizes: &[usize]| {
         let chunks: String = sizes.iter().map(|size| format!("{size:x}\r\n{}\r\n", "x".repeat(*size))).collect();
-        let head = "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n";
+        let head =
+            "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n";
         format!("{head}\r\n{chunks}0\r\n\r\n")
     };
     check(&hub, &chunked(&[4000, 96]), 200, "");
@@ -137,9 +139,7 @@ fn incomplete_bodies_together_have_a_limit() {
 }
 
 fn short_timeouts(dir: &std::path::Path) -> Hub {
-    Builder::new(dir)
-        .config("[http]\nhead_timeout = '400ms'\nbody_timeout = '400ms'\nidle_timeout = '400ms'")
-        .start()
+    Builder::new(dir).config("[http]\nhead_timeout = '400ms'\nbody_timeout = '400ms'\nidle_timeout = '400ms'").start()
 }
 
 /// Sends one byte after another for as long as the hub says nothing; what it says in the end.
@@ -166,7 +166,12 @@ fn slow_heads_and_bodies_are_timed_out() {
     let hub = short_timeouts(dir.path());
     check(&hub, "GET /api/v1/health HTTP/1.1\r\nHost: loc", 408, "timeout");
     check(&hub, "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{", 408, "timeout");
-    check(&hub, "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n", 408, "timeout");
+    check(
+        &hub,
+        "POST /auth/logout HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n",
+        408,
+        "timeout",
+    );
     // A byte now and then does not buy time.
     let mut stream = raw(&hub.address);
     stream.write_all(b"GET /api/v1/health HTTP/1.1\r\nX: ").unwrap();

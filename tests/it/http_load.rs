@@ -27,7 +27,8 @@ fn thousands_of_silent_and_slow_clients_keep_nobody_from_being_served() {
     let hub = Hub::start(dir.path());
     let admin = hub.admin();
     let mut kept = BufReader::new(raw(&hub.address));
-    let request = format!("GET /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", admin.key());
+    let request =
+        format!("GET /api/v1/keys HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\r\n", admin.key());
     kept.get_mut().write_all(request.as_bytes()).unwrap();
     assert_eq!(read_answer(&mut kept, false).status, 200);
     let silent: Vec<TcpStream> = (0..silent).map(|_| raw(&hub.address)).collect();
@@ -36,7 +37,8 @@ fn thousands_of_silent_and_slow_clients_keep_nobody_from_being_served() {
         let address = hub.address.clone();
         scope.spawn(move || {
             let mut slow: Vec<TcpStream> = (0..200).map(|_| raw(&address)).collect();
-            let mut bytes = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "y".repeat(10_000)).into_bytes().into_iter();
+            let mut bytes =
+                format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "y".repeat(10_000)).into_bytes().into_iter();
             loop {
                 let byte = bytes.next().unwrap();
                 for stream in &mut slow {
@@ -45,7 +47,9 @@ fn thousands_of_silent_and_slow_clients_keep_nobody_from_being_served() {
                         *stream = raw(&address);
                     }
                 }
-                if over_rx.recv_timeout(Duration::from_secs(1)) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
+                if over_rx.recv_timeout(Duration::from_secs(1))
+                    == Err(crossbeam_channel::RecvTimeoutError::Disconnected)
+                {
                     return;
                 }
             }
@@ -220,7 +224,8 @@ fn mutate(noise: &mut Noise, bytes: &mut Vec<u8>) {
                 bytes.extend_from_slice(&piece);
             }
             _ => {
-                let line = bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1);
+                let line =
+                    bytes.iter().skip(at).position(|byte| *byte == b'\n').map_or(bytes.len(), |end| at + end + 1);
                 let piece = bytes[at..line].to_vec();
                 bytes.splice(at..at, piece);
             }

@@ -65,7 +65,9 @@ fn unknown_paths_are_errors_below_the_api_and_the_page_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());
     let client = hub.client();
-    for path in ["/api/v1/nothing", "/api/v1/health/", "/api/", "/auth/nothing", "/auth/", "/metrics", "/api/v1/sessions/%ff"] {
+    for path in
+        ["/api/v1/nothing", "/api/v1/health/", "/api/", "/auth/nothing", "/auth/", "/metrics", "/api/v1/sessions/%ff"]
+    {
         for method in ["GET", "POST", "DELETE"] {
             expect(&client.send(method, path, ""), 404, "no such path", "not_found", path);
         }
@@ -74,7 +76,12 @@ fn unknown_paths_are_errors_below_the_api_and_the_page_elsewhere() {
         let answer = client.get(path);
         assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
     }
-    for (path, to) in [("/api//v1/health", "/api/v1/health"), ("/api/v1/./health", "/api/v1/health"), ("/x/../auth/config", "/auth/config"), ("//evil.example/", "/evil.example/")] {
+    for (path, to) in [
+        ("/api//v1/health", "/api/v1/health"),
+        ("/api/v1/./health", "/api/v1/health"),
+        ("/x/../auth/config", "/auth/config"),
+        ("//evil.example/", "/evil.example/"),
+    ] {
         let answer = client.get(path);
         assert_eq!((answer.status, answer.header("location")), (301, to), "{path}");
     }
@@ -103,7 +110,10 @@ fn security_headers_are_on_every_answer() {
         assert_eq!(answer.header("content-security-policy") == CSP, api, "{path}");
         assert!(answer.header("content-security-policy").contains("frame-ancestors 'none'"), "{path}");
         assert_eq!(answer.header("cache-control") == "no-store", api, "{path}");
-        assert!(!answer.headers.iter().any(|(name, _)| name.starts_with("access-control-") || name == "vary" && api), "{path}");
+        assert!(
+            !answer.headers.iter().any(|(name, _)| name.starts_with("access-control-") || name == "vary" && api),
+            "{path}"
+        );
         assert!(answer.header("date").ends_with(" GMT"), "{path}");
     }
 }
@@ -130,7 +140,10 @@ fn keys_are_made_listed_rotated_revoked_and_deleted() {
     // Newest first, without the plaintext; `last_used_at` once it was used.
     let keys = admin.get("/api/v1/keys").json();
     assert_eq!((keys[0]["name"].clone(), keys[1]["name"].clone()), (json!(" phone "), json!("admin")));
-    assert_eq!(keys[0], json!({"id": id, "name": " phone ", "scopes": ["chat", "chat"], "created_at": made["created_at"], "revoked": false}));
+    assert_eq!(
+        keys[0],
+        json!({"id": id, "name": " phone ", "scopes": ["chat", "chat"], "created_at": made["created_at"], "revoked": false})
+    );
     assert!(keys[1]["last_used_at"].as_str().unwrap().ends_with('Z'));
     let phone = hub.client().with_key(key);
     assert_eq!(phone.get("/api/v1/keys").status, 403);

@@ -41,7 +41,10 @@ fn a_login_is_a_tracked_cookie() {
     assert_eq!(client.get("/auth/config").json(), json!({"password_enabled": true, "oidc_enabled": false}));
     assert_eq!(session(&client), json!({"authenticated": false}));
     let answer = client.post("/auth/login", r#"{"password":"no"}"#);
-    assert_eq!((answer.status, answer.json()["error"].as_str().unwrap(), answer.header("set-cookie")), (401, "invalid password", ""));
+    assert_eq!(
+        (answer.status, answer.json()["error"].as_str().unwrap(), answer.header("set-cookie")),
+        (401, "invalid password", "")
+    );
     for body in ["", "{", "[]", r#"{"password":7}"#] {
         assert_eq!(client.post("/auth/login", body).json()["error"], "invalid request body");
     }
@@ -56,10 +59,16 @@ fn a_login_is_a_tracked_cookie() {
     assert_eq!(list.as_array().unwrap().len(), 1);
     let keys: Vec<&String> = login.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["created_at", "email", "expires_at", "id", "ip", "last_seen_at", "user_agent"]);
-    assert_eq!((&login["email"], &login["user_agent"], &login["ip"]), (&json!("admin"), &json!("tester"), &json!("127.0.0.1")));
+    assert_eq!(
+        (&login["email"], &login["user_agent"], &login["ip"]),
+        (&json!("admin"), &json!("tester"), &json!("127.0.0.1"))
+    );
     assert_eq!((login["id"].as_str().unwrap().len(), login["created_at"].as_str().unwrap().len()), (64, PAST.len()));
     let status = me.get("/api/v1/auth/status").json();
-    assert_eq!(status, json!({"password_enabled": true, "oidc_enabled": false, "sessions_trackable": true, "active_session_count": 1}));
+    assert_eq!(
+        status,
+        json!({"password_enabled": true, "oidc_enabled": false, "sessions_trackable": true, "active_session_count": 1})
+    );
     // A login may do everything but `health`; it survives a restart.
     let key = me.new_key("mine", &["admin"]);
     assert_eq!(key.get("/api/v1/auth/sessions").json(), json!([]), "a key has no logins");
@@ -88,7 +97,10 @@ fn tampered_foreign_and_self_made_cookies_are_nothing() {
     for forged in ["dk_session=", "dk_session=AAAA", "dk_session=\"\"", "dk_session", "DK_SESSION=x"] {
         assert_eq!(session(&hub.client().with("Cookie", forged)), json!({"authenticated": false}), "{forged}");
     }
-    assert_eq!(session(&hub.client().with("Cookie", &format!("dk_session={}", &value[..value.len() - 8])))["authenticated"], false);
+    assert_eq!(
+        session(&hub.client().with("Cookie", &format!("dk_session={}", &value[..value.len() - 8])))["authenticated"],
+        false
+    );
     // A cookie of another hub, with another secret.
     let other_dir = tempfile::tempdir().unwrap();
     let other = start(other_dir.path(), "");
@@ -99,7 +111,8 @@ fn tampered_foreign_and_self_made_cookies_are_nothing() {
 fn revoked_logins_end_with_their_sockets() {
     let dir = tempfile::tempdir().unwrap();
     let hub = start(dir.path(), "login_rate_limit = 0");
-    let (me, other) = (hub.client().with_cookie_of(&log_in(&hub.client())), hub.client().with_cookie_of(&log_in(&hub.client())));
+    let (me, other) =
+        (hub.client().with_cookie_of(&log_in(&hub.client())), hub.client().with_cookie_of(&log_in(&hub.client())));
     let list = me.get("/api/v1/auth/sessions").json();
     assert_eq!(list.as_array().unwrap().len(), 2);
     let mut sockets = [Socket::open(&me), Socket::open(&other)];
@@ -107,7 +120,8 @@ fn revoked_logins_end_with_their_sockets() {
     let (first, second) = (ids.next().unwrap(), ids.next().unwrap());
     // The list says most recently seen first; which is which shows in who is out.
     assert_eq!(me.delete(&format!("/api/v1/auth/sessions/{first}")).status, 204);
-    let (gone, left, gone_at) = if session(&me)["authenticated"] == false { (&me, &other, 0) } else { (&other, &me, 1) };
+    let (gone, left, gone_at) =
+        if session(&me)["authenticated"] == false { (&me, &other, 0) } else { (&other, &me, 1) };
     refused(&gone.get("/api/v1/keys"), 401, "unauthorized");
     assert_eq!(gone.get("/api/v1/keys").header("x-auth-failure"), "credential-invalid");
     closed_for_revocation(&mut sockets[gone_at]);
@@ -159,7 +173,8 @@ fn revoked_keys_close_their_sockets_whoever_revoked_them() {
     closed_for_revocation(&mut sockets[0]);
     // Another process writes into the same file.
     assert_ne!(tablet.get("/api/v1/sessions/x").status, 401);
-    let changed = hub.database().execute("UPDATE api_keys SET revoked_at = ?1 WHERE name = ?2", params![PAST, "tablet"]);
+    let changed =
+        hub.database().execute("UPDATE api_keys SET revoked_at = ?1 WHERE name = ?2", params![PAST, "tablet"]);
     assert_eq!(changed.unwrap(), 1);
     assert_eq!(tablet.get("/api/v1/sessions/x").status, 401);
     closed_for_revocation(&mut sockets[1]);
@@ -193,7 +208,9 @@ fn other_sites_cannot_use_a_login() {
     let dir = tempfile::tempdir().unwrap();
     let hub = start(dir.path(), "login_rate_limit = 0\ncors_origins = ['https://app.example']");
     let me = hub.client().with_cookie_of(&log_in(&hub.client()));
-    for origin in ["http://evil.example", "null", "https://app.example.evil.example", "http://app.example", "http://localhost:1"] {
+    for origin in
+        ["http://evil.example", "null", "https://app.example.evil.example", "http://app.example", "http://localhost:1"]
+    {
         let evil = me.with("Origin", origin);
         refused(&evil.post("/auth/logout", ""), 403, "origin_not_allowed");
         refused(&log_in(&hub.client().with("Origin", origin)), 403, "origin_not_allowed");
@@ -244,7 +261,8 @@ fn configured_origins_get_cors_on_every_kind_of_answer() {
 #[test]
 fn foreign_host_names_are_not_served() {
     let dir = tempfile::tempdir().unwrap();
-    let config = "allowed_hosts = ['holt.lan']\ncors_origins = ['https://app.example']\nexternal_url = 'https://holt.example/'";
+    let config =
+        "allowed_hosts = ['holt.lan']\ncors_origins = ['https://app.example']\nexternal_url = 'https://holt.example/'";
     let hub = start(dir.path(), config);
     let at = |host: &str| hub.client().with("Host", host);
     for host in ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example", "holt", ""] {
@@ -255,7 +273,17 @@ fn foreign_host_names_are_not_served() {
         }
     }
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
-    for host in ["localhost:1", "LOCALHOST", "[::1]:80", "192.168.7.7", "holt.lan:8080", "app.example", "holt.example", &machine, &format!("{machine}.local")] {
+    for host in [
+        "localhost:1",
+        "LOCALHOST",
+        "[::1]:80",
+        "192.168.7.7",
+        "holt.lan:8080",
+        "app.example",
+        "holt.example",
+        &machine,
+        &format!("{machine}.local"),
+    ] {
         assert_eq!(at(host).get("/api/v1/health").status, 200, "{host}");
     }
     // A bearer key shows that no browser was tricked, unless an origin says that it is one; a cookie shows nothing.

@@ -1,9 +1,12 @@
 //! Black-box tests: the real binary on port 0 in a temporary directory. A module per subject.
+#![allow(clippy::unwrap_used, clippy::pedantic, reason = "a test that cannot go on says so by its panic")]
+#![allow(unreachable_pub, reason = "one binary: nothing in it is reachable from elsewhere")]
 
 #[macro_use]
 mod support;
 
 mod chat;
+mod cli;
 mod http_framing;
 mod http_limits;
 mod http_load;
@@ -11,4 +14,5 @@ mod identity;
 mod logins;
 mod page;
 mod setup;
+mod streams;
 mod ws_protocol;

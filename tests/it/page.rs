@@ -79,18 +79,39 @@ fn a_directory_is_served_by_the_contracts_rules() {
         assert_eq!(home.text(), "<html>home</html>");
         let policy = home.header("content-security-policy");
         assert!(policy.contains("script-src 'self' 'sha256-zUPPTEnvtjvdvwuKJCe566E6T5EMQcYu/0++p6xjjBs='"), "{policy}");
-        assert!(policy.contains("style-src 'self' 'unsafe-inline'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(
+            policy.contains("style-src 'self' 'unsafe-inline'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
         assert_eq!((home.header("x-frame-options"), home.header("x-content-type-options")), ("DENY", "nosniff"));
         assert_eq!(facts(&client.get("/assets/app-1a2b.js")), (200, "text/javascript; charset=utf-8", FOR_EVER));
         assert_eq!(facts(&client.get("/assets/app-1a2b.css")), (200, "text/css; charset=utf-8", FOR_EVER));
         assert_eq!(facts(&client.get("/favicon.png?v=1")), (200, "image/png", "no-cache"));
-        for path in ["/no/such/page", "/assets/", "/assets/gone.js", "/favicon.png/", "/link.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/assets/%2e%2e/%2e%2e/secret.txt", "/a%00b"] {
+        for path in [
+            "/no/such/page",
+            "/assets/",
+            "/assets/gone.js",
+            "/favicon.png/",
+            "/link.txt",
+            "/%2e%2e/secret.txt",
+            "/..%2fsecret.txt",
+            "/assets/%2e%2e/%2e%2e/secret.txt",
+            "/a%00b",
+        ] {
             let answer = client.get(path);
-            assert_eq!((facts(&answer), answer.text().as_str()), ((200, html, "no-cache"), "<html>home</html>"), "{path}");
+            assert_eq!(
+                (facts(&answer), answer.text().as_str()),
+                ((200, html, "no-cache"), "<html>home</html>"),
+                "{path}"
+            );
         }
         for (path, to) in [("/index.html", "./"), ("/assets", "assets/")] {
             let answer = client.get(path);
-            assert_eq!((answer.status, answer.header("location"), answer.header("cache-control")), (301, to, "no-cache"), "{path}");
+            assert_eq!(
+                (answer.status, answer.header("location"), answer.header("cache-control")),
+                (301, to, "no-cache"),
+                "{path}"
+            );
         }
         // Ranges and conditions.
         let part = client.with("Range", "bytes=2-4").get("/assets/app-1a2b.js");

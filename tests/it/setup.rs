@@ -43,7 +43,11 @@ fn the_pin_sets_the_password_which_outlives_a_restart() {
     assert_eq!(me.get("/auth/session").json(), json!({"authenticated": true, "email": "admin"}));
     assert_eq!(client.get("/api/v1/setup").json(), json!({"setup_required": false, "account_setup_available": false}));
     refused(&account(&client, &pin, "long enough"), 409, "account setup is no longer available");
-    refused(&client.post("/api/v1/setup", "{}"), 409, "setup already complete \u{2014} manage keys on the API Keys page");
+    refused(
+        &client.post("/api/v1/setup", "{}"),
+        409,
+        "setup already complete \u{2014} manage keys on the API Keys page",
+    );
     // Login works at once, and the file holds the hash, its comments and nothing readable by others.
     assert_eq!(client.post("/auth/login", r#"{"password":"pass wörd"}"#).status, 200);
     let path = dir.path().join("holt.toml");
@@ -58,7 +62,11 @@ fn the_pin_sets_the_password_which_outlives_a_restart() {
     assert_eq!(hub.client().get("/auth/config").json()["password_enabled"], true);
     refused(&hub.client().post("/auth/login", r#"{"password":"pass word"}"#), 401, "invalid password");
     assert_eq!(hub.client().post("/auth/login", r#"{"password":"pass wörd"}"#).status, 200);
-    refused(&hub.client().post("/api/v1/setup", "{}"), 409, "setup already complete \u{2014} manage keys on the API Keys page");
+    refused(
+        &hub.client().post("/api/v1/setup", "{}"),
+        409,
+        "setup already complete \u{2014} manage keys on the API Keys page",
+    );
 }
 
 #[test]
@@ -131,7 +139,8 @@ fn of_many_passwords_exactly_one_is_taken() {
         let threads: Vec<_> = (0..6).map(|number| scope.spawn(move || one(number))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    let taken: Vec<&String> = answers.iter().filter(|(status, _)| *status == 200).map(|(_, password)| password).collect();
+    let taken: Vec<&String> =
+        answers.iter().filter(|(status, _)| *status == 200).map(|(_, password)| password).collect();
     assert_eq!(taken.len(), 1, "{answers:?}");
     assert!(answers.iter().all(|(status, _)| [200, 409].contains(status)), "{answers:?}");
     assert_eq!(client.post("/auth/login", &json!({"password": taken[0]}).to_string()).status, 200);
@@ -161,7 +170,10 @@ fn whoever_may_come_from_elsewhere_needs_the_pin() {
     assert_eq!(remote.post("/api/v1/setup", &json!({"pin": wrong(&pin)}).to_string()).status, 403);
     refused(&remote.post("/api/v1/setup", r#"{"scopes":["nonsense"]}"#), 400, "unknown scope \"nonsense\"");
     let answer = remote.post("/api/v1/setup", &json!({"pin": pin, "name": " "}).to_string());
-    assert_eq!((answer.status, &answer.json()["name"], &answer.json()["scopes"]), (201, &json!("admin"), &json!(["admin"])));
+    assert_eq!(
+        (answer.status, &answer.json()["name"], &answer.json()["scopes"]),
+        (201, &json!("admin"), &json!(["admin"]))
+    );
     drop(hub);
     for config in ["trusted_proxies = ['10.0.0.1']", "external_url = 'https://holt.example'"] {
         let dir = tempfile::tempdir().unwrap();

@@ -143,7 +143,8 @@ fn accepted_handshakes_say_the_least_and_nothing_comes_unasked() {
     let mut stream = upgrade(&admin, "GET", "/api/v1/ws", "HTTP/1.1", &offers);
     let (status, mut headers) = read_head(&mut stream);
     headers.sort();
-    let expected = [("connection", "Upgrade"), ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), ("upgrade", "websocket")];
+    let expected =
+        [("connection", "Upgrade"), ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), ("upgrade", "websocket")];
     assert_eq!(status, 101);
     assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     // The first thing that comes is the answer to the first thing that was sent.
@@ -158,7 +159,10 @@ fn accepted_handshakes_say_the_least_and_nothing_comes_unasked() {
     let mut socket = Socket::try_open_at(&admin, "/api/v1/ws?hello=1").unwrap();
     let hello = socket.next();
     assert_eq!((&hello["type"], &hello["epoch_supported"]), (&json!("hello"), &json!(true)));
-    assert_eq!((&hello["limits"]["message_bytes_max"], &hello["limits"]["frame_bytes_max"]), (&json!(32_768), &json!(65_536)));
+    assert_eq!(
+        (&hello["limits"]["message_bytes_max"], &hello["limits"]["frame_bytes_max"]),
+        (&json!(32_768), &json!(65_536))
+    );
     // Frames in the same packet as the handshake are not lost.
     let mut stream = raw(&hub.address);
     let head = format!(
@@ -194,7 +198,11 @@ fn faulty_frames_close_with_the_code_that_fits() {
     ] {
         assert_eq!(close_after(&admin, &bytes).0, 1002, "{name}");
     }
-    for (name, payload) in [("a bare byte", &b"{\"type\":\"\xff\"}"[..]), ("a surrogate", b"\xed\xa0\x80"), ("half a character", b"\xe2\x82")] {
+    for (name, payload) in [
+        ("a bare byte", &b"{\"type\":\"\xff\"}"[..]),
+        ("a surrogate", b"\xed\xa0\x80"),
+        ("half a character", b"\xe2\x82"),
+    ] {
         assert_eq!(close_after(&admin, &frame(0x81, payload)).0, 1007, "{name}");
     }
     assert_eq!(close_after(&admin, &[frame(0x01, b"\xe2"), frame(0x80, b"\xff")].concat()).0, 1007);
@@ -207,7 +215,10 @@ fn faulty_frames_close_with_the_code_that_fits() {
     let mut stream = open(&admin);
     stream.get_mut().write_all(&[frame(0x01, &largest[..40_000]), frame(0x80, &largest[40_000..])].concat()).unwrap();
     let (first, payload) = read_frame(&mut stream);
-    assert_eq!((first, serde_json::from_slice::<Value>(&payload).unwrap()["code"].clone()), (0x81, json!("invalid_frame")));
+    assert_eq!(
+        (first, serde_json::from_slice::<Value>(&payload).unwrap()["code"].clone()),
+        (0x81, json!("invalid_frame"))
+    );
 }
 
 #[test]
@@ -234,7 +245,8 @@ fn fragments_pings_and_binary_are_understood() {
         assert_eq!(read_frame(&mut stream), (0x8a, payload.to_vec()));
     }
     // Unasked pongs are fine, and so is `pong` as a message. Binary that is not UTF-8 is read with U+FFFD.
-    let bytes = [frame(0x8a, b"unasked"), frame(0x81, br#"{"type":"pong"}"#), frame(0x82, b"{\"type\":\"\xff\"}")].concat();
+    let bytes =
+        [frame(0x8a, b"unasked"), frame(0x81, br#"{"type":"pong"}"#), frame(0x82, b"{\"type\":\"\xff\"}")].concat();
     stream.get_mut().write_all(&bytes).unwrap();
     let (_, payload) = read_frame(&mut stream);
     let answer: Value = serde_json::from_slice(&payload).unwrap();
@@ -309,7 +321,10 @@ fn bad_requests_are_answered_and_a_flood_of_them_is_cut_off() {
         (r#"{"type":"chat_request","message":1}"#, "wsframes: invalid chat_request: a field has the wrong type"),
         (r#"{"type":"approval_response","action":"deny"}"#, "wsframes: approval_response requires approval_id"),
         (r#"{"type":"approval_response","approval_id":"a"}"#, "wsframes: approval_response requires action"),
-        (r#"{"type":"approval_response","approval_id":"a","action":"x\ny"}"#, "wsframes: invalid approval action \"x\\ny\""),
+        (
+            r#"{"type":"approval_response","approval_id":"a","action":"x\ny"}"#,
+            "wsframes: invalid approval action \"x\\ny\"",
+        ),
         (r#"{"type":"cancel"}"#, "wsframes: cancel requires session_id"),
     ] {
         socket.ws.send(Message::text(text)).unwrap();
@@ -347,7 +362,10 @@ fn refused_chats_name_their_session() {
     assert_eq!(socket.next(), expected);
     socket.send(&json!({"type": "chat_request", "agent": "no\"body", "message": "x"}));
     let answer = socket.next();
-    assert_eq!((&answer["code"], &answer["message"]), (&json!("agent_not_found"), &json!("agent \"no\\\"body\" not found")));
+    assert_eq!(
+        (&answer["code"], &answer["message"]),
+        (&json!("agent_not_found"), &json!("agent \"no\\\"body\" not found"))
+    );
     let session = answer["session_id"].as_str().unwrap();
     assert!(session.len() == 16 && session.bytes().all(|byte| byte.is_ascii_hexdigit()), "{session}");
     socket.send(&json!({"type": "chat_request", "session_id": "s\u{1}", "message": "x"}));

@@ -347,7 +347,7 @@ export class Chat {
 
   scrolled() {
     const left = this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight;
-    this.follow = left < 60;
+    this.follow = left < 60 || !this.current;
     this.showScroll();
   }
 
@@ -355,7 +355,8 @@ export class Chat {
 
   toEnd() {
     this.follow = true;
-    this.scroll.scrollTop = this.scroll.scrollHeight;
+    // The welcome is read from its top, a conversation from its end.
+    this.scroll.scrollTop = this.current && this.current.el.isConnected ? this.scroll.scrollHeight : 0;
     this.showScroll();
   }
 

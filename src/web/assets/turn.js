@@ -33,7 +33,7 @@ export class Turn {
     this.wait = h('div', { class: 'wait' }, h('i'), h('i'), h('i'), this.waitText);
     this.foot = h('div', { class: 'foot' });
     el.classList.add('live');
-    el.prepend(this.thoughtBox, this.stepBox);
+    body.before(this.thoughtBox, this.stepBox);
     el.append(this.wait, this.foot);
     this.roundStart = 0;
     this.ended = null;

@@ -119,7 +119,9 @@ impl Hub {
     fn read_start(&mut self, line_rx: &Receiver<String>) {
         let deadline = Instant::now() + PATIENCE;
         while self.address.is_empty() {
-            let line = line_rx.recv_deadline(deadline).unwrap_or_else(|_| panic!("the hub did not start:\n{}", self.log_tail()));
+            let line = line_rx
+                .recv_deadline(deadline)
+                .unwrap_or_else(|_| panic!("the hub did not start:\n{}", self.log_tail()));
             if let Some((_, url)) = line.split_once("listening on http://") {
                 url.trim().clone_into(&mut self.address);
             }
@@ -127,7 +129,11 @@ impl Hub {
         // The PIN's line, if any, is printed right behind; `status` tells whether to wait for it.
         if self.client().get("/api/v1/setup").json()["account_setup_available"] == true {
             self.pin = Some(wait_until("the PIN is printed", || {
-                self.log.lock().unwrap().iter().find_map(|line| line.rsplit_once("pin=").map(|(_, pin)| pin.trim().to_owned()))
+                self.log
+                    .lock()
+                    .unwrap()
+                    .iter()
+                    .find_map(|line| line.rsplit_once("pin=").map(|(_, pin)| pin.trim().to_owned()))
             }));
         }
     }
@@ -138,7 +144,10 @@ impl Hub {
 
     /// A client with an admin key made by setup, or by the command line when setup is over.
     pub fn admin(&self) -> Client {
-        let answer = self.client().post("/api/v1/setup", r#"{"name":"admin","scopes":["admin","chat","sessions:read","sessions:write","approvals:write"]}"#);
+        let answer = self.client().post(
+            "/api/v1/setup",
+            r#"{"name":"admin","scopes":["admin","chat","sessions:read","sessions:write","approvals:write"]}"#,
+        );
         assert_eq!(answer.status, 201, "{}", answer.text());
         self.client().with_key(answer.json()["key"].as_str().unwrap())
     }

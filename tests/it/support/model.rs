@@ -129,14 +129,24 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     let request: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let messages = request["messages"].as_array().cloned().unwrap_or_default();
     shared.requests.lock().unwrap().push(request);
-    let wish = messages.iter().rev().find(|m| m["role"] == "user").and_then(|m| m["content"].as_str()).unwrap_or("").to_owned();
+    let wish = messages
+        .iter()
+        .rev()
+        .find(|m| m["role"] == "user")
+        .and_then(|m| m["content"].as_str())
+        .unwrap_or("")
+        .to_owned();
     let result = messages.last().filter(|m| m["role"] == "tool").and_then(|m| m["content"].as_str()).map(str::to_owned);
     let mut words = wish.splitn(3, ' ');
     let (verb, first, rest) = (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
     let number = |text: &str| text.trim().parse::<usize>().unwrap_or(0);
     if verb == "status" {
         let body = r#"{"error":{"message":"scripted failure"}}"#;
-        return write!(out, "HTTP/1.1 {first} Scripted\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        return write!(
+            out,
+            "HTTP/1.1 {first} Scripted\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
     }
     if verb == "silent" {
         let _ = reader.read_to_end(&mut Vec::new());
@@ -146,7 +156,8 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     match (verb, result) {
         ("tool", Some(result)) => say(&mut out, &format!("done: {result}"))?,
         ("tool", None) => {
-            let call = json!({"index": 0, "id": "call_t", "type": "function", "function": {"name": first, "arguments": rest}});
+            let call =
+                json!({"index": 0, "id": "call_t", "type": "function", "function": {"name": first, "arguments": rest}});
             event(&mut out, &json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))?;
         }
         ("deltas", _) => pieces(&mut out, 1, number(first))?,
@@ -164,15 +175,20 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         ("say", _) => say(&mut out, wish.trim_start_matches("say "))?,
         _ => say(&mut out, &format!("you said: {wish}"))?,
     }
-    event(&mut out, &json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}))?;
+    event(
+        &mut out,
+        &json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}),
+    )?;
     out.write_all(b"data: [DONE]\n\n")
 }
 
 fn pieces(out: &mut TcpStream, from: usize, to: usize) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     for number in from..=to {
-        buffer.extend_from_slice(format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"w{number} \"}}}}]}}\n\n").as_bytes());
+        buffer.extend_from_slice(
+            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"w{number} \"}}}}]}}\n\n").as_bytes(),
+        );
         if buffer.len() > 8192 || number == to {
             out.write_all(&buffer)?;
             buffer.clear();

@@ -60,7 +60,10 @@ impl Socket {
     /// The next JSON frame as text; panics on anything else.
     #[track_caller]
     pub fn next_text(&mut self) -> String {
+        // Pings keep the read from timing out: the patience is for a frame.
+        let deadline = std::time::Instant::now() + PATIENCE;
         loop {
+            assert!(std::time::Instant::now() < deadline, "no frame came");
             match self.ws.read() {
                 Ok(Message::Text(text)) => return text.to_string(),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
@@ -69,9 +72,24 @@ impl Socket {
         }
     }
 
+    /// The next frame but `activity`, which tells of other conversations whenever it likes.
     #[track_caller]
     pub fn next(&mut self) -> Value {
-        serde_json::from_str(&self.next_text()).unwrap()
+        loop {
+            let frame: Value = serde_json::from_str(&self.next_text()).unwrap();
+            if frame["type"] != "activity" {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads until that many deltas have come.
+    #[track_caller]
+    pub fn read_deltas(&mut self, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            left -= usize::from(self.next()["type"] == "content_delta");
+        }
     }
 
     /// Frames up to and including the first `done` or `error` that carries `seq`.

@@ -1,0 +1,142 @@
+//! `holt chat`: talks to a hub from a terminal or a script.
+//!
+//! The main thread owns everything that is shown and sent. `chat-socket` (one for each connection) reads the socket,
+//! `chat-input` reads stdin, `chat-signals` waits for Ctrl-C; all hand over through bounded channels.
+
+mod command;
+mod follow;
+mod frame;
+mod hub_url;
+mod input;
+mod interactive;
+mod key;
+mod link;
+mod once;
+mod rest;
+mod screen;
+mod socket;
+mod talk;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::io::{self, IsTerminal, Read};
+
+use clap::Args;
+
+use self::follow::Follow;
+use self::hub_url::HubUrl;
+use self::interactive::Interactive;
+use self::link::{Link, Target};
+use self::once::Once;
+use self::screen::Screen;
+use self::talk::Talk;
+use self::view::{Shown, View};
+use super::{CliError, Context};
+use crate::chat::engine::check_session_id;
+use crate::config;
+use crate::limits;
+use crate::rt::Threads;
+
+/// Talk to an agent of the hub
+#[derive(Args)]
+#[command(long_about = "Talk to an agent of the hub: a dialogue, or with a message one answer.
+
+On the hub's own machine nothing needs to be set up: the command makes itself a key in the hub's data directory. For a
+hub elsewhere make one there (holt keys create) and give it in HOLT_KEY. A lost connection is taken up again by itself,
+without losing or repeating anything.
+
+With a message, or with one on stdin, the answer alone goes to stdout; into a pipe it goes as a whole, once it is
+complete. Ends with 0 when the message was answered, 1 when not, 130 after Ctrl-C.
+
+Examples:
+  holt chat
+  holt chat \"how is this machine doing?\"
+  df -h | holt chat
+  holt chat -s 8f0c21d4a97b3e65 \"and since yesterday?\"
+  HOLT_KEY=dk_... holt chat --url http://pi:8080 --json \"disk usage\" | jq -r .type")]
+pub(super) struct Chat {
+    /// One message; without it a dialogue, or what comes through a pipe
+    message: Option<String>,
+    /// Go on with a conversation
+    #[arg(short, long, value_name = "ID")]
+    session: Option<String>,
+    /// Which agent to talk to
+    #[arg(short, long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Address of the hub [env: HOLT_URL] [default: where the local configuration listens]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// API key; others on this machine can see options, so better use the variable [env: HOLT_KEY]
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Print each event as the hub sends it, a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Chat {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        if let Some(id) = &self.session {
+            check_session_id(id).map_err(CliError::failed)?;
+        }
+        let message = match self.message {
+            Some(message) => Some(message),
+            None if io::stdin().is_terminal() => None,
+            None => Some(read_stdin()?),
+        };
+        if let Some(message) = &message {
+            talk::check_message(message).map_err(CliError::Failed)?;
+        } else if self.json {
+            return Err(CliError::failed("--json needs a message: holt chat --json \"...\""));
+        }
+        let url = address(self.url.as_deref(), context)?;
+        // Before a key is made for it.
+        drop(socket::connect(&url).map_err(|_| CliError::Failed(link::nobody_answers(&url)))?);
+        let key = key::find(self.key, context, &url)?;
+        let session_id = self.session.map_or_else(talk::new_session_id, Ok)?;
+        let threads = Threads::new();
+        let interrupts = input::interrupts(&threads)?;
+        let target = Target { url, key };
+        let link = Link::start(target.clone(), threads.clone())?;
+        let talk = Talk::new(link, Follow::new(session_id, self.agent));
+        let screen = Screen::of_process(&context.env);
+        if let Some(message) = message {
+            let shown = Shown { deltas: screen.shows_answers(), steps: screen.shows_steps() };
+            return Once::new(talk, View::new(screen, shown), &interrupts.rx, self.json).run(&message);
+        }
+        let lines_rx = input::lines(&threads)?;
+        let view = View::new(screen, Shown { deltas: true, steps: true });
+        Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
+    }
+}
+
+/// `--url`, `HOLT_URL`, else where a hub with the local configuration listens.
+fn address(given: Option<&str>, context: &Context) -> Result<HubUrl, CliError> {
+    if let Some(text) = given.or_else(|| context.env.get("HOLT_URL")) {
+        return HubUrl::parse(text).map_err(CliError::Failed);
+    }
+    let config = config::load(&context.flags, &context.env).map_err(CliError::failed)?;
+    HubUrl::of_listen(&config.api.listen).ok_or_else(|| {
+        CliError::Failed(format!(
+            "the hub listens at {}, so its port is not known here; give its --url",
+            config.api.listen
+        ))
+    })
+}
+
+fn read_stdin() -> Result<String, CliError> {
+    let mut bytes = Vec::new();
+    // One more than allowed is enough to see that it is too much.
+    let most = limits::MESSAGE_BYTES_MAX as u64 + 2;
+    io::stdin()
+        .lock()
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CliError::Failed(format!("read stdin: {error}")))?;
+    let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+    if text.trim().is_empty() {
+        return Err(CliError::failed("there is no message: give one, pipe one in, or run holt chat in a terminal"));
+    }
+    Ok(text)
+}

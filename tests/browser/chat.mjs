@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { Hub, shot } from './hub.mjs';
+import { answers, ask, connected, messageBox, questions, settled } from './steps.mjs';
+
+// With the built-in `local` agent: no key, no network.
+const tests = {
+  async 'a question about the machine runs tools and is answered'({ open }) {
+    const page = await open();
+    await connected(page);
+    await page.getByRole('button', { name: 'How is this machine doing?' }).click();
+    await page.locator('.step').first().waitFor();
+    await settled(page);
+    assert.ok(page.url().includes('#/chat/'), 'the chat has an address');
+    const tools = await page.locator('.step code').allTextContents();
+    assert.ok(tools.some((tool) => tool.startsWith('host_')), `tools: ${tools}`);
+    assert.equal(await page.locator('.step[data-state=running]').count(), 0);
+    assert.ok((await answers(page).last().locator('.md').innerText()).length > 20);
+    await page.locator('.steps > summary').click();
+    await shot(page, 'answer-light');
+    await page.locator('.step > summary').first().click();
+    assert.ok(await page.locator('.step-body').first().isVisible());
+  },
+
+  async 'a stored chat opens again, once, with its title in the list'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'What uses the most memory?');
+    await settled(page);
+    const text = await answers(page).last().locator('.md').innerText();
+    await page.reload();
+    await settled(page);
+    assert.equal(await questions(page).count(), 1);
+    assert.equal(await answers(page).count(), 1);
+    assert.equal(await answers(page).last().locator('.md').innerText(), text);
+    await page.getByRole('link', { name: 'New chat' }).click();
+    await page.getByText('What would you like to know?').waitFor();
+    await page.goBack();
+    await answers(page).first().waitFor();
+    assert.ok(await page.locator('.convs li.here').count() === 1);
+  },
+
+  async 'drafts stay with their chat'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'Is a disk filling up?');
+    await settled(page);
+    await messageBox(page).fill('half a thought');
+    await page.getByRole('link', { name: 'New chat' }).click();
+    await page.getByText('What would you like to know?').waitFor();
+    assert.equal(await messageBox(page).inputValue(), '');
+    await page.goBack();
+    await answers(page).first().waitFor();
+    assert.equal(await messageBox(page).inputValue(), 'half a thought');
+    await page.reload();
+    await answers(page).first().waitFor();
+    assert.equal(await messageBox(page).inputValue(), 'half a thought');
+  },
+
+  async 'what is said is shown as text, never as markup'({ open }) {
+    const page = await open();
+    await connected(page);
+    const text = '<img src=x onerror=alert(1)> **not bold** & <b>tags</b>';
+    await ask(page, text);
+    await settled(page);
+    assert.equal(await questions(page).last().locator('.bubble').innerText(), text);
+    assert.equal(await page.locator('.messages img, .messages b').count(), 0);
+  },
+
+  async 'a chat is deleted after a question'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'Any errors in the logs?');
+    await settled(page);
+    const id = page.url().split('/chat/')[1];
+    const row = page.locator('.convs li.here');
+    await row.waitFor();
+    await row.hover();
+    await row.getByRole('button').click();
+    await page.getByRole('button', { name: 'Keep it' }).click();
+    await row.hover();
+    await row.getByRole('button').click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await page.getByText('What would you like to know?').waitFor();
+    await page.goto(page.url().split('#')[0] + '#/chat/' + id);
+    await page.getByText('This chat is not here').waitFor();
+  },
+
+  async 'keyboard only: ask, stop at a step, reach the list'({ open }) {
+    const page = await open();
+    await connected(page);
+    const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.getAttribute('aria-label') || document.activeElement.id);
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'message');
+    await page.keyboard.type('How is this');
+    await page.keyboard.press('Shift+Enter');
+    await page.keyboard.type('machine doing?');
+    assert.equal(await messageBox(page).inputValue(), 'How is this\nmachine doing?');
+    await page.keyboard.press('Enter');
+    await settled(page);
+    // Back from the message box lie the answer's steps.
+    for (let i = 0; i < 30 && !(await page.evaluate(() => document.activeElement.matches('.steps > summary'))); i += 1) await page.keyboard.press('Shift+Tab');
+    assert.ok(await page.evaluate(() => document.activeElement.matches('.steps > summary:focus-visible')), `focus is on ${await focused()}`);
+    await page.keyboard.press('Enter');
+    await page.locator('.step').first().waitFor();
+    for (let i = 0; i < 40 && !(await page.evaluate(() => document.activeElement.matches('.new'))); i += 1) await page.keyboard.press('Shift+Tab');
+    await page.keyboard.press('Enter');
+    await page.getByText('What would you like to know?').waitFor();
+  },
+};
+
+export default {
+  name: 'chat',
+  before: async () => ({ hub: await Hub.start() }),
+  after: ({ hub }) => hub.close(),
+  tests,
+};

@@ -1,0 +1,189 @@
+import assert from 'node:assert/strict';
+import { Hub, shot } from './hub.mjs';
+import { startModel } from './model.mjs';
+import { answers, ask, connected, countedTo, linesSeen, messageBox, questions, settled } from './steps.mjs';
+
+// What happens to an answer when the line, the page or the hub goes away in the middle of it.
+const tests = {
+  async 'streaming: text grows while it arrives'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 40');
+    await linesSeen(page, 5);
+    assert.ok(await answers(page).last().locator('.md li').count() < 40, 'arrived at once');
+    await settled(page);
+    await countedTo(page, 40);
+  },
+
+  async 'reload in the middle of an answer shows the rest'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 120');
+    await linesSeen(page, 20);
+    await page.reload();
+    await linesSeen(page, 21);
+    assert.ok(await page.locator('.msg.assistant.live').count(), 'over before it could be watched');
+    await settled(page);
+    await countedTo(page, 120);
+    assert.equal(await questions(page).count(), 1);
+    assert.equal(await answers(page).count(), 1);
+  },
+
+  async 'reload in the second answer doubles nothing of the first'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 5');
+    await settled(page);
+    await ask(page, 'count to 100');
+    await linesSeen(page, 10);
+    await page.reload();
+    await settled(page);
+    await countedTo(page, 100);
+    assert.equal(await questions(page).count(), 2);
+    assert.equal(await answers(page).count(), 2);
+  },
+
+  async 'two windows see the same answer'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 80');
+    await linesSeen(page, 5);
+    const other = await open({ where: '/' + new URL(page.url()).hash });
+    await linesSeen(other, 6);
+    await settled(other);
+    await settled(page);
+    await countedTo(page, 80);
+    await countedTo(other, 80);
+    await ask(page, 'count to 6');
+    await settled(page);
+    await other.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2 && document.querySelectorAll('.msg.user').length === 2);
+    await settled(other);
+    await countedTo(other, 6);
+  },
+
+  async 'network gone in the middle: the answer resumes, nothing lost or doubled'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 200');
+    await linesSeen(page, 10);
+    await page.context().setOffline(true);
+    await page.waitForTimeout(3500);
+    await page.context().setOffline(false);
+    await connected(page);
+    await settled(page);
+    await countedTo(page, 200);
+    assert.equal(await answers(page).count(), 1);
+  },
+
+  async 'hub killed in the middle: what came stays, the end is told, the next question works'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 300');
+    await linesSeen(page, 20);
+    await hub.kill();
+    await page.locator('.line:not([data-state=open])').waitFor();
+    const before = await answers(page).last().locator('.md li').count();
+    await hub.revive();
+    await connected(page);
+    await page.locator('.ending', { hasText: 'stopped in the middle of this answer' }).waitFor();
+    await shot(page, 'interrupted');
+    const lines = await answers(page).last().locator('.md li').allTextContents();
+    assert.ok(lines.length >= before - 1, 'text that was shown is gone');
+    assert.equal(new Set(lines).size, lines.length, 'lines are doubled');
+    await ask(page, 'count to 4');
+    await settled(page);
+    await countedTo(page, 4);
+    assert.equal(await questions(page).count(), 2);
+  },
+
+  async 'typed while the hub is away: sent once when it is back, even after a reload'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 2');
+    await settled(page);
+    await hub.kill();
+    await page.locator('.line[data-state=offline]').waitFor();
+    await ask(page, 'count to 3');
+    await page.getByText('Waits for the connection').waitFor();
+    await shot(page, 'waiting');
+    await hub.revive();
+    await connected(page);
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
+    await settled(page);
+    await countedTo(page, 3);
+    assert.equal(await questions(page).count(), 2);
+    await page.reload();
+    await settled(page);
+    assert.equal(await questions(page).count(), 2);
+    assert.equal(await answers(page).count(), 2);
+  },
+
+  async 'stop ends an answer and keeps what came'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 400');
+    await linesSeen(page, 10);
+    await page.getByRole('button', { name: 'Stop the answer' }).click();
+    await page.locator('.ending', { hasText: 'Stopped.' }).waitFor();
+    await settled(page);
+    const lines = await answers(page).last().locator('.md li').count();
+    assert.ok(lines >= 9 && lines < 400, `${lines} lines`);
+    await ask(page, 'count to 3');
+    await settled(page);
+    await countedTo(page, 3);
+  },
+
+  async 'a second question waits in line'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 60');
+    await linesSeen(page, 5);
+    await ask(page, 'count to 7');
+    await page.getByText('In line').waitFor();
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
+    await settled(page);
+    await countedTo(page, 7);
+    const kinds = await page.locator('.messages > li').evaluateAll((list) => list.map((el) => (el.classList.contains('user') ? 'q' : 'a')).join(''));
+    assert.equal(kinds, 'qaqa');
+  },
+
+  async 'without a WebSocket the answer still streams'({ open }) {
+    const page = await open({ where: '/auth/config' });
+    await page.addInitScript(() => {
+      window.WebSocket = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006 }), 5); } send() {} close() {} };
+    });
+    await page.goto(new URL('/', page.url()).href);
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await ask(page, 'count to 60');
+    await linesSeen(page, 5);
+    assert.ok(await answers(page).last().locator('.md li').count() < 60, 'arrived at once');
+    await page.reload();
+    await settled(page);
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant .md li').length === 60);
+    await countedTo(page, 60);
+    assert.equal(await answers(page).count(), 1);
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await ask(page, 'count to 300');
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
+    await linesSeen(page, 5);
+    await page.getByRole('button', { name: 'Stop the answer' }).click();
+    await page.locator('.ending', { hasText: 'Stopped.' }).waitFor();
+    assert.ok(await messageBox(page).isEnabled());
+  },
+};
+
+export default {
+  name: 'line',
+  async before() {
+    const model = await startModel(25);
+    const hub = await Hub.start(`[llm]\ndefault_provider = "openai"\ndefault_model = "scripted"\ncost_limit_hard = 100.0\n\n[llm.openai]\napi_key = "scripted"\nbase_url = "${model.baseUrl}"\n`);
+    return { hub, model };
+  },
+  async after({ hub, model }) {
+    await hub.close();
+    model.close();
+  },
+  tests,
+};

@@ -1,0 +1,53 @@
+// A scripted model server (OpenAI chat completions): `count to N` answers with N numbered lines, slowly; anything else
+// with one sentence that repeats the question.
+import http from 'node:http';
+
+export async function startModel(delayMs = 25) {
+  const server = http.createServer((request, response) => {
+    let body = '';
+    request.on('data', (chunk) => { body += chunk; });
+    request.on('end', () => answer(request, body, response, delayMs));
+  });
+  await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+  return {
+    baseUrl: `http://127.0.0.1:${server.address().port}/v1`,
+    close: () => { server.closeAllConnections(); server.close(); },
+  };
+}
+
+function textFor(messages) {
+  const question = [...messages].reverse().find((message) => message.role === 'user');
+  const said = Array.isArray(question?.content) ? question.content.map((part) => part.text || '').join('') : question?.content || '';
+  const count = /count to (\d+)/i.exec(said);
+  if (!count) return [`You said: ${said.slice(-200)}`];
+  return Array.from({ length: Number(count[1]) }, (_, i) => `- line ${i + 1} of ${count[1]}\n`);
+}
+
+async function answer(request, body, response, delayMs) {
+  if (!request.url.endsWith('/chat/completions')) {
+    response.writeHead(200, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify({ object: 'list', data: [{ id: 'scripted', object: 'model' }] }));
+    return;
+  }
+  const asked = JSON.parse(body);
+  const parts = textFor(asked.messages);
+  const id = 'chatcmpl-scripted';
+  const usage = { prompt_tokens: 10, completion_tokens: parts.length, total_tokens: 10 + parts.length };
+  if (!asked.stream) {
+    response.writeHead(200, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify({ id, object: 'chat.completion', model: asked.model, usage,
+      choices: [{ index: 0, finish_reason: 'stop', message: { role: 'assistant', content: parts.join('') } }] }));
+    return;
+  }
+  response.writeHead(200, { 'Content-Type': 'text/event-stream' });
+  const send = (delta, finish_reason, extra) => response.write(`data: ${JSON.stringify({ id, object: 'chat.completion.chunk', model: asked.model,
+    choices: [{ index: 0, delta, finish_reason }], ...extra })}\n\n`);
+  send({ role: 'assistant', content: '' }, null);
+  for (const part of parts) {
+    if (response.destroyed) return;
+    await new Promise((later) => setTimeout(later, delayMs));
+    send({ content: part }, null);
+  }
+  send({}, 'stop', { usage });
+  response.end('data: [DONE]\n\n');
+}
