@@ -6,7 +6,7 @@ pub mod hub;
 pub mod model;
 pub mod ws;
 
-pub use http::Client;
+pub use http::{Answer, Client};
 pub use hub::Hub;
 pub use model::Model;
 pub use ws::Socket;
