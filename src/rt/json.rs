@@ -23,9 +23,9 @@ pub fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            '\0'..='\x7f' if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\0'..='\x7f' if c.is_ascii_control() => out.extend(format!("\\x{:02x}", u32::from(c)).chars()),
             '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{feff}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
+                out.extend(format!("\\u{:04x}", u32::from(c)).chars());
             }
             c => out.push(c),
         }

@@ -97,7 +97,8 @@ fn end(conn: &Conn, error: &Error) {
         Error::Capacity(CapacityError::MessageTooLong { .. }) => conn.close(1009, ""),
         Error::Capacity(_) => conn.close(1009, ""),
         Error::Utf8(_) => conn.close(1007, "text is not UTF-8"),
-        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => conn.shut_down(),
+        // Half-closed or gone without a goodbye (contract 8.4).
+        Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => conn.close(1000, ""),
         Error::Protocol(_) => conn.close(1002, "protocol error"),
         // Gone, or the close handshake is complete.
         _ => conn.close(1000, ""),

@@ -71,6 +71,8 @@ struct Followed {
 impl Pump<'_> {
     fn run(&mut self, read_end_rx: &Receiver<()>) -> io::Result<()> {
         loop {
+            // Asked before the queues: what the reader left there as its last act is still written.
+            let read_ended = !read_end_rx.is_empty();
             while let Ok(control) = self.inbox.control_rx.try_recv() {
                 self.control(control);
             }
@@ -86,7 +88,7 @@ impl Pump<'_> {
                 }
                 continue;
             }
-            if self.closing || read_end_rx.try_recv().is_ok() {
+            if self.closing || read_ended {
                 return Ok(());
             }
             self.wait();
