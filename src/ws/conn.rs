@@ -33,6 +33,7 @@ pub struct Conn {
     pub(super) turns: AtomicUsize,
     last_pong_ms: AtomicI64,
     closing: AtomicBool,
+    read_ended: AtomicBool,
     /// Guarded by this mutex: the sessions it follows. Nothing is taken under it.
     attached: Mutex<Vec<Arc<str>>>,
 }
@@ -61,6 +62,7 @@ impl Conn {
             turns: AtomicUsize::new(0),
             last_pong_ms: AtomicI64::new(0),
             closing: AtomicBool::new(false),
+            read_ended: AtomicBool::new(false),
             attached: Mutex::new(Vec::new()),
         })
     }
@@ -107,6 +109,16 @@ impl Conn {
     /// Milliseconds since the last pong, or since the start.
     pub(super) fn since_pong_ms(&self) -> i64 {
         elapsed_ms(self.started) - self.last_pong_ms.load(Ordering::Acquire)
+    }
+
+    /// The reading pump has ended: nothing more will be asked for.
+    pub(super) fn end_reading(&self) {
+        self.read_ended.store(true, Ordering::Release);
+        self.outbox.wake();
+    }
+
+    pub(super) fn has_ended_reading(&self) -> bool {
+        self.read_ended.load(Ordering::Acquire)
     }
 
     /// Ends both halves at once: the reading pump wakes from its read.

@@ -29,14 +29,15 @@ pub(super) struct Outbox {
     control_tx: Sender<Control>,
     /// To take the oldest pong out when the queue is full.
     control_rx: Receiver<Control>,
-    data_tx: Sender<Data>,
+    /// Boxed: the slots of the queue are made with it, for every socket.
+    data_tx: Sender<Box<Data>>,
     wake_tx: Sender<()>,
 }
 
 /// The write pump's half.
 pub(super) struct Inbox {
     pub(super) control_rx: Receiver<Control>,
-    pub(super) data_rx: Receiver<Data>,
+    pub(super) data_rx: Receiver<Box<Data>>,
     pub(super) wake_rx: Receiver<()>,
 }
 
@@ -70,12 +71,12 @@ impl Outbox {
     /// Queues data; waits while the queue is full (the reading pump: a client that does not read is not read either).
     /// False when the write pump is gone.
     pub(super) fn data(&self, data: Data) -> bool {
-        self.data_tx.send(data).is_ok()
+        self.data_tx.send(Box::new(data)).is_ok()
     }
 
     /// Queues a frame if there is room; false when not.
     pub(super) fn try_data(&self, frame: Arc<[u8]>) -> bool {
-        self.data_tx.try_send(Data::Frame(frame)).is_ok()
+        self.data_tx.try_send(Box::new(Data::Frame(frame))).is_ok()
     }
 
     /// Rings the bell; one that is already ringing is enough.

@@ -47,10 +47,9 @@ impl Hub {
         if start.hello {
             frame::push_text(&mut head, &frames::hello());
         }
-        let (read_end_tx, read_end_rx) = crossbeam_channel::bounded(1);
         let (hub, writing) = (Arc::clone(self), Arc::clone(&conn));
         let write_spawned = self.threads.spawn(&format!("ws-write-{}", conn.id), limits::PUMP_STACK_BYTES, move || {
-            write_pump::run(&writing, &inbox, &head, &read_end_rx);
+            write_pump::run(&writing, &inbox, &head);
             hub.unregister(&writing);
             writing.shut_down();
         });
@@ -61,9 +60,7 @@ impl Hub {
         let (hub, reading) = (Arc::clone(self), Arc::clone(&conn));
         let read_spawned = self.threads.spawn(&format!("ws-read-{}", conn.id), limits::PUMP_STACK_BYTES, move || {
             read_pump::run(&hub, &reading, early);
-            // Full or gone: the write pump needs no second hint.
-            let _ = read_end_tx.try_send(());
-            reading.outbox().wake();
+            reading.end_reading();
         });
         if read_spawned.is_err() {
             conn.close(1013, "no thread for this connection; try again");

@@ -7,7 +7,7 @@ use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, select};
+use crossbeam_channel::select;
 
 use crate::chat::SessionStream;
 use crate::chat::frame;
@@ -24,7 +24,7 @@ const PING: [u8; 2] = [0x89, 0];
 const SLICES_MAX: usize = 64;
 
 /// Writes `head` and then everything that comes, until the socket ends.
-pub(super) fn run(conn: &Arc<Conn>, inbox: &Inbox, head: &[u8], read_end_rx: &Receiver<()>) {
+pub(super) fn run(conn: &Arc<Conn>, inbox: &Inbox, head: &[u8]) {
     let mut pump = Pump {
         conn,
         inbox,
@@ -34,14 +34,17 @@ pub(super) fn run(conn: &Arc<Conn>, inbox: &Inbox, head: &[u8], read_end_rx: &Re
         closing: false,
     };
     pump.batch.push_bytes(head);
-    let result = pump.run(read_end_rx);
+    let result = pump.run();
     if let Err(error) = result {
         log::debug!("write websocket {}: {error}", conn.id);
         return;
     }
     // Our close frame is out; the peer may answer with its own before the socket goes.
     let _ = conn.socket.shutdown(Shutdown::Write);
-    let _ = read_end_rx.recv_timeout(limits::WS_CLOSE_TIMEOUT);
+    let deadline = Instant::now() + limits::WS_CLOSE_TIMEOUT;
+    while !conn.has_ended_reading() && Instant::now() < deadline {
+        let _ = inbox.wake_rx.recv_deadline(deadline); // the bell also rings for streams that moved
+    }
 }
 
 /// Appends a close frame; code 1000 without a reason is sent like any other.
@@ -69,10 +72,10 @@ struct Followed {
 }
 
 impl Pump<'_> {
-    fn run(&mut self, read_end_rx: &Receiver<()>) -> io::Result<()> {
+    fn run(&mut self) -> io::Result<()> {
         loop {
             // Asked before the queues: what the reader left there as its last act is still written.
-            let read_ended = !read_end_rx.is_empty();
+            let read_ended = self.conn.has_ended_reading();
             while let Ok(control) = self.inbox.control_rx.try_recv() {
                 self.control(control);
             }
@@ -99,7 +102,7 @@ impl Pump<'_> {
         let timeout = self.next_ping.saturating_duration_since(Instant::now()).min(self.pong_left());
         select! {
             recv(self.inbox.control_rx) -> control => if let Ok(control) = control { self.control(control) },
-            recv(self.inbox.data_rx) -> data => if let Ok(data) = data { self.data(data) },
+            recv(self.inbox.data_rx) -> data => if let Ok(data) = data { self.data(*data) },
             recv(self.inbox.wake_rx) -> _ => {}
             default(timeout) => {}
         }
@@ -126,7 +129,7 @@ impl Pump<'_> {
     fn take_data(&mut self) {
         while self.batch.has_room() {
             match self.inbox.data_rx.try_recv() {
-                Ok(data) => self.data(data),
+                Ok(data) => self.data(*data),
                 Err(_) => return,
             }
         }
