@@ -229,7 +229,8 @@ impl Socket {
             let mut over = false;
             for (whole, payload) in frame::frames(&self.buffer) {
                 used += whole.len();
-                let numbered = !payload.starts_with(b"{\"type\":\"activity\"") && whole[0] == 0x81;
+                let outside = [b"{\"type\":\"activity\"".as_slice(), b"{\"type\":\"queued\""];
+                let numbered = whole[0] == 0x81 && !outside.iter().any(|kind| payload.starts_with(kind));
                 count += u64::from(numbered);
                 if payload.starts_with(b"{\"type\":\"done\"") {
                     over = true;

@@ -124,6 +124,8 @@ pub const TURNS_WAITING_MAX: usize = 256;
 pub const SESSION_QUEUE_MAX: usize = 8;
 /// Sessions kept in memory while idle.
 pub const SESSIONS_IDLE_MAX: usize = 10_000;
+/// A message waits this long for a turn that is just ending, before it is queued behind it.
+pub const FINISHING_WAIT: Duration = Duration::from_millis(100);
 /// How long a repeated `message_id` is recognised.
 pub const MESSAGE_ID_TTL: Duration = Duration::from_secs(24 * 3600);
 pub const MESSAGE_ID_BYTES_MAX: usize = 64;

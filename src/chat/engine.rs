@@ -200,7 +200,7 @@ impl Engine {
         let session = self.session(session_id)?;
         self.forget_former(&session)?;
         let claimed = {
-            let mut state = lock(&session.state);
+            let mut state = session.settled_state();
             state.used = Instant::now();
             state.deleted = false;
             if state.running.is_none() && state.waiting.is_empty() && state.joining == 0 {

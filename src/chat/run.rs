@@ -115,6 +115,7 @@ impl Engine {
             None => ChatEvent::Done,
             Some((code, message)) => ChatEvent::Error { code, message: message.clone() },
         };
+        self.set_finishing(job, true);
         let settled = self.log_terminal(job, &event, &outcome);
         if settled {
             let code = outcome.error.as_ref().map_or("", |(code, _)| code);
@@ -130,6 +131,7 @@ impl Engine {
             state.used = Instant::now();
             (state.running.take().map(|running| running.tickets).unwrap_or_default(), state.deleted)
         };
+        job.session.freed.notify_all();
         for mut ticket in tickets {
             ticket.ended(&outcome);
         }
@@ -143,6 +145,13 @@ impl Engine {
             });
         }
         self.start_next(&job.session);
+    }
+
+    fn set_finishing(&self, job: &Job, finishing: bool) {
+        if let Some(running) = lock(&job.session.state).running.as_mut() {
+            running.finishing = finishing;
+        }
+        job.session.freed.notify_all();
     }
 
     /// The terminal frame must be in the log. While that fails (disk full) watchers are told once by a frame outside
@@ -159,6 +168,7 @@ impl Engine {
             }
             if !told {
                 told = true;
+                self.set_finishing(job, false);
                 let message =
                     "the hub cannot write its event log, probably because its disk is full; this turn has failed";
                 stream.notice(&json::to_vec(&serde_json::json!({

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::chat::SessionStream;
+use crate::limits;
 use crate::rt::Cancel;
 use crate::store::turns::TurnRow;
 
@@ -55,6 +56,8 @@ pub(super) struct Running {
     pub(super) reason: EndReason,
     pub(super) after_seq: u64,
     pub(super) started: bool,
+    /// Its terminal frame is on its way into the log: it is over in a moment.
+    pub(super) finishing: bool,
     pub(super) tickets: Vec<Box<dyn Ticket>>,
 }
 
@@ -66,6 +69,7 @@ impl Running {
             reason: EndReason::default(),
             after_seq: 0,
             started: false,
+            finishing: false,
             tickets: Vec::new(),
         }
     }
@@ -82,6 +86,8 @@ pub struct Session {
     pub(super) stream: Arc<SessionStream>,
     /// Guarded by the mutex; the stream's may be taken under it.
     pub(super) state: Mutex<SessionState>,
+    /// Signalled when the running turn has ended.
+    pub(super) freed: Condvar,
 }
 
 pub(super) struct SessionState {
@@ -98,7 +104,18 @@ impl Session {
     pub(super) fn new(stream: Arc<SessionStream>) -> Self {
         let state =
             SessionState { running: None, waiting: VecDeque::new(), joining: 0, deleted: false, used: Instant::now() };
-        Self { stream, state: Mutex::new(state) }
+        Self { stream, state: Mutex::new(state), freed: Condvar::new() }
+    }
+
+    /// The state, once a turn whose end is on its way is over: a client that answers to `done` is not told to wait in
+    /// line behind it. Waits for a commit of the log at the most.
+    pub(super) fn settled_state(&self) -> MutexGuard<'_, SessionState> {
+        let state = crate::rt::lock(&self.state);
+        let finishing = |state: &mut SessionState| state.running.as_ref().is_some_and(|running| running.finishing);
+        self.freed
+            .wait_timeout_while(state, limits::FINISHING_WAIT, finishing)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     /// The numbered events of the session.
