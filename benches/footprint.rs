@@ -27,6 +27,8 @@ fn main() {
     }
     load(&hub.address, "/api/v1/sessions", &bearer, 200, Duration::from_secs(3));
     memory(&hub, "memory, after load");
+    drop(hub);
+    let hub = Peer::holt(&dir.join("data"));
     let before = hub.kib("VmRSS:");
     let sockets: Vec<TcpStream> = (0..1000).map(|_| open(&hub.address, &bearer)).collect();
     memory(&hub, "memory, with 1,000 idle WebSockets");

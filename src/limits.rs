@@ -114,6 +114,8 @@ pub const SEQ_BLOCK: u64 = 16_384;
 pub const REPLAY_CHUNK_BYTES: usize = 128 * 1024;
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const LOG_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Pages of the event log's write-ahead log (4 KiB each) before the writer empties it.
+pub const WAL_PAGES_MAX: i64 = 8192;
 /// Rows deleted between two commits of new frames.
 pub const PURGE_ROWS: usize = 256;
 /// Turns that run at once.

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::api::error::ApiError;
 use crate::api::login::{decode, json_line};
-use crate::api::message::{Reply, Responder, Response, SseProgress, SseResume, SseStart};
+use crate::api::message::{Reply, Responder, Response, SseProgress, SseResume, SseStart, response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::{AuthError, Identity};
 use crate::chat::engine::{Outcome, Submit, Ticket};
 use crate::chat::{ChatError, engine};
 use crate::limits;
-use crate::rt::lock;
+use crate::rt::{Slot, json as wire, lock};
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -137,9 +137,12 @@ fn stream(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody) -> Res
     let progress = Arc::new(SseProgress::default());
     let ticket = Box::new(SseTicket(Arc::clone(&progress)));
     let chat_caller = caller.caller();
+    // Before the message is accepted: who is told to try again must not find it done twice.
+    let slot = sse_slot(ctx)?;
     let submitted = ctx.deps.engine.submit(&submit(body, &chat_caller), Some(ticket))?;
     progress.set_position(submitted.position.unwrap_or(0));
     Ok(Reply::Stream(Box::new(SseStart {
+        slot,
         session: submitted.session,
         progress,
         resume: None,
@@ -162,16 +165,45 @@ impl Ticket for SseTicket {
     }
 }
 
+/// Also when the turn never comes to its end: deleted while it waited.
+impl Drop for SseTicket {
+    fn drop(&mut self) {
+        self.0.set_ended();
+    }
+}
+
+fn sse_slot(ctx: &Ctx) -> Result<Slot, ApiError> {
+    Slot::take(&ctx.sse_open, limits::SSE_STREAMS_MAX).ok_or_else(|| {
+        ApiError::new(503, "busy", "too many event streams are open; try again").with_header("Retry-After", "5")
+    })
+}
+
+/// One frame that says that there is nothing, as a whole event stream.
+fn nothing_to_replay(ctx: &Ctx, session_id: &str) -> Response {
+    let frame = json!({
+        "type": "error", "code": "replay_unavailable", "session_id": session_id,
+        "message": "replay buffer expired or empty", "epoch": ctx.deps.engine.streams().epoch,
+        "oldest_seq": 0, "last_seq": 0,
+    });
+    let mut body = b"data: ".to_vec();
+    body.extend_from_slice(&wire::to_vec(&frame));
+    body.extend_from_slice(b"\n\n");
+    response(200, "text/event-stream", body)
+}
+
 /// SSE without a message: what is kept after a number, then live until the terminal frame.
 fn resume(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody, after: i64) -> Result<Reply, ApiError> {
     engine::check_session_id(&body.session_id)?;
     match ctx.deps.engine.conversations().owner(&body.session_id)? {
         Some(owner) if caller.caller().may_read(&owner) => {}
         Some(_) => return Err(ChatError::Denied.into()),
-        None => {} // unknown: the stream says so itself, by replay_unavailable
+        // Unknown, or deleted: whatever the log may still hold is nobody's.
+        None => return Ok(Reply::Full(nothing_to_replay(ctx, &body.session_id))),
     }
+    let slot = sse_slot(ctx)?;
     let session = ctx.deps.engine.session(&body.session_id)?;
     Ok(Reply::Stream(Box::new(SseStart {
+        slot,
         session,
         progress: Arc::new(SseProgress::default()),
         resume: Some(SseResume { after_seq: u64::try_from(after).unwrap_or(0), epoch: body.epoch.clone() }),

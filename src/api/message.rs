@@ -10,7 +10,7 @@ use tiny_http::{Header, Method, StatusCode};
 use crate::auth::Credential;
 use crate::chat::access::Caller;
 use crate::chat::engine::Session;
-use crate::rt::Headers;
+use crate::rt::{Headers, Slot};
 
 /// The value a handler builds.
 pub type Response = tiny_http::Response<Cursor<Vec<u8>>>;
@@ -31,6 +31,8 @@ pub struct Req {
     pub http10: bool,
     /// Set by the guard: connections that proved who they are are not shed while they send.
     pub authenticated: Cell<bool>,
+    /// Its body in the count of all that is buffered before anybody is authenticated.
+    pub held: Option<Slot>,
 }
 
 impl Req {
@@ -41,7 +43,18 @@ impl Req {
             None => (target.to_owned(), None),
         };
         let peer = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { method, path, query, headers, body, peer, secure: false, http10: false, authenticated: Cell::new(false) }
+        Self {
+            method,
+            path,
+            query,
+            headers,
+            body,
+            peer,
+            secure: false,
+            http10: false,
+            authenticated: Cell::new(false),
+            held: None,
+        }
     }
 
     /// The first value of a query parameter, decoded.
@@ -132,6 +145,8 @@ impl Drop for Responder {
 
 /// What an SSE stream sends and when it ends.
 pub struct SseStart {
+    /// Its place among all event streams.
+    pub slot: Slot,
     pub session: Arc<Session>,
     /// Tells where the turn starts and that it ended; None for a resume.
     pub progress: Arc<SseProgress>,

@@ -2,6 +2,7 @@
 //! handler (contract 1.2).
 
 use std::io;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -70,6 +71,8 @@ pub struct CtxInner {
     password_hash: Mutex<Option<String>>,
     /// Serialises account setups, so that of many only one writes the configuration: held over that write.
     pub account_setup: Mutex<()>,
+    /// How many event streams are open.
+    pub sse_open: Arc<AtomicUsize>,
     /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
 }
@@ -134,6 +137,7 @@ impl Server {
             writer: ConfigWriter::new(deps.config.config_path.clone()),
             password_hash: Mutex::new(deps.password_hash.clone()),
             account_setup: Mutex::new(()),
+            sse_open: Arc::new(AtomicUsize::new(0)),
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             deps,
         };

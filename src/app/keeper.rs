@@ -35,6 +35,7 @@ impl Keeper {
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
+            self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);
             if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
                 synced = Instant::now();
@@ -79,9 +80,14 @@ impl Keeper {
         if commits == *seen {
             return;
         }
-        *seen = commits;
-        if let Err(error) = self.engine.streams().log.sync(conn) {
-            log::error!("sync the event log: {error}");
+        match self.engine.streams().log.sync(conn) {
+            Ok(large) => {
+                *seen = commits;
+                if large {
+                    self.engine.streams().request_truncate();
+                }
+            }
+            Err(error) => log::error!("sync the event log: {error}"),
         }
     }
 
@@ -99,6 +105,9 @@ impl Keeper {
             && let Err(error) = store.purge_expired()
         {
             log::warn!("remove expired logins: {error}");
+        }
+        if let Err(error) = self.engine.forget_orphans() {
+            log::warn!("look for events without a conversation: {error}");
         }
         self.engine.streams().request_purge();
         sys::trim_allocator();

@@ -12,6 +12,7 @@ use crate::chat::access::Caller;
 use crate::chat::run::Slots;
 use crate::chat::session::{Running, SessionState, Waiting};
 use crate::chat::stream::Streams;
+use crate::chat::turn::interrupted;
 use crate::chat::{ChatError, interrupted as recovery};
 use crate::limits;
 use crate::rt::{Stop, Threads, lock};
@@ -73,8 +74,18 @@ pub(super) struct Inner {
     pub(super) slots: Mutex<Slots>,
     /// Guarded by this mutex: ends that are in the log but not yet in the rows. Nothing is taken under it.
     pub(super) closed: Mutex<Vec<Closed>>,
+    /// Guarded by this mutex: what failed for want of disk and is tried again. Nothing is taken under it.
+    pub(super) retries: Mutex<Vec<Retry>>,
     /// Told of every turn that has ended; set once.
     pub(super) observer: OnceLock<Observer>,
+}
+
+/// Something that the keeper tries again.
+pub(super) enum Retry {
+    /// The terminal frame of a turn that a stop cut short; its session is claimed until then.
+    EndTurn(Arc<Session>, Box<TurnRow>),
+    /// The queued messages of a session.
+    StartNext(Arc<Session>),
 }
 
 /// A turn that has ended, for whoever follows all of them.
@@ -110,6 +121,7 @@ impl Engine {
                 sessions: Mutex::new(HashMap::new()),
                 slots: Mutex::new(Slots::default()),
                 closed: Mutex::new(Vec::new()),
+                retries: Mutex::new(Vec::new()),
                 observer: OnceLock::new(),
             }),
         }
@@ -121,7 +133,12 @@ impl Engine {
         for turn in self.inner.turns.open()? {
             if turn.state == "running" {
                 let session = self.session(&turn.conversation_id)?;
-                recovery::end_turn(&self.inner, &session, &turn)?;
+                if let Err(error) = recovery::end_turn(&self.inner, &session, &turn) {
+                    // A full disk must not keep the hub from starting: history stays readable, the end is tried again.
+                    log::error!("end the interrupted turn {}: {error}; trying again", turn.id);
+                    lock(&session.state).running = Some(Running::claim());
+                    lock(&self.inner.retries).push(Retry::EndTurn(session, Box::new(turn)));
+                }
             } else {
                 queued.push(turn);
             }
@@ -164,7 +181,7 @@ impl Engine {
         let opened = Arc::new(Session::new(Arc::new(self.inner.streams.open(session_id)?)));
         let mut sessions = lock(&self.inner.sessions);
         if sessions.len() >= limits::SESSIONS_IDLE_MAX {
-            drop_idle(&mut sessions, Duration::ZERO);
+            drop_idle(&mut sessions, Duration::from_secs(5));
         }
         // Somebody may have opened it meanwhile: the one in the map counts.
         Ok(Arc::clone(sessions.entry(session_id.into()).or_insert(opened)))
@@ -202,7 +219,6 @@ impl Engine {
         let claimed = {
             let mut state = session.settled_state();
             state.used = Instant::now();
-            state.deleted = false;
             if state.running.is_none() && state.waiting.is_empty() && state.joining == 0 {
                 if self.slots_are_full() {
                     return Err(ChatError::QueueFull);
@@ -247,6 +263,7 @@ impl Engine {
             })
         };
         cancel.ok_or(ChatError::NotRunning)?.cancel();
+        self.end_cancelled_job(session_id);
         Ok(())
     }
 
@@ -255,13 +272,18 @@ impl Engine {
         let session = self.session(session_id)?;
         let cancel = {
             let mut state = lock(&session.state);
-            state.deleted = true;
-            state.waiting.clear();
-            state.running.as_ref().map(|running| {
+            state.deleted_turn = state.running.as_ref().map(|running| running.turn_id);
+            state.late.clear();
+            let waiting = std::mem::take(&mut state.waiting);
+            let cancel = state.running.as_ref().map(|running| {
                 running.reason.set_cancelled();
                 running.cancel.clone()
-            })
+            });
+            drop(state);
+            drop(waiting); // their tickets end with them
+            cancel
         };
+        session.stream.end_life();
         if let Some(cancel) = cancel {
             cancel.cancel();
         }
@@ -280,6 +302,7 @@ impl Engine {
     /// The keeper's part: writes noted ends, lets go of idle sessions and rings.
     pub fn keep(&self) {
         self.flush_closed();
+        self.retry();
         self.inner.streams.replay.cleanup();
         drop_idle(&mut lock(&self.inner.sessions), Duration::from_secs(300));
     }
@@ -288,6 +311,13 @@ impl Engine {
     pub fn stop(&self, timeout: Duration) -> Vec<String> {
         let sessions: Vec<Arc<Session>> = lock(&self.inner.sessions).values().cloned().collect();
         for session in sessions {
+            // Their rows stay queued and run after the restart; whoever waits for them here is told.
+            let waiting = std::mem::take(&mut lock(&session.state).waiting);
+            let (code, message) = interrupted();
+            let outcome = Outcome { error: Some((code, message)), text: String::new() };
+            for mut ticket in waiting.into_iter().flat_map(|waiting| waiting.tickets) {
+                ticket.ended(&outcome);
+            }
             let cancel = lock(&session.state).running.as_ref().map(|running| {
                 running.reason.set_stopping();
                 running.cancel.clone()
@@ -299,6 +329,33 @@ impl Engine {
         let late = self.inner.threads.join_all(timeout);
         self.flush_closed();
         late
+    }
+
+    /// Frames of conversations that no longer exist (deleted by the command line, or just before a kill) go.
+    pub fn forget_orphans(&self) -> Result<(), StoreError> {
+        for session_id in self.inner.streams.log.sessions()? {
+            // In this order: what is logged after a conversation was begun anew is above this number.
+            let last_seq = self.inner.streams.log.last_seq(&session_id)?.unwrap_or(0);
+            if self.inner.conversations.owner(&session_id)?.is_none() {
+                self.inner.streams.forget(&session_id, last_seq);
+            }
+        }
+        Ok(())
+    }
+
+    fn retry(&self) {
+        for retry in std::mem::take(&mut *lock(&self.inner.retries)) {
+            match retry {
+                Retry::StartNext(session) => self.start_next(&session),
+                Retry::EndTurn(session, turn) => match recovery::end_turn(&self.inner, &session, &turn) {
+                    Ok(()) => {
+                        lock(&session.state).running = None;
+                        self.start_next(&session);
+                    }
+                    Err(_) => lock(&self.inner.retries).push(Retry::EndTurn(session, turn)),
+                },
+            }
+        }
     }
 
     /// Writes ends that are in the log into the rows.

@@ -9,6 +9,7 @@ use crate::chat::engine::Inner;
 use crate::chat::event::{ChatEvent, is_terminal_json};
 use crate::chat::frame;
 use crate::chat::session::Session;
+use crate::chat::stream::Commit;
 use crate::chat::turn::interrupted;
 use crate::limits;
 use crate::store::StoreError;
@@ -35,8 +36,8 @@ pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) ->
         }
         return Ok(());
     }
-    let (_, until) = stream.plan_start();
-    inner.turns.reserve(stream.id(), &Reservation { until, boot_id: &inner.streams.boot_id })?;
+    let (used_seq, until) = stream.plan_start();
+    inner.turns.reserve(stream.id(), &Reservation { until, boot_id: &inner.streams.boot_id, used_seq })?;
     stream.set_reserved(until);
     // The answer may have been stored just before the end: then only the frames that say so are missing.
     let mut events = Vec::new();
@@ -56,10 +57,15 @@ pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) ->
     }
     let mut last = 0;
     for event in &events {
+        // Announced one by one: a large answer must reach the recorder before the next event finds room.
         last = stream.emit(event).map_err(|_| StoreError::Full)?;
+        stream.announce();
     }
-    stream.announce();
-    if !stream.wait_committed(last, limits::STOP_TOTAL) {
+    while let Commit::Late = stream.wait_committed(last, limits::STOP_TOTAL) {
+        log::warn!("the event log is slow; waiting for the end of turn {}", turn.id);
+    }
+    if stream.last_seq() < last {
+        stream.clear_failure();
         return Err(StoreError::Full.into());
     }
     if turn.assistant_message.is_some() {
@@ -72,7 +78,10 @@ pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) ->
 
 fn read_remains(inner: &Inner, turn: &TurnRow) -> Result<Remains, StoreError> {
     let mut remains = Remains::default();
-    let mut after = turn.after_seq.unwrap_or(0);
+    // Without a number (the log was lost) nothing of this turn can be in the log.
+    let Some(mut after) = turn.after_seq else {
+        return Ok(remains);
+    };
     loop {
         let runs = inner.streams.log.since(&turn.conversation_id, after, limits::REPLAY_CHUNK_BYTES)?;
         if runs.is_empty() {

@@ -18,6 +18,8 @@ pub enum Command {
     Delete { session_id: String, up_to: u64 },
     /// Delete what is over age or over size.
     Purge,
+    /// Empty the write-ahead log.
+    Truncate,
     /// End, after everything before.
     Stop,
 }
@@ -45,18 +47,21 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention, comm
         let mut batch = Vec::new();
         let mut deletions = Vec::new();
         let mut stop = false;
+        let mut truncate = false;
         let mut next = first;
         while let Some(command) = next {
             match command {
                 Command::Flush(stream) => batch.push(stream),
                 Command::Delete { session_id, up_to } => deletions.push((session_id, up_to)),
                 Command::Purge => purging = true,
+                Command::Truncate => truncate = true,
                 Command::Stop => stop = true,
             }
             next = if batch.len() < limits::LOG_BATCH && !stop { rx.try_recv().ok() } else { None };
         }
         if commit(&mut log, &batch, &mut failing) {
             commits.fetch_add(1, Ordering::Release);
+            purging |= log.is_over(retention.bytes_max);
         }
         for (session_id, up_to) in deletions {
             if let Err(error) = log.delete_session(&session_id, up_to) {
@@ -65,6 +70,9 @@ pub fn run(mut log: EventLog, rx: &Receiver<Command>, retention: Retention, comm
         }
         if stop {
             return;
+        }
+        if truncate && let Err(error) = log.truncate_wal() {
+            log::debug!("empty the write-ahead log: {error}"); // readers are in the way: the next time
         }
         if purging {
             purging = log.purge(retention.age_max_ms, retention.bytes_max).unwrap_or_else(|error| {
@@ -106,6 +114,11 @@ fn commit(log: &mut EventLog, batch: &[Arc<SessionStream>], failing: &mut bool) 
 }
 
 impl Streams {
+    /// Asks the writer to empty the write-ahead log; a full queue means that it can wait.
+    pub fn request_truncate(&self) {
+        let _ = self.recorder_tx.try_send(Command::Truncate);
+    }
+
     /// Asks for a purge; a full queue means that one can wait for the next time.
     pub fn request_purge(&self) {
         if let Err(TrySendError::Disconnected(_)) = self.recorder_tx.try_send(Command::Purge) {

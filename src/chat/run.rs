@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::chat::ChatError;
-use crate::chat::engine::{Engine, Finished, Inner};
+use crate::chat::engine::{Engine, Finished, Inner, Retry};
 use crate::chat::event::ChatEvent;
 use crate::chat::session::{EndReason, Outcome, Running, Session, Ticket, Waiting};
+use crate::chat::stream::Commit;
 use crate::chat::turn::{TurnRun, interrupted};
 use crate::limits;
 use crate::rt::{Cancel, json, lock};
+use crate::store::StoreError;
 use crate::store::turns::{Closed, Reservation, TurnRow};
 
 #[derive(Default)]
@@ -48,6 +50,12 @@ impl Engine {
             running.after_seq = after_seq;
             running.started = true;
             running.tickets.append(&mut tickets);
+            let late = state.take_late(turn.id);
+            let running = state.running.get_or_insert_with(Running::claim);
+            running.tickets.extend(late.into_iter().map(|mut ticket| {
+                ticket.started(after_seq);
+                ticket
+            }));
             Job { session: Arc::clone(session), turn, cancel: running.cancel.clone(), reason: running.reason.clone() }
         };
         self.run_job(job);
@@ -111,33 +119,38 @@ impl Engine {
 
     /// Logs the terminal frame, tells whoever waits, and starts what is queued.
     fn finish(&self, job: &Job, outcome: Outcome) {
-        let event = match &outcome.error {
-            None => ChatEvent::Done,
-            Some((code, message)) => ChatEvent::Error { code, message: message.clone() },
-        };
-        self.set_finishing(job, true);
-        let settled = self.log_terminal(job, &event, &outcome);
+        Self::set_finishing(job, true);
+        let settled = self.log_terminal(job, &outcome);
+        let last_seq = job.session.stream.last_seq();
         if settled {
             let code = outcome.error.as_ref().map_or("", |(code, _)| code);
             lock(&self.inner.closed).push(Closed {
                 turn_id: job.turn.id,
                 conversation_id: job.turn.conversation_id.clone(),
                 outcome: code.to_owned(),
-                last_seq: job.session.stream.last_seq(),
+                last_seq,
             });
         }
-        let (tickets, deleted) = {
+        let deleted = {
+            let mut state = lock(&job.session.state);
+            state.deleted_turn.take_if(|turn_id| *turn_id == job.turn.id).is_some()
+        };
+        if deleted {
+            // Before the session is free: the frames of a next turn are not meant.
+            self.inner.streams.forget(&job.turn.conversation_id, last_seq);
+        }
+        let tickets = {
             let mut state = lock(&job.session.state);
             state.used = Instant::now();
-            (state.running.take().map(|running| running.tickets).unwrap_or_default(), state.deleted)
+            let mut tickets = state.running.take().map(|running| running.tickets).unwrap_or_default();
+            tickets.extend(state.take_late(job.turn.id));
+            tickets
         };
         job.session.freed.notify_all();
         for mut ticket in tickets {
             ticket.ended(&outcome);
         }
-        if deleted {
-            self.inner.streams.forget(&job.turn.conversation_id, job.session.stream.last_seq());
-        } else if let Some(observer) = self.inner.observer.get() {
+        if let Some(observer) = self.inner.observer.get().filter(|_| !deleted) {
             observer(&Finished {
                 conversation_id: job.turn.conversation_id.clone(),
                 agent: job.turn.agent.clone(),
@@ -147,7 +160,7 @@ impl Engine {
         self.start_next(&job.session);
     }
 
-    fn set_finishing(&self, job: &Job, finishing: bool) {
+    fn set_finishing(job: &Job, finishing: bool) {
         if let Some(running) = lock(&job.session.state).running.as_mut() {
             running.finishing = finishing;
         }
@@ -156,34 +169,77 @@ impl Engine {
 
     /// The terminal frame must be in the log. While that fails (disk full) watchers are told once by a frame outside
     /// the log, and the session stays busy until it can be written; false when the hub stops before.
-    fn log_terminal(&self, job: &Job, event: &ChatEvent, outcome: &Outcome) -> bool {
+    fn log_terminal(&self, job: &Job, outcome: &Outcome) -> bool {
         let stream = &job.session.stream;
         let mut told = false;
         loop {
-            if let Ok(seq) = stream.emit(event) {
-                stream.announce();
-                if stream.wait_committed(seq, limits::STOP_TOTAL) {
-                    return true;
-                }
+            // After a failure the frames of the answer may be lost: the whole text goes with its end.
+            if self.try_log_terminal(job, outcome, told) {
+                return true;
             }
             if !told {
                 told = true;
-                self.set_finishing(job, false);
-                let message =
-                    "the hub cannot write its event log, probably because its disk is full; this turn has failed";
-                stream.notice(&json::to_vec(&serde_json::json!({
-                    "type": "error", "code": "storage_full", "session_id": stream.id(), "message": message,
-                })));
-                let failed = Outcome { error: Some(("storage_full", message.to_owned())), text: outcome.text.clone() };
-                let tickets = lock(&job.session.state).running.as_mut().map(|r| std::mem::take(&mut r.tickets));
-                for mut ticket in tickets.unwrap_or_default() {
-                    ticket.ended(&failed);
-                }
+                Self::set_finishing(job, false);
+                self.tell_of_full_disk(job, outcome);
             }
             if self.inner.stop.wait(Duration::from_secs(1)) {
                 return false;
             }
             stream.clear_failure();
+        }
+    }
+
+    fn try_log_terminal(&self, job: &Job, outcome: &Outcome, again: bool) -> bool {
+        let stream = &job.session.stream;
+        let mut events = Vec::with_capacity(2);
+        match &outcome.error {
+            None if again => events.extend([ChatEvent::Content { text: outcome.text.clone() }, ChatEvent::Done]),
+            None => events.push(ChatEvent::Done),
+            Some((code, message)) => events.push(ChatEvent::Error { code, message: message.clone() }),
+        }
+        let mut last = 0;
+        for event in &events {
+            match stream.emit(event) {
+                Ok(seq) => last = seq,
+                Err(_) => return false,
+            }
+            stream.announce();
+        }
+        loop {
+            match stream.wait_committed(last, limits::STOP_TOTAL) {
+                Commit::Done => return true,
+                Commit::Failed => return false,
+                // A slow disk: the frame is on its way, another one would be a second end.
+                Commit::Late => log::warn!("the event log is slow: turn {} waits for its end", job.turn.id),
+            }
+        }
+    }
+
+    fn tell_of_full_disk(&self, job: &Job, outcome: &Outcome) {
+        let stream = &job.session.stream;
+        let message = "the hub cannot write its event log, probably because its disk is full; what is missing of this turn \
+                       follows when there is room";
+        stream.notice(&json::to_vec(&serde_json::json!({
+            "type": "error", "code": "storage_full", "session_id": stream.id(), "message": message,
+        })));
+        let failed = Outcome { error: Some(("storage_full", message.to_owned())), text: outcome.text.clone() };
+        let tickets = lock(&job.session.state).running.as_mut().map(|running| std::mem::take(&mut running.tickets));
+        for mut ticket in tickets.unwrap_or_default() {
+            ticket.ended(&failed);
+        }
+    }
+
+    /// A cancelled turn that only waits for a slot ends now, not when there is one.
+    pub(super) fn end_cancelled_job(&self, session_id: &str) {
+        let job = {
+            let mut slots = lock(&self.inner.slots);
+            let place =
+                slots.waiting.iter().position(|job| job.turn.conversation_id == session_id && job.cancel.is_set());
+            place.and_then(|place| slots.waiting.remove(place))
+        };
+        if let Some(job) = job {
+            let error = Some(("cancelled", "the turn was cancelled".to_owned()));
+            self.finish(&job, Outcome { error, text: String::new() });
         }
     }
 
@@ -206,13 +262,23 @@ impl Engine {
             };
             let Waiting { mut turn, tickets } = waiting;
             let (after_seq, until) = session.stream.plan_start();
-            let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id };
+            let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id, used_seq: after_seq };
             match self.inner.turns.start(&turn, after_seq, &reservation) {
                 Ok(message) => {
                     session.stream.set_reserved(until);
                     turn.user_message = Some(message);
                     turn.after_seq = Some(after_seq);
                     self.begin(session, turn, after_seq, tickets);
+                    return;
+                }
+                Err(error @ (StoreError::Full | StoreError::Busy)) => {
+                    // Accepted is accepted: it keeps its place, and the keeper tries again.
+                    log::error!("start the queued turn {}: {error}; trying again", turn.id);
+                    let mut state = lock(&session.state);
+                    state.running = None;
+                    state.waiting.push_front(Waiting { turn, tickets });
+                    drop(state);
+                    lock(&self.inner.retries).push(Retry::StartNext(Arc::clone(session)));
                     return;
                 }
                 Err(error) => {
@@ -232,6 +298,11 @@ impl Engine {
 }
 
 impl Inner {
+    /// The code of a turn whose end is noted but not yet in its row; empty for success.
+    pub(super) fn noted_outcome(&self, turn_id: i64) -> Option<String> {
+        lock(&self.closed).iter().find(|closed| closed.turn_id == turn_id).map(|closed| closed.outcome.clone())
+    }
+
     /// Notes a turn that recovery has ended.
     pub(super) fn note_interrupted(&self, turn: &TurnRow, last_seq: u64) {
         lock(&self.closed).push(Closed {

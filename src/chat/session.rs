@@ -95,15 +95,33 @@ pub(super) struct SessionState {
     pub(super) waiting: VecDeque<Waiting>,
     /// Messages whose rows are being written, to join `waiting`.
     pub(super) joining: usize,
-    /// The conversation was deleted while a turn ran.
-    pub(super) deleted: bool,
+    /// The turn that ran when its conversation was deleted: its frames are forgotten at its end.
+    pub(super) deleted_turn: Option<i64>,
+    /// Tickets of turns that were between two places when somebody repeated their message.
+    pub(super) late: Vec<(i64, Box<dyn Ticket>)>,
     pub(super) used: Instant,
+}
+
+impl SessionState {
+    /// Takes the late tickets of a turn.
+    pub(super) fn take_late(&mut self, turn_id: i64) -> Vec<Box<dyn Ticket>> {
+        let (taken, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(|(id, _)| *id == turn_id);
+        self.late = kept;
+        taken.into_iter().map(|(_, ticket)| ticket).collect()
+    }
 }
 
 impl Session {
     pub(super) fn new(stream: Arc<SessionStream>) -> Self {
-        let state =
-            SessionState { running: None, waiting: VecDeque::new(), joining: 0, deleted: false, used: Instant::now() };
+        let state = SessionState {
+            running: None,
+            waiting: VecDeque::new(),
+            joining: 0,
+            deleted_turn: None,
+            late: Vec::new(),
+            used: Instant::now(),
+        };
         Self { stream, state: Mutex::new(state), freed: Condvar::new() }
     }
 

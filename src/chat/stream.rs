@@ -16,7 +16,7 @@ use crate::chat::frame;
 use crate::chat::recorder::Command;
 use crate::chat::replay::{ReplayStore, Since};
 use crate::limits;
-use crate::rt::lock;
+use crate::rt::{json, lock};
 use crate::store::log::{LogReader, Run};
 use crate::store::turns::Reservation;
 use crate::store::{StoreError, TurnStore};
@@ -36,6 +36,16 @@ pub enum StreamError {
     Full,
     /// The log failed for another reason, which is in the log of the program.
     Failed,
+}
+
+/// What became of a frame on its way into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    Done,
+    /// It was never seen, and its number is free again.
+    Failed,
+    /// Not yet.
+    Late,
 }
 
 /// What all streams share.
@@ -59,6 +69,8 @@ pub struct SessionStream {
     shared: Arc<Streams>,
     // Atomics: the last number that any watcher may see.
     committed: AtomicU64,
+    /// Grows when the conversation is deleted: followers of an earlier life see nothing of the next.
+    life: AtomicU64,
     /// Guarded by this mutex; nothing is taken under it.
     state: Mutex<State>,
     /// Signalled when pending frames were committed or failed.
@@ -98,15 +110,19 @@ impl Streams {
     /// went down with numbers reserved, after those.
     pub fn open(self: &Arc<Self>, session_id: &str) -> Result<SessionStream, StoreError> {
         let numbering = self.turns.numbering(session_id)?;
-        let last = self.log.last_seq(session_id)?.unwrap_or(0).max(numbering.floor_seq);
+        let logged = self.log.last_seq(session_id)?;
+        // Without frames the log was purged, and the rows remember how far it went.
+        let last = logged.unwrap_or_else(|| numbering.floor_seq.max(numbering.used_seq));
         let machine_went_down = numbering.reserved_until > last && numbering.boot_id != self.boot_id;
-        let (next_seq, prev_seq) =
-            if machine_went_down { (numbering.reserved_until + 1, Some(last)) } else { (last + 1, None) };
+        let used = last.max(numbering.used_seq).max(numbering.floor_seq);
+        let used = if machine_went_down { used.max(numbering.reserved_until) } else { used };
+        let (next_seq, prev_seq) = (used + 1, (used > last).then_some(last));
         let reserved_until = if machine_went_down { 0 } else { numbering.reserved_until };
         Ok(SessionStream {
             id: session_id.into(),
             shared: Arc::clone(self),
             committed: AtomicU64::new(last),
+            life: AtomicU64::new(0),
             state: Mutex::new(State {
                 next_seq,
                 reserved_until,
@@ -200,17 +216,20 @@ impl SessionStream {
         let _ = self.shared.recorder_tx.send(Command::Flush(Arc::clone(self)));
     }
 
-    /// Waits until the frame `seq` is in the log; false when that failed or took longer than `timeout`.
-    pub fn wait_committed(&self, seq: u64, timeout: Duration) -> bool {
+    /// Waits until the frame `seq` is in the log, or is known not to get there, or `timeout` is over.
+    pub fn wait_committed(&self, seq: u64, timeout: Duration) -> Commit {
         let deadline = Instant::now() + timeout;
         let mut state = lock(&self.state);
         loop {
             if self.last_seq() >= seq {
-                return true;
+                return Commit::Done;
+            }
+            if state.failed.is_some() {
+                return Commit::Failed;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if state.failed.is_some() || left.is_zero() {
-                return false;
+            if left.is_zero() {
+                return Commit::Late;
             }
             state = match self.moved.wait_timeout(state, left) {
                 Ok((guard, _)) => guard,
@@ -227,6 +246,23 @@ impl SessionStream {
         let known = state.watchers.iter().any(|known| known.ptr_eq(&Arc::downgrade(watcher)));
         if !known {
             state.watchers.push(Arc::downgrade(watcher));
+        }
+    }
+
+    /// Which life of the session this is; a follower compares it with the one it knows.
+    pub fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// The conversation was deleted: tells its followers and lets go of them.
+    pub fn end_life(&self) {
+        let payload = json::to_vec(&serde_json::json!({
+            "type": "error", "code": "not_found", "session_id": self.id(), "message": "the conversation was deleted",
+        }));
+        self.life.fetch_add(1, Ordering::AcqRel);
+        let watchers = std::mem::take(&mut lock(&self.state).watchers);
+        for watcher in watchers.iter().filter_map(Weak::upgrade) {
+            watcher.notice(&payload);
         }
     }
 
@@ -322,7 +358,8 @@ impl SessionStream {
             }
             state.next_seq + limits::SEQ_BLOCK
         };
-        let reservation = Reservation { until, boot_id: &self.shared.boot_id };
+        // In the middle of a turn: what is used shows in the log.
+        let reservation = Reservation { until, boot_id: &self.shared.boot_id, used_seq: 0 };
         match self.shared.turns.reserve(&self.id, &reservation) {
             Ok(()) => {
                 let mut state = lock(&self.state);

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use crate::api::message::Req;
 use crate::http::body::Chunked;
 use crate::http::head::{self, Framing, Head, Refusal, refuse};
 use crate::limits;
+use crate::rt::Slot;
 
 /// A socket that has left HTTP, blocking again. TLS joins here as a second kind.
 pub struct Socket {
@@ -65,30 +66,7 @@ pub(super) struct Conn {
     pub(super) output: Vec<u8>,
     written: usize,
     lingered: usize,
-    counted: Counted,
-}
-
-/// Bytes of one connection in the count of all incomplete requests.
-struct Counted {
-    bytes: usize,
-    all: Arc<AtomicUsize>,
-}
-
-impl Counted {
-    fn set(&mut self, now: usize) {
-        if now >= self.bytes {
-            self.all.fetch_add(now - self.bytes, Ordering::Relaxed);
-        } else {
-            self.all.fetch_sub(self.bytes - now, Ordering::Relaxed);
-        }
-        self.bytes = now;
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.set(0);
-    }
+    counted: Slot,
 }
 
 impl Conn {
@@ -116,7 +94,7 @@ impl Conn {
             output: Vec::new(),
             written: 0,
             lingered: 0,
-            counted: Counted { bytes: 0, all: buffered_all },
+            counted: Slot::hold(&buffered_all, 0),
         }
     }
 
@@ -153,8 +131,8 @@ impl Conn {
         };
         self.count_buffered();
         if matches!(progress, Progress::Wait)
-            && self.counted.bytes > limits::HEAD_BYTES_MAX
-            && self.counted.all.load(Ordering::Relaxed) > limits::BUFFERED_BYTES_MAX
+            && self.counted.share() > limits::HEAD_BYTES_MAX
+            && self.counted.all() > limits::BUFFERED_BYTES_MAX
         {
             return Progress::Refused(refuse(503, "too much is being sent at once; try again"));
         }
@@ -166,7 +144,7 @@ impl Conn {
             return Err(refusal);
         }
         if self.head.is_none() {
-            self.skip_empty_lines();
+            self.skip_empty_lines()?;
             if self.input.is_empty() {
                 self.phase = Phase::Idle;
                 return Ok(None);
@@ -211,6 +189,8 @@ impl Conn {
 
     fn finish(&mut self, head_bytes: Vec<u8>, body: Vec<u8>) -> Option<Box<Req>> {
         let head = self.head.take()?;
+        // What waits for a worker counts like what is still being sent.
+        let held = self.counted.sibling(body.len());
         self.scanned = 0;
         self.keep_alive = head.keep_alive;
         Some(Box::new(Req {
@@ -223,15 +203,21 @@ impl Conn {
             secure: false,
             http10: head.http10,
             authenticated: Cell::new(false),
+            held: Some(held),
         }))
     }
 
-    /// Robust servers ignore empty lines before a request line (RFC 9112 section 2.2).
-    fn skip_empty_lines(&mut self) {
-        while self.input.starts_with(b"\r\n") {
-            self.input.drain(..2);
+    /// Robust servers ignore an empty line or two before a request line (RFC 9112 section 2.2); more is no request.
+    fn skip_empty_lines(&mut self) -> Result<(), Refusal> {
+        let lines = self.input.chunks_exact(2).take_while(|pair| pair == b"\r\n").count();
+        if lines > 8 {
+            return Err(refuse(400, "too many empty lines before the request"));
+        }
+        if lines > 0 {
+            self.input.drain(..lines * 2);
             self.scanned = 0;
         }
+        Ok(())
     }
 
     /// Takes the bytes of a request back, to read the next one into.
@@ -280,7 +266,8 @@ impl Conn {
             }
         }
         self.written = 0;
-        if self.output.capacity() > limits::READ_CHUNK_BYTES {
+        // A large answer must not leave its buffer with an idle connection.
+        if self.output.capacity() > 4096 {
             self.output = Vec::new();
         } else {
             self.output.clear();

@@ -144,6 +144,10 @@ impl Facts {
     fn collect(headers: &[httparse::Header<'_>]) -> Result<Self, Refusal> {
         let mut facts = Self::default();
         for line in headers {
+            let checked = ["host", "origin"].iter().any(|name| line.name.eq_ignore_ascii_case(name));
+            if checked && !line.value.is_ascii() {
+                return Err(refuse(400, "Host and Origin must be ASCII"));
+            }
             if line.name.eq_ignore_ascii_case("host") {
                 facts.hosts += 1;
             } else if line.name.eq_ignore_ascii_case("content-length") {

@@ -3,7 +3,7 @@
 //! The socket has left the pool; one thread writes it, with a cursor like a WebSocket's. Losing the client does not
 //! cancel the turn.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::api::message::{SseProgress, SseResume, SseStart};
 use crate::auth::Credential;
 use crate::chat::SessionStream;
+use crate::chat::engine::Session;
 use crate::chat::event::is_terminal_json;
 use crate::chat::frame;
 use crate::chat::replay;
@@ -28,7 +29,6 @@ use crate::rt::{Stop, Threads, json};
 pub struct SseStreams {
     threads: Threads,
     stop: Stop,
-    open: Arc<AtomicUsize>,
     next_id: AtomicUsize,
     is_valid: Arc<dyn Fn(&Credential) -> bool + Send + Sync>,
 }
@@ -36,17 +36,12 @@ pub struct SseStreams {
 impl SseStreams {
     /// `is_valid` says whether a credential still counts.
     pub fn new(stop: Stop, is_valid: Arc<dyn Fn(&Credential) -> bool + Send + Sync>) -> Self {
-        let (threads, open) = (Threads::new(), Arc::new(AtomicUsize::new(0)));
-        Self { threads, stop, open, next_id: AtomicUsize::new(1), is_valid }
+        let threads = Threads::new();
+        Self { threads, stop, next_id: AtomicUsize::new(1), is_valid }
     }
 
     /// Takes over a socket. `common` are the lines that every response carries.
     pub fn open(&self, socket: Socket, start: SseStart, common: &[u8]) {
-        let counted = Counted::new(&self.open);
-        if counted.is_over(limits::SSE_STREAMS_MAX) {
-            refuse(&socket.stream, &[common, &start.extra_headers].concat());
-            return;
-        }
         let mut head = Vec::with_capacity(512);
         // The common lines say no-store; an event stream says no-cache (contract 1.2).
         let lines = String::from_utf8_lossy(common).replace("no-store", "no-cache");
@@ -55,7 +50,6 @@ impl SseStreams {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (stop, is_valid) = (self.stop.clone(), Arc::clone(&self.is_valid));
         let spawned = self.threads.spawn(&format!("sse-write-{number}"), limits::PUMP_STACK_BYTES, move || {
-            let _counted = counted;
             if let Err(error) = run(&socket.stream, start, &head, &stop, &*is_valid) {
                 log::debug!("event stream to {}: {error}", socket.peer);
             }
@@ -69,42 +63,6 @@ impl SseStreams {
     pub fn join(&self, timeout: Duration) -> Vec<String> {
         self.threads.join_all(timeout)
     }
-}
-
-struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(open: &Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(open))
-    }
-
-    fn is_over(&self, max: usize) -> bool {
-        self.0.load(Ordering::Acquire) > max
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-fn refuse(mut socket: &TcpStream, common: &[u8]) {
-    let body = br#"{"error":"too many event streams are open; try again","code":"busy"}"#;
-    let mut response = crate::api::message::json_response(503, body.to_vec());
-    if let Some(header) = crate::api::message::header("Retry-After", "5") {
-        response.add_header(header);
-    }
-    let mut out = Vec::new();
-    reply::push_response(
-        &mut out,
-        response,
-        reply::Framing { head_only: false, keep_alive: false, http10: false },
-        common,
-    );
-    // The turn runs all the same; a client that is gone does not mind.
-    let _ = socket.set_write_timeout(Some(Duration::from_secs(1))).and_then(|()| socket.write_all(&out));
 }
 
 /// Wakes the thread, and carries notices.
@@ -143,7 +101,16 @@ fn run(
     writer.set_chunked(start.chunked);
     writer.set_ids(start.ids);
     writer.raw(head);
-    let mut pump = Pump { stream, cursor: None, until: None, writer: &mut writer, progress: start.progress };
+    let life = stream.life();
+    let mut pump = Pump {
+        session: &start.session,
+        stream,
+        life,
+        cursor: None,
+        until: None,
+        writer: &mut writer,
+        progress: start.progress,
+    };
     match start.resume {
         Some(resume) => {
             let live = start.session.is_live();
@@ -166,7 +133,9 @@ fn run(
 }
 
 struct Pump<'a, 'b> {
+    session: &'b Session,
     stream: Arc<SessionStream>,
+    life: u64,
     /// None while the turn waits for its start.
     cursor: Option<u64>,
     /// Terminal frames up to this number belong to earlier turns and end nothing.
@@ -178,36 +147,19 @@ struct Pump<'a, 'b> {
 impl Pump<'_, '_> {
     fn resume(&mut self, resume: &SseResume, live: bool) -> io::Result<()> {
         let failed = |error| io::Error::other(format!("read the event log: {error}"));
-        let epoch = self.stream.shared().epoch.clone();
+        let epoch = &self.stream.shared().epoch;
         let last_seq = self.stream.last_seq();
         let oldest_seq = self.stream.oldest_seq().map_err(failed)?;
-        let other_epoch = resume.epoch.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != epoch);
+        let other_epoch = resume.epoch.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != *epoch);
         let after = resume.after_seq;
         let lost = after < last_seq && oldest_seq.is_none_or(|oldest| after > 0 && oldest > after + 1);
         let unknown = last_seq == 0 && !live;
-        let mut payload = if other_epoch || lost || unknown {
-            b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\""
-                .to_vec()
-        } else {
-            format!("{{\"type\":\"resumed\",\"live\":{live}").into_bytes()
-        };
-        for (key, value) in [("session_id", self.stream.id()), ("epoch", &epoch)] {
-            payload.extend_from_slice(format!(",\"{key}\":").as_bytes());
-            json::push_str(&mut payload, value);
-        }
-        for (key, value) in [("oldest_seq", oldest_seq.unwrap_or(0)), ("last_seq", last_seq)] {
-            payload.extend_from_slice(format!(",\"{key}\":").as_bytes());
-            json::push_u64(&mut payload, value);
-        }
-        payload.push(b'}');
-        self.writer.frame(None, &payload);
+        let kind = if other_epoch || lost || unknown { REPLAY_UNAVAILABLE } else { RESUMED };
+        self.status_frame(live, oldest_seq.unwrap_or(0), last_seq, kind);
         let floor = oldest_seq.map_or(last_seq, |oldest| oldest - 1);
         let from = if other_epoch { floor } else { after.max(floor) };
         self.cursor = Some(from.min(last_seq));
         self.until = Some(last_seq);
-        if !live {
-            self.progress.set_ended();
-        }
         Ok(())
     }
 
@@ -229,24 +181,28 @@ impl Pump<'_, '_> {
                 }
             }
             // Asked before the frames are read: an end that is seen here has its frames in the log already.
-            let ended = self.progress.has_ended();
+            let ended = match self.until {
+                Some(_) => !self.session.is_live(),
+                None => self.progress.has_ended(),
+            };
             if self.cursor.is_none() {
                 self.cursor = self.progress.started_after();
             }
-            if self.take_frames()? {
-                return Ok(());
-            }
+            let step = self.take_frames()?;
             if let Ok(notice) = notice_rx.try_recv() {
                 self.writer.frame(None, &notice);
                 return self.writer.flush();
             }
             self.writer.flush()?;
-            if ended && self.up_to_date() {
-                return Ok(());
+            match step {
+                Step::Over => return Ok(()),
+                Step::More => continue,
+                Step::UpToDate if ended => return self.end_without_start(),
+                Step::UpToDate => {}
             }
             // A running turn ends as interrupted, and its frame ends this; one that still waits says nothing more.
             if stop.is_set() && self.cursor.is_none() {
-                return Ok(());
+                return self.end_without_start();
             }
             if Instant::now() >= next_comment {
                 next_comment = Instant::now() + limits::SSE_KEEPALIVE;
@@ -267,43 +223,81 @@ impl Pump<'_, '_> {
         }
     }
 
-    fn up_to_date(&self) -> bool {
-        self.cursor.is_some_and(|cursor| cursor >= self.stream.last_seq())
+    /// The turn is over, or will not come here. Without any frame of it the client is told so.
+    fn end_without_start(&mut self) -> io::Result<()> {
+        if self.cursor.is_none() {
+            let mut payload = b"{\"type\":\"error\",\"code\":\"interrupted\",\"session_id\":".to_vec();
+            json::push_str(&mut payload, self.stream.id());
+            payload
+                .extend_from_slice(b",\"message\":\"the message still waits; follow the session to see its answer\"}");
+            self.writer.frame(None, &payload);
+        }
+        self.writer.flush()
     }
 
-    /// Writes what the stream has; true after the terminal frame.
-    fn take_frames(&mut self) -> io::Result<bool> {
-        while let Some(cursor) = self.cursor {
-            let chunk = self
-                .stream
-                .read(cursor, limits::WS_WRITE_BATCH_BYTES)
-                .map_err(|error| io::Error::other(format!("read the event log: {error}")))?;
-            match chunk {
-                Chunk::UpToDate => return Ok(false),
-                Chunk::Lost { oldest_seq } => {
-                    self.cursor = Some(oldest_seq.map_or(self.stream.last_seq(), |oldest| oldest - 1));
-                }
-                Chunk::Frames { runs, skip, last_seq } => {
-                    let mut seq = runs.first().map_or(cursor, |run| run.first_seq + skip);
-                    for (index, slice) in replay::slices(&runs, skip).enumerate() {
-                        if index > 0 {
-                            seq = runs[index].first_seq;
-                        }
-                        for (_, payload) in frame::frames(slice) {
-                            self.writer.frame(Some(seq), payload);
-                            let earlier = self.until.is_some_and(|until| seq <= until);
-                            if is_terminal_json(payload) && !earlier {
-                                self.writer.flush()?;
-                                return Ok(true);
-                            }
-                            seq += 1;
-                        }
+    /// Writes one batch of what the stream has.
+    fn take_frames(&mut self) -> io::Result<Step> {
+        if self.stream.life() != self.life {
+            return Ok(Step::Over); // deleted; what comes under this id is another conversation
+        }
+        let Some(cursor) = self.cursor else { return Ok(Step::UpToDate) };
+        let chunk = self
+            .stream
+            .read(cursor, limits::WS_WRITE_BATCH_BYTES)
+            .map_err(|error| io::Error::other(format!("read the event log: {error}")))?;
+        match chunk {
+            Chunk::UpToDate => Ok(Step::UpToDate),
+            Chunk::Lost { oldest_seq } => {
+                let last_seq = self.stream.last_seq();
+                self.status_frame(false, oldest_seq.unwrap_or(0), last_seq, REPLAY_UNAVAILABLE);
+                self.cursor = Some(oldest_seq.map_or(last_seq, |oldest| oldest - 1));
+                Ok(Step::More)
+            }
+            Chunk::Frames { runs, skip, last_seq } => {
+                let mut seq = runs.first().map_or(cursor, |run| run.first_seq + skip);
+                for (index, slice) in replay::slices(&runs, skip).enumerate() {
+                    if index > 0 {
+                        seq = runs[index].first_seq;
                     }
-                    self.cursor = Some(last_seq);
-                    self.writer.flush()?;
+                    for (_, payload) in frame::frames(slice) {
+                        self.writer.frame(Some(seq), payload);
+                        let earlier = self.until.is_some_and(|until| seq <= until);
+                        if is_terminal_json(payload) && !earlier {
+                            return Ok(Step::Over);
+                        }
+                        seq += 1;
+                    }
                 }
+                self.cursor = Some(last_seq);
+                Ok(Step::More)
             }
         }
-        Ok(false)
     }
+
+    /// Says where the stream stands: `resumed`, or that frames are gone.
+    fn status_frame(&mut self, live: bool, oldest_seq: u64, last_seq: u64, kind: &[u8]) {
+        let mut payload = kind.to_vec();
+        if kind == RESUMED {
+            payload.extend_from_slice(format!(",\"live\":{live}").as_bytes());
+        }
+        for (key, value) in [("session_id", self.stream.id()), ("epoch", &self.stream.shared().epoch)] {
+            payload.extend_from_slice(format!(",\"{key}\":").as_bytes());
+            json::push_str(&mut payload, value);
+        }
+        payload.extend_from_slice(format!(",\"oldest_seq\":{oldest_seq},\"last_seq\":{last_seq}}}").as_bytes());
+        self.writer.frame(None, &payload);
+    }
+}
+
+const RESUMED: &[u8] = b"{\"type\":\"resumed\"";
+const REPLAY_UNAVAILABLE: &[u8] =
+    b"{\"type\":\"error\",\"code\":\"replay_unavailable\",\"message\":\"replay buffer expired or empty\"";
+
+/// What a look at the stream has given.
+enum Step {
+    UpToDate,
+    /// There may be more.
+    More,
+    /// The terminal frame was written, or the conversation is gone.
+    Over,
 }

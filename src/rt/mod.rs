@@ -7,11 +7,13 @@ pub mod clock;
 pub mod headers;
 pub mod json;
 pub mod lock;
+pub mod slot;
 pub mod stop;
 pub mod threads;
 
 pub use cancel::Cancel;
 pub use headers::Headers;
 pub use lock::lock;
+pub use slot::Slot;
 pub use stop::{Stop, Stopper};
 pub use threads::Threads;

@@ -17,7 +17,10 @@ const SINCE: &str =
 const DELETE_SESSION: &str = "DELETE FROM runs WHERE session_id = ?1 AND last_seq <= ?2";
 const OLDEST_ROWS: &str = "SELECT id, at, length(frames) FROM runs ORDER BY id LIMIT ?1";
 const DELETE_ROW: &str = "DELETE FROM runs WHERE id = ?1";
-const TOTAL: &str = "SELECT coalesce(sum(length(frames)), 0) FROM runs";
+/// One step per session along the index, whatever the number of rows.
+const SESSIONS: &str = "WITH RECURSIVE s(id) AS (SELECT min(session_id) FROM runs
+    UNION ALL SELECT (SELECT min(session_id) FROM runs WHERE session_id > s.id) FROM s WHERE s.id IS NOT NULL)
+    SELECT id FROM s WHERE id IS NOT NULL";
 
 /// Consecutive frames of one session, exactly as they go to a WebSocket.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,8 +65,9 @@ impl EventLog {
                 epoch
             }
         };
-        let bytes: i64 = conn.query_row(TOTAL, [], |row| row.get(0))?;
-        Ok((Self { path: path.to_owned(), conn, bytes: u64::try_from(bytes).unwrap_or(0) }, epoch))
+        let mut log = Self { path: path.to_owned(), conn, bytes: 0 };
+        log.estimate_bytes()?;
+        Ok((log, epoch))
     }
 
     /// A reading half of the same file.
@@ -98,7 +102,28 @@ impl EventLog {
     pub fn delete_session(&mut self, session_id: &str, up_to: u64) -> Result<(), StoreError> {
         let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
         self.conn.prepare_cached(DELETE_SESSION)?.execute(params![session_id, up_to])?;
-        let bytes: i64 = self.conn.query_row(TOTAL, [], |row| row.get(0))?;
+        self.estimate_bytes()
+    }
+
+    /// Whether more is kept than `bytes_max`.
+    pub fn is_over(&self, bytes_max: u64) -> bool {
+        self.bytes > bytes_max
+    }
+
+    /// Empties the write-ahead log, which a checkpoint beside a busy writer cannot; waits a moment for readers at most.
+    pub fn truncate_wal(&mut self) -> Result<(), StoreError> {
+        self.conn.busy_timeout(std::time::Duration::from_millis(50))?;
+        let result = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.conn.busy_timeout(limits::DB_BUSY_TIMEOUT)?;
+        Ok(result?)
+    }
+
+    /// What is kept, from the pages in use: exact enough for a bound, and no scan of the table.
+    fn estimate_bytes(&mut self) -> Result<(), StoreError> {
+        let pragma = |name: &str| self.conn.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i64>(0));
+        let any: bool = self.conn.query_row("SELECT EXISTS(SELECT 1 FROM runs)", [], |row| row.get(0))?;
+        let pages = pragma("page_count")? - pragma("freelist_count")?;
+        let bytes = if any { pages * pragma("page_size")? } else { 0 };
         self.bytes = u64::try_from(bytes).unwrap_or(0);
         Ok(())
     }
@@ -136,6 +161,15 @@ impl LogReader {
     /// The reading half of a file that another process may be writing. Creates nothing: None when there is no file.
     pub fn open(path: &Path) -> Option<Self> {
         path.exists().then(|| Self { path: path.to_owned(), idle: Mutex::new(Vec::new()) })
+    }
+
+    /// The sessions that have frames.
+    pub fn sessions(&self) -> Result<Vec<String>, StoreError> {
+        self.with(|conn| {
+            let mut statement = conn.prepare_cached(SESSIONS)?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
     }
 
     /// The last number kept of a session, if any.
@@ -180,15 +214,17 @@ impl LogReader {
     }
 
     /// Moves what is committed into the file and makes it durable, on a connection of its own: appending goes on.
-    pub fn sync(&self, keeper: &mut Option<SyncConnection>) -> Result<(), StoreError> {
+    /// True when the write-ahead log has grown large and is to be emptied by the writer.
+    pub fn sync(&self, keeper: &mut Option<SyncConnection>) -> Result<bool, StoreError> {
         if keeper.is_none() {
             *keeper = Some(SyncConnection(db::open_connection(&self.path, "NORMAL")?));
         }
         if let Some(SyncConnection(conn)) = keeper {
             // PASSIVE never blocks the writer; it syncs the log before it copies, and the file after.
-            conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+            let pages: i64 = conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+            return Ok(pages > limits::WAL_PAGES_MAX);
         }
-        Ok(())
+        Ok(false)
     }
 
     fn with<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
@@ -227,6 +263,7 @@ mod tests {
         assert_eq!(reader.since("s", 2, 1000).unwrap(), vec![run(1, 3, 10), run(4, 9, 10)]);
         assert_eq!(reader.since("s", 3, 1000).unwrap(), vec![run(4, 9, 10)]);
         assert_eq!(reader.since("s", 0, 1).unwrap().len(), 1);
+        assert_eq!(reader.sessions().unwrap(), ["s", "t"]);
         assert!(reader.since("s", 9, 1000).unwrap().is_empty());
         reader.sync(&mut None).unwrap();
         drop(log);

@@ -16,9 +16,7 @@ pub struct NewTurn<'a> {
 /// What became of it.
 #[derive(Debug, PartialEq)]
 pub enum Accepted {
-    New {
-        turn_id: i64,
-    },
+    New(Box<TurnRow>),
     /// The same `message_id` was accepted before.
     Repeat(Box<TurnRow>),
     /// The conversation belongs to somebody else.
@@ -28,6 +26,8 @@ pub enum Accepted {
 /// Numbers promised to a stream by a durable commit.
 pub struct Reservation<'a> {
     pub until: u64,
+    /// Numbers up to here count as used, whatever the log says: after a crash those promised before it.
+    pub used_seq: u64,
     pub boot_id: &'a str,
 }
 
@@ -35,6 +35,8 @@ pub struct Reservation<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Numbering {
     pub floor_seq: u64,
+    /// See [`Reservation::used_seq`].
+    pub used_seq: u64,
     /// 0 after a clean stop.
     pub reserved_until: u64,
     pub boot_id: String,

@@ -22,8 +22,9 @@ const INSERT: &str =
 const INSERT_MESSAGE: &str = "INSERT INTO messages(conversation_id, role, content, tokens_used, cost, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const COUNT_MESSAGE: &str =
     "UPDATE conversation_info SET message_count = message_count + 1, last_at = ?2 WHERE conversation_id = ?1";
-const RESERVE: &str = "INSERT INTO streams(session_id, reserved_until, boot_id) VALUES (?1, ?2, ?3)
-    ON CONFLICT(session_id) DO UPDATE SET reserved_until = excluded.reserved_until, boot_id = excluded.boot_id";
+const RESERVE: &str = "INSERT INTO streams(session_id, reserved_until, boot_id, used_seq) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT(session_id) DO UPDATE SET reserved_until = excluded.reserved_until, boot_id = excluded.boot_id,
+    used_seq = max(used_seq, excluded.used_seq)";
 const INSERT_STEP: &str =
     "INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, said, result, failed, duration_ms, created_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -70,7 +71,9 @@ impl TurnStore {
             if let Some((after_seq, reservation)) = start {
                 start_turn(tx, turn_id, new.conversation_id, new.text, after_seq, reservation)?;
             }
-            Ok(Accepted::New { turn_id })
+            let sql = format!("SELECT {COLUMNS} FROM turns WHERE id = ?1");
+            let row = tx.prepare_cached(&sql)?.query_row([turn_id], turn)?;
+            Ok(Accepted::New(Box::new(row)))
         })
     }
 
@@ -92,12 +95,13 @@ impl TurnStore {
     /// What is known of a stream's numbering; the default for an unknown one.
     pub fn numbering(&self, session_id: &str) -> Result<Numbering, StoreError> {
         self.db.read(|conn| {
-            let sql = "SELECT floor_seq, reserved_until, boot_id FROM streams WHERE session_id = ?1";
+            let sql = "SELECT floor_seq, reserved_until, boot_id, used_seq FROM streams WHERE session_id = ?1";
             let found = conn.prepare_cached(sql)?.query_row([session_id], |row| {
                 Ok(Numbering {
                     floor_seq: row.get::<_, i64>(0)?.cast_unsigned(),
                     reserved_until: row.get::<_, i64>(1)?.cast_unsigned(),
                     boot_id: row.get(2)?,
+                    used_seq: row.get::<_, i64>(3)?.cast_unsigned(),
                 })
             });
             Ok(found.optional()?.unwrap_or_default())
@@ -283,14 +287,21 @@ fn start_turn(
 ) -> Result<i64, StoreError> {
     let message = insert_message(tx, conversation_id, "user", text, 0, 0.0)?;
     let sql = "UPDATE turns SET state = 'running', after_seq = ?2, user_message = ?3 WHERE id = ?1";
-    tx.prepare_cached(sql)?.execute(params![turn_id, after_seq.cast_signed(), message])?;
+    if tx.prepare_cached(sql)?.execute(params![turn_id, after_seq.cast_signed(), message])? != 1 {
+        return Err(StoreError::NotFound); // deleted with its conversation
+    }
     reserve(tx, conversation_id, reservation)?;
     Ok(message)
 }
 
 fn reserve(tx: &Transaction<'_>, session_id: &str, reservation: &Reservation<'_>) -> Result<(), StoreError> {
     let until = i64::try_from(reservation.until).unwrap_or(i64::MAX);
-    tx.prepare_cached(RESERVE)?.execute(params![session_id, until, reservation.boot_id])?;
+    tx.prepare_cached(RESERVE)?.execute(params![
+        session_id,
+        until,
+        reservation.boot_id,
+        reservation.used_seq.cast_signed()
+    ])?;
     Ok(())
 }
 
@@ -370,10 +381,11 @@ mod tests {
         let db = Arc::new(Db::in_memory().unwrap());
         let turns = TurnStore::new(Arc::clone(&db));
         let conversations = ConversationStore::new(db);
-        let numbers = Reservation { until: 100, boot_id: "boot" };
+        let numbers = Reservation { until: 100, boot_id: "boot", used_seq: 0 };
         let anyone = |_: &str| true;
         let accepted = turns.accept(&new("hello\nworld", Some("m1")), &anyone, Some((0, &numbers))).unwrap();
-        let Accepted::New { turn_id } = accepted else { panic!("{accepted:?}") };
+        let Accepted::New(row) = accepted else { panic!("{accepted:?}") };
+        let turn_id = row.id;
         let repeat = turns.accept(&new("hello again", Some("m1")), &anyone, None).unwrap();
         assert!(matches!(repeat, Accepted::Repeat(row) if row.id == turn_id && row.state == "running"));
         assert!(matches!(turns.accept(&new("x", None), &|_| false, None).unwrap(), Accepted::Denied));
@@ -391,7 +403,7 @@ mod tests {
         assert_eq!(turns.open().unwrap().len(), 1);
         assert_eq!(
             turns.numbering("c1").unwrap(),
-            Numbering { floor_seq: 9, reserved_until: 100, boot_id: "boot".into() }
+            Numbering { floor_seq: 9, used_seq: 0, reserved_until: 100, boot_id: "boot".into() }
         );
 
         let texts: Vec<_> =

@@ -30,9 +30,11 @@ pub struct Conn {
     watcher: Weak<Conn>,
     // Atomics.
     /// Turns that this connection began and that have not ended.
-    pub(super) turns: AtomicUsize,
+    pub(super) turns: Arc<AtomicUsize>,
     last_pong_ms: AtomicI64,
     closing: AtomicBool,
+    /// Milliseconds after the start; 0 while the credential counts.
+    revoked_ms: AtomicI64,
     read_ended: AtomicBool,
     /// Guarded by this mutex: the sessions it follows. Nothing is taken under it.
     attached: Mutex<Vec<Arc<str>>>,
@@ -59,9 +61,10 @@ impl Conn {
             started: Instant::now(),
             outbox: parts.outbox,
             watcher: watcher.clone(),
-            turns: AtomicUsize::new(0),
+            turns: Arc::new(AtomicUsize::new(0)),
             last_pong_ms: AtomicI64::new(0),
             closing: AtomicBool::new(false),
+            revoked_ms: AtomicI64::new(0),
             read_ended: AtomicBool::new(false),
             attached: Mutex::new(Vec::new()),
         })
@@ -72,6 +75,32 @@ impl Conn {
         if !self.closing.swap(true, Ordering::AcqRel) {
             self.outbox.control(Control::Close { code, reason });
         }
+    }
+
+    /// The credential no longer counts: closed with 1008, and nothing more is read or carried out.
+    pub(super) fn revoke(&self) {
+        if self
+            .revoked_ms
+            .compare_exchange(0, elapsed_ms(self.started).max(1), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            self.close(1008, "credential revoked");
+            // What the client sends from now on is not even looked at; it may be gone already.
+            let _ = self.socket.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Whether it was revoked and its close frame was not taken in time.
+    pub(super) fn is_overdue(&self) -> bool {
+        match self.revoked_ms.load(Ordering::Acquire) {
+            0 => false,
+            at => elapsed_ms(self.started) - at > 500,
+        }
+    }
+
+    /// Whether a close frame is on its way.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Sends a frame that belongs to no stream, if there is room; false when the client is too far behind.

@@ -1,7 +1,7 @@
 //! All open WebSockets: how many there may be, what goes to all of them, and how they end.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub struct Hub {
     connections_max: usize,
     // Atomics.
     next_id: AtomicU64,
+    closing: AtomicBool,
     /// Guarded by this mutex: the open connections. Held for a moment; nothing is taken under it.
     conns: Mutex<HashMap<u64, Arc<Conn>>>,
 }
@@ -32,6 +33,7 @@ impl Hub {
             threads: Threads::new(),
             connections_max,
             next_id: AtomicU64::new(1),
+            closing: AtomicBool::new(false),
             conns: Mutex::new(HashMap::new()),
         }
     }
@@ -39,7 +41,7 @@ impl Hub {
     /// Adds a connection; false when the hub is full.
     pub fn register(&self, conn: &Arc<Conn>) -> bool {
         let mut conns = lock(&self.conns);
-        if conns.len() >= self.connections_max {
+        if conns.len() >= self.connections_max || self.closing.load(Ordering::Acquire) {
             return false;
         }
         conns.insert(conn.id, Arc::clone(conn));
@@ -71,13 +73,23 @@ impl Hub {
     pub fn close_revoked(&self, is_valid: impl Fn(&Credential) -> bool) {
         for conn in self.snapshot() {
             if !is_valid(&conn.credential) {
-                conn.close(1008, "credential revoked");
+                conn.revoke();
+            }
+        }
+    }
+
+    /// Cuts off those that were revoked a moment ago and have not taken their close frame.
+    pub fn reap_revoked(&self) {
+        for conn in self.snapshot() {
+            if conn.is_overdue() {
+                conn.shut_down();
             }
         }
     }
 
     /// Closes all with 1001 and waits for their threads; the names of late ones.
     pub fn shutdown(&self, timeout: Duration) -> Vec<String> {
+        self.closing.store(true, Ordering::Release);
         for conn in self.snapshot() {
             conn.close(1001, "server shutting down");
         }

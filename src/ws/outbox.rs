@@ -20,8 +20,9 @@ pub(super) enum Control {
 pub(super) enum Data {
     /// A whole frame.
     Frame(Arc<[u8]>),
-    /// Follow a stream from after that number; `restart` moves the cursor of one that is followed already.
-    Attach { stream: Arc<SessionStream>, after_seq: u64, restart: bool },
+    /// Follow a stream in that life of it, from after that number. With a `head` (a JSON frame that goes first) the cursor
+    /// of one that is followed already begins anew.
+    Attach { stream: Arc<SessionStream>, life: u64, after_seq: u64, head: Option<Vec<u8>> },
 }
 
 /// The sending half, shared by whoever has something for the socket.

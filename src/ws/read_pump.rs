@@ -46,7 +46,11 @@ pub(super) fn run(hub: &Arc<Hub>, conn: &Arc<Conn>, early: Vec<u8>) {
     let mut socket = WebSocket::from_partially_read(halves, early, Role::Server, Some(config));
     let mut requests = Requests::new(Arc::clone(hub), Arc::clone(conn));
     loop {
-        let go_on = match socket.read() {
+        let message = socket.read();
+        if conn.is_closing() && matches!(message, Ok(Message::Text(_) | Message::Binary(_))) {
+            continue; // whatever it asks for, it comes too late
+        }
+        let go_on = match message {
             Ok(Message::Text(text)) => requests.message(text.as_bytes()),
             Ok(Message::Binary(bytes)) => requests.message(String::from_utf8_lossy(&bytes).as_bytes()),
             Ok(Message::Pong(_)) => {

@@ -1,7 +1,7 @@
 //! What a client's frames ask for (contract 8.2; additions "Streams").
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::chat::ChatError;
 use crate::chat::engine::{self, Outcome, Session, Submit, Ticket};
@@ -78,7 +78,7 @@ impl Requests {
             caller: &self.conn.caller,
         };
         self.conn.turns.fetch_add(1, Ordering::AcqRel);
-        let ticket = Box::new(TurnTicket { conn: Arc::clone(&self.conn), over: false });
+        let ticket = Box::new(TurnTicket { turns: Arc::clone(&self.conn.turns), over: false });
         match self.hub.engine.submit(&submit, Some(ticket)) {
             Ok(submitted) => {
                 let stream = submitted.session.stream();
@@ -87,7 +87,7 @@ impl Requests {
                 {
                     return false;
                 }
-                self.follow(&submitted.session, submitted.after_seq, false)
+                self.follow(&submitted.session, submitted.after_seq, None)
             }
             Err(error) => self.chat_error(&session_id, &error),
         }
@@ -123,9 +123,6 @@ impl Requests {
         } else {
             frames::resumed(session_id, epoch, oldest_seq.unwrap_or(0), last_seq, session.is_live())
         };
-        if !self.send(&head) {
-            return Ok(false);
-        }
         let from = match oldest_seq {
             _ if other_epoch => 0,
             Some(oldest) => after.max(oldest - 1),
@@ -133,16 +130,18 @@ impl Requests {
         };
         // A number that was never given must not silence what comes: never beyond the last one.
         let floor = oldest_seq.map_or(last_seq, |oldest| oldest - 1);
-        Ok(self.follow(&session, from.max(floor).min(last_seq), true))
+        Ok(self.follow(&session, from.max(floor).min(last_seq), Some(head)))
     }
 
-    fn follow(&self, session: &Arc<Session>, after_seq: u64, restart: bool) -> bool {
+    /// `head`: a resume, which begins anew after `after_seq`, with this frame before it.
+    fn follow(&self, session: &Arc<Session>, after_seq: u64, head: Option<Vec<u8>>) -> bool {
         let stream = session.stream();
+        let life = stream.life();
         if let Some(watcher) = self.conn.as_watcher() {
             stream.watch(&watcher);
         }
         self.conn.note_attached(stream.id());
-        self.conn.outbox().data(Data::Attach { stream: Arc::clone(stream), after_seq, restart })
+        self.conn.outbox().data(Data::Attach { stream: Arc::clone(stream), life, after_seq, head })
     }
 
     fn cancel(&self, session_id: &str) -> bool {
@@ -190,7 +189,7 @@ impl Requests {
 
 /// Counts the turns of a connection; dropped without an end when a message was refused.
 struct TurnTicket {
-    conn: Arc<Conn>,
+    turns: Arc<AtomicUsize>,
     over: bool,
 }
 
@@ -206,7 +205,7 @@ impl TurnTicket {
     fn release(&mut self) {
         if !self.over {
             self.over = true;
-            self.conn.turns.fetch_sub(1, Ordering::AcqRel);
+            self.turns.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn push_close(out: &mut Vec<u8>, code: u16, reason: &str) {
 struct Pump<'a> {
     conn: &'a Arc<Conn>,
     inbox: &'a Inbox,
-    /// The oldest attachment first.
+    /// The longest unused first.
     followed: VecDeque<Followed>,
     batch: Batch,
     next_ping: Instant,
@@ -68,6 +68,7 @@ struct Pump<'a> {
 
 struct Followed {
     stream: Arc<SessionStream>,
+    life: u64,
     cursor: u64,
 }
 
@@ -138,26 +139,32 @@ impl Pump<'_> {
     fn data(&mut self, data: Data) {
         match data {
             Data::Frame(whole) => self.batch.push_shared(whole),
-            Data::Attach { stream, after_seq, restart } => {
-                let known = self.followed.iter_mut().find(|followed| Arc::ptr_eq(&followed.stream, &stream));
-                match known {
-                    Some(followed) if restart => followed.cursor = after_seq,
-                    Some(_) => {}
-                    None => {
-                        // The same session under a new stream replaces the old one.
-                        self.followed.retain(|followed| followed.stream.id() != stream.id());
-                        if self.followed.len() >= limits::WS_ATTACHED_MAX {
-                            self.followed.pop_front();
-                        }
-                        self.followed.push_back(Followed { stream, cursor: after_seq });
-                    }
-                }
-            }
+            Data::Attach { stream, life, after_seq, head } => self.attach(stream, life, after_seq, head),
         }
+    }
+
+    fn attach(&mut self, stream: Arc<SessionStream>, life: u64, after_seq: u64, head: Option<Vec<u8>>) {
+        let known =
+            self.followed.iter().position(|followed| Arc::ptr_eq(&followed.stream, &stream) && followed.life == life);
+        let cursor = match known.and_then(|place| self.followed.remove(place)) {
+            // Followed already: a further message changes nothing, a resume begins anew.
+            Some(followed) if head.is_none() => followed.cursor,
+            _ => after_seq,
+        };
+        if let Some(head) = head {
+            self.batch.push_bytes(&frame::text(&head));
+        }
+        self.followed.retain(|followed| followed.stream.id() != stream.id());
+        if self.followed.len() >= limits::WS_ATTACHED_MAX {
+            self.followed.pop_front();
+        }
+        // Used last: let go of last.
+        self.followed.push_back(Followed { stream, life, cursor });
     }
 
     /// Takes what the followed streams have after their cursors, as far as there is room.
     fn take_streams(&mut self) -> io::Result<()> {
+        self.followed.retain(|followed| followed.stream.life() == followed.life);
         for followed in &mut self.followed {
             if !self.batch.has_room() {
                 return Ok(());

@@ -198,8 +198,18 @@ fn conversations_belong_to_whoever_began_them() {
     assert_eq!(reader.delete("/api/v1/sessions/hers").status, 403);
     assert_eq!(admin.delete("/api/v1/sessions/hers").status, 204);
     assert_eq!(admin.delete("/api/v1/sessions/hers").status, 204);
+    // Whoever followed it is told; nothing of it can be asked for any more, by no way.
+    assert_eq!(socket.next()["code"], "not_found");
     socket.attach("hers", 0);
     assert_eq!(socket.next()["code"], "replay_unavailable");
+    let sse = ben.with("Accept", "text/event-stream");
+    let gone = sse.chat(json!({"session_id": "hers", "resume_after_seq": 0}));
+    assert_eq!((gone.events().len(), &gone.events()[0]["code"]), (1, &json!("replay_unavailable")));
+    // The id may be used again: its numbers go on, its past stays gone.
+    assert_eq!(ben.chat(json!({"session_id": "hers", "message": "say anew"})).status, 200);
+    let events = sse.chat(json!({"session_id": "hers", "resume_after_seq": 0})).events();
+    assert!(events[1]["seq"].as_u64().unwrap() > 5, "{}", events[1]);
+    assert!(!events.iter().any(|event| event["text"] == "mine"));
 }
 
 #[test]

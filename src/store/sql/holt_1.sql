@@ -145,6 +145,7 @@ CREATE INDEX idx_tool_steps_turn ON tool_steps(turn_id, id);
 CREATE TABLE streams (
   session_id TEXT PRIMARY KEY,
   floor_seq INTEGER NOT NULL DEFAULT 0,   -- the last number known to be used; counts once the log was purged
+  used_seq INTEGER NOT NULL DEFAULT 0,    -- counts as used, whatever the log says
   reserved_until INTEGER NOT NULL,        -- 0 after a clean stop
   boot_id TEXT NOT NULL
 ) WITHOUT ROWID;
