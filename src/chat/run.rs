@@ -174,13 +174,13 @@ impl Engine {
         let mut told = false;
         loop {
             // After a failure the frames of the answer may be lost: the whole text goes with its end.
-            if self.try_log_terminal(job, outcome, told) {
+            if Self::try_log_terminal(job, outcome, told) {
                 return true;
             }
             if !told {
                 told = true;
                 Self::set_finishing(job, false);
-                self.tell_of_full_disk(job, outcome);
+                Self::tell_of_full_disk(job, outcome);
             }
             if self.inner.stop.wait(Duration::from_secs(1)) {
                 return false;
@@ -189,7 +189,7 @@ impl Engine {
         }
     }
 
-    fn try_log_terminal(&self, job: &Job, outcome: &Outcome, again: bool) -> bool {
+    fn try_log_terminal(job: &Job, outcome: &Outcome, again: bool) -> bool {
         let stream = &job.session.stream;
         let mut events = Vec::with_capacity(2);
         match &outcome.error {
@@ -215,7 +215,7 @@ impl Engine {
         }
     }
 
-    fn tell_of_full_disk(&self, job: &Job, outcome: &Outcome) {
+    fn tell_of_full_disk(job: &Job, outcome: &Outcome) {
         let stream = &job.session.stream;
         let message = "the hub cannot write its event log, probably because its disk is full; what is missing of this turn \
                        follows when there is room";
