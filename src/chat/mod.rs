@@ -12,6 +12,7 @@ pub mod event;
 pub mod frame;
 mod history;
 mod interrupted;
+mod pending;
 pub mod recorder;
 pub mod replay;
 mod run;

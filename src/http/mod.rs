@@ -8,6 +8,7 @@
 //! | `http-work-N` | fixed | one request each | queue closed |
 //! | `sse-write-N` | 1 per SSE stream | its socket | stream over, client gone, stop |
 
+mod accept;
 mod body;
 mod conn;
 mod head;

@@ -18,7 +18,7 @@ use crate::api::message::Req;
 use crate::http::conn::{Conn, Phase, Progress};
 use crate::http::head::Refusal;
 use crate::http::refusal::push_refusal;
-use crate::http::shed::{class, class_of, victim};
+use crate::http::shed::{class, class_of};
 use crate::http::{App, HttpSettings, workers};
 use crate::limits;
 use crate::rt::{Threads, lock};
@@ -35,24 +35,24 @@ pub(super) struct Shared {
     // Set at construction.
     pub(super) settings: HttpSettings,
     pub(super) app: Arc<dyn App>,
-    poller: Poller,
-    slots: Vec<Slot>,
+    pub(super) poller: Poller,
+    pub(super) slots: Vec<Slot>,
     started: Instant,
-    buffered_all: Arc<AtomicUsize>,
+    pub(super) buffered_all: Arc<AtomicUsize>,
     // Atomics.
     stopping: AtomicBool,
     /// Milliseconds after `started` at which draining ends.
     drain_until: AtomicU64,
     /// Guarded by this mutex: slots without a connection. Nothing is taken under it.
-    free: Mutex<Vec<usize>>,
+    pub(super) free: Mutex<Vec<usize>>,
 }
 
-struct Slot {
+pub(super) struct Slot {
     /// Guarded by this mutex: the parked connection. Held for a moment, never over a read or a handler.
     parked: Mutex<Option<Box<Conn>>>,
-    class: AtomicU8,
+    pub(super) class: AtomicU8,
     /// Microseconds after `started`: the order in which connections were parked.
-    since: AtomicU64,
+    pub(super) since: AtomicU64,
     /// Milliseconds after `started`.
     deadline: AtomicU64,
 }
@@ -138,7 +138,7 @@ impl Shared {
         let _ = self.poller.delete(stream);
     }
 
-    fn free_slot(&self, slot: usize) {
+    pub(super) fn free_slot(&self, slot: usize) {
         self.slots[slot].class.store(class::FREE, Ordering::Release);
         lock(&self.free).push(slot);
         if self.is_stopping() {
@@ -146,7 +146,7 @@ impl Shared {
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         as_ms(self.started.elapsed())
     }
 
@@ -202,12 +202,12 @@ pub(super) fn start(
     Ok(shared)
 }
 
-struct PollThread {
-    shared: Arc<Shared>,
-    listener: Option<TcpListener>,
+pub(super) struct PollThread {
+    pub(super) shared: Arc<Shared>,
+    pub(super) listener: Option<TcpListener>,
     work_tx: Sender<Work>,
-    scratch: Vec<u8>,
-    accept_again_at: Option<Instant>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) accept_again_at: Option<Instant>,
     next_sweep: Instant,
 }
 
@@ -273,83 +273,12 @@ impl PollThread {
         self.shared.open_connections() == 0 || self.shared.now_ms() >= self.shared.drain_until.load(Ordering::Acquire)
     }
 
-    fn take(&self, slot: usize) -> Option<Box<Conn>> {
+    pub(super) fn take(&self, slot: usize) -> Option<Box<Conn>> {
         let conn = lock(&self.shared.slots[slot].parked).take();
         if conn.is_some() {
             self.shared.slots[slot].class.store(class::BUSY, Ordering::Release);
         }
         conn
-    }
-
-    fn accept(&mut self) {
-        self.accept_again_at = None;
-        for _ in 0..limits::ACCEPT_BATCH {
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {
-                }
-                Err(error) => {
-                    // No descriptors or no memory: make room, wait a moment, never die.
-                    log::warn!("accept: {error}");
-                    for _ in 0..limits::ACCEPT_SHED {
-                        self.shed();
-                    }
-                    self.accept_again_at = Some(Instant::now() + limits::ACCEPT_BACKOFF);
-                    return;
-                }
-            }
-        }
-        if let Some(listener) = &self.listener
-            && let Err(error) = self.shared.poller.modify(listener, Event::readable(self.shared.slots.len()))
-        {
-            log::error!("arm the listener: {error}");
-            self.accept_again_at = Some(Instant::now() + limits::ACCEPT_BACKOFF);
-        }
-    }
-
-    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let mut slot = lock(&self.shared.free).pop();
-        if slot.is_none() && self.shed() {
-            slot = lock(&self.shared.free).pop();
-        }
-        let Some(slot) = slot else {
-            let mut out = Vec::new();
-            push_refusal(&mut out, Refusal { status: 503, text: "too many connections; try again" }, b"");
-            // One attempt: who does not take it at once gets nothing. What it sent is read, so that the end is an
-            // orderly one and the answer is not lost to a reset.
-            let _ =
-                stream.set_nonblocking(true).and_then(|()| io::Read::read(&mut &stream, &mut self.scratch)).map(|_| ());
-            let _ = io::Write::write(&mut &stream, &out);
-            return;
-        };
-        let deadline = Instant::now() + self.shared.settings.head_timeout;
-        let conn = Box::new(Conn::new(stream, peer, slot, deadline, Arc::clone(&self.shared.buffered_all)));
-        let prepared = conn.stream.set_nonblocking(true).and_then(|()| conn.stream.set_nodelay(true));
-        let added = prepared.and_then(|()| sys::poller_add(&self.shared.poller, &conn.stream, Event::none(slot)));
-        if let Err(error) = added {
-            log::warn!("take a connection: {error}");
-            drop(conn);
-            self.shared.free_slot(slot);
-            return;
-        }
-        self.shared.slots[slot].class.store(class::BUSY, Ordering::Release);
-        // Most clients have sent their request by now; if not, this parks.
-        self.drive(conn);
-    }
-
-    /// Lets go of the connection that is missed least; false when all are in work.
-    fn shed(&mut self) -> bool {
-        let slots = self.shared.slots.iter().enumerate();
-        let chosen = victim(
-            slots.map(|(index, slot)| (index, slot.class.load(Ordering::Acquire), slot.since.load(Ordering::Relaxed))),
-        );
-        let Some(conn) = chosen.and_then(|slot| self.take(slot)) else {
-            return false;
-        };
-        self.shared.close(conn);
-        true
     }
 
     fn ready(&mut self, slot: usize) {
@@ -376,7 +305,7 @@ impl PollThread {
         }
     }
 
-    fn drive(&mut self, mut conn: Box<Conn>) {
+    pub(super) fn drive(&mut self, mut conn: Box<Conn>) {
         let before = conn.phase;
         let progress = conn.read(&mut self.scratch, self.shared.settings.body_bytes_max);
         let moved = conn.phase != before;
@@ -414,7 +343,7 @@ impl PollThread {
     }
 
     /// Answers without a handler and closes.
-    fn refuse(&mut self, mut conn: Box<Conn>, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, mut conn: Box<Conn>, refusal: Refusal) {
         conn.keep_alive = false;
         push_refusal(&mut conn.output, refusal, self.shared.app.common_headers("/api/"));
         match conn.flush() {
@@ -428,7 +357,7 @@ impl PollThread {
     }
 
     /// Closing at once while bytes are unread would make the system reset the connection, and the answer be lost.
-    fn linger(&mut self, mut conn: Box<Conn>) {
+    pub(super) fn linger(&mut self, mut conn: Box<Conn>) {
         conn.close_writing();
         conn.phase = Phase::Linger;
         self.shared.park(conn);

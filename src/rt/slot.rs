@@ -44,6 +44,7 @@ impl Slot {
     }
 
     /// A share of the same count.
+    #[must_use]
     pub fn sibling(&self, share: usize) -> Self {
         Self::hold(&self.all, share)
     }
