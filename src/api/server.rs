@@ -2,7 +2,8 @@
 //! handler (contract 1.2).
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::auth::origin::OriginRules;
 use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
 use crate::auth::throttle::{LoginThrottle, RateLimiter};
-use crate::auth::{Authenticator, SessionManager};
+use crate::auth::{AuthError, Authenticator, SessionManager};
 use crate::chat::Engine;
 use crate::config::Config;
 use crate::config::ConfigWriter;
@@ -30,6 +31,10 @@ pub trait WebHandler: Send + Sync {
     /// The `Content-Security-Policy` of the page.
     fn content_security_policy(&self) -> &str;
 }
+
+/// What a hub that others can reach serves before it is set up, beside the page (decisions, "defaults").
+const OPEN_BEFORE_SETUP: &[&str] =
+    &["/api/v1/health", "/healthz", "/auth/config", "/auth/session", "/api/v1/setup", "/api/v1/setup/account"];
 
 /// What the server works with. Where a field is None, its routes answer 503.
 pub struct Deps {
@@ -71,6 +76,10 @@ pub struct CtxInner {
     password_hash: Mutex<Option<String>>,
     /// Serialises account setups, so that of many only one writes the configuration: held over that write.
     pub account_setup: Mutex<()>,
+    /// The hub listens beyond this machine.
+    reachable: bool,
+    /// Setup is known to be done.
+    set_up: AtomicBool,
     /// How many event streams are open.
     pub sse_open: Arc<AtomicUsize>,
     /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
@@ -94,6 +103,16 @@ impl CtxInner {
     /// A new password counts at once.
     pub fn set_password_hash(&self, hash: String) {
         *lock(&self.password_hash) = Some(hash);
+    }
+
+    /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open.
+    fn is_locked_down(&self) -> Result<bool, ApiError> {
+        if !self.reachable || self.set_up.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let required = self.setup.is_required()?;
+        self.set_up.store(!required, Ordering::Relaxed); // once done, for ever
+        Ok(required)
     }
 
     /// The key store, or 503.
@@ -137,6 +156,8 @@ impl Server {
             writer: ConfigWriter::new(deps.config.config_path.clone()),
             password_hash: Mutex::new(deps.password_hash.clone()),
             account_setup: Mutex::new(()),
+            reachable: !is_loopback(&config.listen),
+            set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             deps,
@@ -205,6 +226,9 @@ impl Server {
         if let Some(clean) = cleaned(&req.path) {
             return Ok(Reply::Full(moved(&clean)));
         }
+        if is_api(&req.path) && !OPEN_BEFORE_SETUP.contains(&req.path.as_str()) && self.ctx.is_locked_down()? {
+            return Err(AuthError::Missing.into());
+        }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {
                 let caller = guard::check(&self.ctx, req, route.guard)?;
@@ -266,6 +290,12 @@ impl HeadersExtend for Response {
     }
 }
 
+/// Whether a listen address can only be reached from this machine.
+fn is_loopback(listen: &str) -> bool {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host).trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn is_api(path: &str) -> bool {
     path.starts_with("/api/") || path.starts_with("/auth/") || path == "/metrics" || path == "/healthz"
 }
@@ -317,6 +347,11 @@ mod tests {
 
     #[test]
     fn dirty_paths_are_cleaned() {
+        for (listen, expected) in
+            [("127.0.0.1:0", true), ("[::1]:80", true), ("localhost:1", true), (":8080", false), ("0.0.0.0:1", false)]
+        {
+            assert_eq!(is_loopback(listen), expected, "{listen}");
+        }
         for (path, expected) in [
             ("/a/b", None),
             ("/a/%2e%2e/b", None),

@@ -202,3 +202,28 @@ fn setup_stays_closed_when_the_last_key_is_gone() {
     assert_eq!(hub.pin, None);
     closed(&hub);
 }
+
+#[test]
+fn a_hub_that_others_can_reach_is_locked_down_until_it_is_set_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Builder::new(dir.path()).listen("0.0.0.0:0").start();
+    let client = Client::new(&format!("127.0.0.1:{}", hub.address.rsplit_once(':').unwrap().1));
+    for (method, path, status) in [
+        ("GET", "/api/v1/health", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/", 200),
+        ("GET", "/auth/config", 200),
+        ("GET", "/auth/session", 200),
+        ("GET", "/api/v1/setup", 200),
+        ("POST", "/auth/login", 401),
+        ("POST", "/auth/logout", 401),
+        ("GET", "/api/v1/agents", 401),
+        ("GET", "/api/v1/nope", 401),
+        ("GET", "/metrics", 401),
+    ] {
+        assert_eq!(client.send(method, path, "").status, status, "{method} {path}");
+    }
+    let body = serde_json::json!({"pin": hub.pin.clone().unwrap(), "scopes": ["admin"]}).to_string();
+    assert_eq!(client.post("/api/v1/setup", &body).status, 201);
+    assert_eq!(client.get("/api/v1/nope").status, 404);
+}
