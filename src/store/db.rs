@@ -142,7 +142,7 @@ pub(super) fn open_connection(path: &Path, synchronous: &str) -> Result<Connecti
     conn.busy_timeout(limits::DB_BUSY_TIMEOUT)?;
     conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
     conn.execute_batch(&format!(
-        "PRAGMA synchronous={synchronous}; PRAGMA foreign_keys=ON; PRAGMA cache_size=-512; PRAGMA temp_store=MEMORY;"
+        "PRAGMA synchronous={synchronous}; PRAGMA foreign_keys=ON; PRAGMA cache_size=-256; PRAGMA temp_store=MEMORY;"
     ))?;
     Ok(conn)
 }
@@ -152,7 +152,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, flags)
         .map_err(|error| StoreError::Open { path: path.to_owned(), cause: error.to_string() })?;
     conn.busy_timeout(limits::DB_BUSY_TIMEOUT)?;
-    conn.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-256;")?;
+    conn.execute_batch("PRAGMA query_only=ON; PRAGMA cache_size=-96;")?;
     Ok(conn)
 }
 
