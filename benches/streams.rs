@@ -229,8 +229,8 @@ impl Socket {
             let mut over = false;
             for (whole, payload) in frame::frames(&self.buffer) {
                 used += whole.len();
-                let outside = [b"{\"type\":\"activity\"".as_slice(), b"{\"type\":\"queued\""];
-                let numbered = whole[0] == 0x81 && !outside.iter().any(|kind| payload.starts_with(kind));
+                // Frames outside the stream (queued, activity) have no number; theirs stands near the end.
+                let numbered = whole[0] == 0x81 && payload.windows(6).rev().take(40).any(|part| part == b"\"seq\":");
                 count += u64::from(numbered);
                 if payload.starts_with(b"{\"type\":\"done\"") {
                     over = true;
