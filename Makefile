@@ -4,7 +4,7 @@ CARGO ?= cargo
 .PHONY: run build install test test-browser lint check bench footprint clean
 
 run: ## Build and start the hub; prints where to go
-	$(CARGO) run --release --quiet -- serve
+	$(CARGO) run --release -- serve
 
 build: ## The release binary: target/release/holt
 	$(CARGO) build --release
