@@ -74,8 +74,8 @@ pub const WS_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Renewed only by a protocol pong (contract 8.4).
 pub const WS_PONG_TIMEOUT: Duration = Duration::from_secs(40);
 pub const WS_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After our close frame the peer may take this long to answer with its own.
-pub const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// After our close frame the peer may take this long to answer with its own: less than the stop gives all sockets.
+pub const WS_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What is read and dropped behind a frame that ended the socket, so that its peer gets the close frame.
 pub const WS_DRAIN_BYTES_MAX: usize = 1024 * 1024;
 /// Turns running or queued for one connection (contract 8.2).
