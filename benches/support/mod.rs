@@ -168,7 +168,7 @@ fn is_whole(buffer: &[u8]) -> bool {
 pub fn nginx(directory: &Path) -> Option<(NginxGuard, String)> {
     let program =
         ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/bin/nginx"].iter().find(|path| Path::new(path).exists())?;
-    let port = TcpStream::connect("127.0.0.1:1").err().and_then(|_| free_port())?;
+    let port = free_port()?;
     let config = directory.join("nginx.conf");
     let text = format!(
         "daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log; worker_processes auto;\n\
