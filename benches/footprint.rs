@@ -33,7 +33,7 @@ fn main() {
     let sockets: Vec<TcpStream> = (0..1000).map(|_| open(&hub.address, &bearer)).collect();
     memory(&hub, "memory, with 1,000 idle WebSockets");
     println!(
-        "{:<40} {:>10.1} KB",
+        "{:<40} {:>10.1} KiB",
         "  each of them",
         (hub.kib("VmRSS:").saturating_sub(before)) as f64 / sockets.len() as f64
     );
@@ -61,7 +61,7 @@ fn open(address: &str, bearer: &str) -> TcpStream {
 fn memory(hub: &Peer, what: &str) {
     let (all, own) = (hub.kib("VmRSS:"), hub.kib("RssAnon:"));
     println!(
-        "{what:<40} {:>10.1} MB   ({:.1} MB its own, the rest pages of the binary)",
+        "{what:<40} {:>10.1} MiB   ({:.1} MiB its own, the rest pages of the binary)",
         all as f64 / 1e3,
         own as f64 / 1e3
     );
