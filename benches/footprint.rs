@@ -62,8 +62,8 @@ fn memory(hub: &Peer, what: &str) {
     let (all, own) = (hub.kib("VmRSS:"), hub.kib("RssAnon:"));
     println!(
         "{what:<40} {:>10.1} MiB   ({:.1} MiB its own, the rest pages of the binary)",
-        all as f64 / 1e3,
-        own as f64 / 1e3
+        all as f64 / 1024.0,
+        own as f64 / 1024.0
     );
 }
 
