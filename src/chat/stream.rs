@@ -284,9 +284,14 @@ impl SessionStream {
         if after_seq >= committed {
             return Ok(Chunk::UpToDate);
         }
-        if let Since::Runs { runs, skip } = self.shared.replay.since(&self.id, after_seq, bytes_max) {
-            let last_seq = runs.last().map_or(after_seq, |run| run.last_seq);
-            return Ok(Chunk::Frames { runs, skip, last_seq });
+        if let Since::Runs { mut runs, skip } = self.shared.replay.since(&self.id, after_seq, bytes_max) {
+            // The ring is filled just before `committed` moves. Nobody may see a number beyond it: a client that did,
+            // and resumed at once, would be taken back to the older number and get frames twice.
+            runs.retain(|run| run.last_seq <= committed);
+            return Ok(match runs.last().map(|run| run.last_seq) {
+                Some(last_seq) => Chunk::Frames { runs, skip, last_seq },
+                None => Chunk::UpToDate, // the bell rings when there is more
+            });
         }
         let oldest_seq = self.oldest_seq()?;
         if oldest_seq.is_none_or(|oldest| oldest > after_seq + 1) {
@@ -374,3 +379,7 @@ impl SessionStream {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;
