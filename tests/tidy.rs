@@ -11,8 +11,9 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag"],
-    &["llm", "store"],
+    &["auth", "chat", "agents", "tools", "diag", "costs", "audit"],
+    &["llm", "mcp", "store"],
+    &["net"],
     &["rt", "sys", "config", "limits"],
 ];
 

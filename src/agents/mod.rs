@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::Tier;
 use crate::llm::Provider;
 use crate::rt::clock;
-use crate::tools::{Tool, ToolSet};
+use crate::tools::{Tool, ToolSet, ToolSource};
 
 /// One agent, ready to answer.
 pub struct Agent {
@@ -17,9 +17,10 @@ pub struct Agent {
     pub persona_dir: String,
     /// Chat platforms it is bound to, as configured.
     pub adapters: Vec<String>,
-    pub tools: ToolSet,
-    /// What `restricted` leaves of them.
-    read_only_tools: ToolSet,
+    /// The built-in ones.
+    tools: Vec<Arc<dyn Tool>>,
+    /// Those of tool servers.
+    source: Option<Arc<dyn ToolSource>>,
 }
 
 /// What an agent is made of.
@@ -32,12 +33,12 @@ pub struct AgentParts {
     pub persona_dir: String,
     pub adapters: Vec<String>,
     pub tools: Vec<Arc<dyn Tool>>,
+    pub source: Option<Arc<dyn ToolSource>>,
 }
 
 impl Agent {
     /// An agent from its parts.
     pub fn new(parts: AgentParts) -> Self {
-        let read_only = parts.tools.iter().filter(|tool| tool.read_only()).cloned().collect();
         Self {
             name: parts.name,
             description: parts.description,
@@ -46,17 +47,20 @@ impl Agent {
             model: parts.model,
             persona_dir: parts.persona_dir,
             adapters: parts.adapters,
-            tools: ToolSet::new(parts.tools),
-            read_only_tools: ToolSet::new(read_only),
+            tools: parts.tools,
+            source: parts.source,
         }
     }
 
-    /// The tools it may call without anybody's approval: all of them when autonomous, else those that change nothing.
-    pub fn free_tools(&self) -> &ToolSet {
-        match self.tier {
-            Tier::Autonomous => &self.tools,
-            Tier::Supervised | Tier::Restricted => &self.read_only_tools,
+    /// The tools that its tier offers to the model now: servers' first, then built-in ones (contract engine 8.2);
+    /// `restricted` has those that change nothing.
+    pub fn tools(&self) -> ToolSet {
+        let mut tools = self.source.as_ref().map_or_else(Vec::new, |source| source.tools());
+        tools.extend(self.tools.iter().cloned());
+        if self.tier == Tier::Restricted {
+            tools.retain(|tool| tool.read_only());
         }
+        ToolSet::new(tools)
     }
 
     /// What the model is told before the conversation.

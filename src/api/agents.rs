@@ -53,7 +53,7 @@ pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = call.params.get("name");
     let agent = ctx.deps.engine.agents().find(name).ok_or_else(|| ApiError::not_found("agent not found"))?;
-    let tools = agent.free_tools().names();
+    let tools = agent.tools().names();
     let shape = DetailShape {
         name: &agent.name,
         display_name: &agent.name,
@@ -82,7 +82,7 @@ fn list_shape(agent: &Agent) -> ListShape<'_> {
         provider: agent.provider.name(),
         model: &agent.model,
         skill_count: 0,
-        has_tools: !agent.free_tools().names().is_empty(),
+        has_tools: !agent.tools().names().is_empty(),
         browser_url_allowlist: [],
         adapters: &agent.adapters,
     }

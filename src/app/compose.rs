@@ -180,6 +180,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents,
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
             tools: tools.clone(),
+            source: None,
         }))
     });
     Ok(Agents::new(agents.collect()))

@@ -76,7 +76,7 @@ impl TurnRun<'_> {
         let count = self.inner.settings.context_messages_max;
         let session = &self.turn.conversation_id;
         let mut messages = history::prompt(self.inner, agent.system_prompt(), session, user_message, count)?;
-        let tools = agent.free_tools();
+        let tools = &agent.tools();
         let specs = tools.specs();
         let mut repeats: HashMap<(String, String), u32> = HashMap::new();
         let mut round = 0;
@@ -190,6 +190,7 @@ impl TurnRun<'_> {
         let context = ToolContext {
             agent: &self.turn.agent,
             session_id: &self.turn.conversation_id,
+            identity: &self.turn.identity,
             deadline: Instant::now() + limits::TOOL_TIMEOUT,
             cancel: self.cancel,
         };

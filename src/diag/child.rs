@@ -123,7 +123,13 @@ mod tests {
         if cancelled {
             cancel.cancel();
         }
-        let context = ToolContext { agent: "a", session_id: "s", deadline: Instant::now() + within, cancel: &cancel };
+        let context = ToolContext {
+            agent: "a",
+            session_id: "s",
+            identity: "i",
+            deadline: Instant::now() + within,
+            cancel: &cancel,
+        };
         run("sh", &["-c", script], &context)
     }
 
@@ -152,7 +158,13 @@ mod tests {
     #[test]
     fn a_missing_program_is_missing() {
         let cancel = Cancel::new();
-        let context = ToolContext { agent: "a", session_id: "s", deadline: Instant::now() + LONG, cancel: &cancel };
+        let context = ToolContext {
+            agent: "a",
+            session_id: "s",
+            identity: "i",
+            deadline: Instant::now() + LONG,
+            cancel: &cancel,
+        };
         assert_eq!(run("no-such-program-here", &[], &context), Err(RunError::Missing));
     }
 }

@@ -145,7 +145,7 @@ impl Fixture {
 pub(super) fn with_context<T>(call: impl FnOnce(&ToolContext<'_>) -> T) -> T {
     let cancel = Cancel::new();
     let deadline = Instant::now() + Duration::from_secs(120);
-    call(&ToolContext { agent: "default", session_id: "s", deadline, cancel: &cancel })
+    call(&ToolContext { agent: "default", session_id: "s", identity: "i", deadline, cancel: &cancel })
 }
 
 /// The level of the finding with that subject.

@@ -263,7 +263,7 @@ mod tests {
         let cancel = crate::rt::Cancel::new();
         cancel.cancel();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        let context = ToolContext { agent: "a", session_id: "s", deadline, cancel: &cancel };
+        let context = ToolContext { agent: "a", session_id: "s", identity: "i", deadline, cancel: &cancel };
         for tool in host_tools(HostRoot::system()) {
             if cfg!(target_os = "linux") {
                 assert_eq!(tool.call(&json!({}), &context).unwrap_err().message, "cancelled");

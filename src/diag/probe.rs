@@ -153,7 +153,7 @@ mod tests {
     use crate::rt::Cancel;
 
     fn context(cancel: &Cancel, within: Duration) -> ToolContext<'_> {
-        ToolContext { agent: "a", session_id: "s", deadline: Instant::now() + within, cancel }
+        ToolContext { agent: "a", session_id: "s", identity: "i", deadline: Instant::now() + within, cancel }
     }
 
     #[test]

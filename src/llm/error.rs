@@ -34,6 +34,7 @@ impl fmt::Display for LlmError {
             Self::Decode { cause } => write!(f, "answer not understood: {cause}"),
             Self::TooLarge { bytes_max } => write!(f, "answer larger than {bytes_max} bytes"),
             Self::Config { cause } => write!(f, "configuration: {cause}"),
+            Self::Budget { message } => write!(f, "budget: {message}"),
         }
     }
 }
@@ -73,6 +74,7 @@ impl LlmError {
                 "provider_upstream",
                 format!("The model's answer was larger than {} MiB. Ask for less at once.", bytes_max / (1024 * 1024)),
             ),
+            Self::Budget { message } => ("budget", message.clone()),
             Self::Config { cause } => {
                 ("provider_config", format!("The model provider is not set up: {}.", quote(cause)))
             }

@@ -110,6 +110,8 @@ pub trait Sink {
     fn text(&mut self, piece: &str);
     /// A piece of the model's reasoning.
     fn thinking(&mut self, piece: &str);
+    /// The pieces since the call began are void: it is made again.
+    fn rollback(&mut self) {}
 }
 
 /// Which wait was too long.
@@ -157,12 +159,42 @@ pub enum LlmError {
     Config {
         cause: String,
     },
+    /// A budget refused the call before it was made. The text is for the user and says what to do.
+    Budget {
+        message: String,
+    },
+}
+
+/// A call that is about to be made, for whoever counts the money.
+#[derive(Clone, Copy, Debug)]
+pub struct MeteredCall<'a> {
+    pub provider: &'a str,
+    /// The provider runs on hardware of the user's: nobody sends a bill.
+    pub is_free: bool,
+    pub model: &'a str,
+    pub request: &'a Request<'a>,
+}
+
+/// Counts the money of one turn. Every single call of a model, a fallback's and a retry's too, is reserved before it
+/// is made and settled after it.
+pub trait Meter: Sync {
+    /// Sets the call's likely cost aside; [`LlmError::Budget`] when a limit does not allow it. Blocks on the disk.
+    fn reserve(&self, call: &MeteredCall<'_>) -> Result<i64, LlmError>;
+
+    /// Replaces the reservation by what was used; None when the call failed before the provider took it on. Blocks on
+    /// the disk.
+    fn settle(&self, reservation: i64, used: Option<&Completion>);
 }
 
 /// A provider of models.
 pub trait Provider: Send + Sync {
     /// `local`, `openai`, ...: as configured.
     fn name(&self) -> &str;
+
+    /// Whether its calls cost nothing: it runs on hardware of the user's.
+    fn is_free(&self) -> bool {
+        false
+    }
 
     /// Makes one call; blocks until it is answered, failed, timed out or cancelled.
     fn complete(&self, request: Request<'_>, sink: &mut dyn Sink, cancel: &Cancel) -> Result<Completion, LlmError>;

@@ -14,6 +14,8 @@ use crate::rt::Cancel;
 pub struct ToolContext<'a> {
     pub agent: &'a str,
     pub session_id: &'a str,
+    /// Who began the turn: what belongs to others stays hidden from it.
+    pub identity: &'a str,
     /// The call is given up at this moment; tools that wait must look at it.
     pub deadline: Instant,
     pub cancel: &'a Cancel,
@@ -39,8 +41,20 @@ pub trait Tool: Send + Sync {
     /// True for tools that change nothing: they need no approval in any tier.
     fn read_only(&self) -> bool;
 
+    /// The tool server it belongs to; empty for built-in tools. Approvals are bound to it.
+    fn server(&self) -> &str {
+        ""
+    }
+
     /// Runs the tool. The text goes to the model; it is bounded by the caller.
     fn call(&self, arguments: &Value, context: &ToolContext<'_>) -> Result<String, ToolError>;
+}
+
+/// Tools that come and go while the hub runs: those of tool servers. Asked at every round of every turn: quick, and
+/// never waits for a server.
+pub trait ToolSource: Send + Sync {
+    /// The tools that can be called now.
+    fn tools(&self) -> Vec<Arc<dyn Tool>>;
 }
 
 /// The tools of one agent, in the order they are offered.
