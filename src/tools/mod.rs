@@ -2,6 +2,10 @@
 //!
 //! This room knows no transport and no conversation. A tool runs on the thread of its turn.
 
+mod kv;
+
+pub use kv::kv_tools;
+
 use std::sync::Arc;
 use std::time::Instant;
 
