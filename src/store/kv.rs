@@ -370,7 +370,7 @@ mod tests {
         assert!(matches!(store.set_nx("x", "third", "1", None), Err(KvError::Full { .. })));
         assert!(!store.set_nx("x", "lock", "2", None).unwrap());
         store.set("x", "other", "2", None).unwrap();
-        store.set("y", "third", "1", None).unwrap();
+        store.set("y", "theirs", "1", None).unwrap();
 
         expire(&store, "lock");
         assert!(store.get("x", "lock").unwrap().is_none());
