@@ -329,15 +329,9 @@ mod tests {
         for key in ["a%", "a_", "ab", "A", "ä/1", "ä/2", "äz", "a", "\u{10ffff}"] {
             store.set("x", key, "", None).unwrap();
         }
-        assert_eq!(
-            keys(&store, "x", ""),
-            ["A", "a", "a%", "a_", "ab", "äz", "ä/1", "ä/2", "\u{10ffff}"]
-                .map(|key| key.to_owned())
-                .into_iter()
-                .collect::<std::collections::BTreeSet<_>>()
-                .into_iter()
-                .collect::<Vec<_>>()
-        );
+        let mut sorted = ["a%", "a_", "ab", "A", "ä/1", "ä/2", "äz", "a", "\u{10ffff}"];
+        sorted.sort_unstable();
+        assert_eq!(keys(&store, "x", ""), sorted);
         for (prefix, expected) in [
             ("a", vec!["a", "a%", "a_", "ab"]),
             ("a_", vec!["a_"]),
