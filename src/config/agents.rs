@@ -12,13 +12,14 @@ use super::{AgentConfig, Tier};
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The agents, `default` first; one is made up when the file has none (contract engine 10.2).
-pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConfig>, ConfigError> {
+/// The agents, `default` first; one is made up when the file has none (contract engine 10.2). `hard` is the hard limit
+/// of those that have none of their own.
+pub(super) fn agents(typed: &mut Typed, data_dir: &Path, hard: f64) -> Result<Vec<AgentConfig>, ConfigError> {
     let global = tier(typed, "session.tier", &typed.raw.session.tier, Tier::Supervised)?;
     if typed.raw.agents.is_empty() {
         let made_up =
             Agent { name: "default".into(), persona_dir: typed.raw.agent.persona_dir.clone(), ..Agent::default() };
-        return Ok(vec![agent(typed, 0, &made_up, global, data_dir)?]);
+        return Ok(vec![agent(typed, 0, &made_up, global, data_dir, hard)?]);
     }
     let mut names = HashSet::new();
     let mut agents = Vec::with_capacity(typed.raw.agents.len());
@@ -35,7 +36,7 @@ pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConf
                 raw.name
             ));
         }
-        agents.push(agent(typed, at, raw, global, data_dir)?);
+        agents.push(agent(typed, at, raw, global, data_dir, hard)?);
     }
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
@@ -45,11 +46,18 @@ pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConf
     Ok(agents)
 }
 
-fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -> Result<AgentConfig, ConfigError> {
+fn agent(
+    typed: &Typed,
+    at: usize,
+    raw: &Agent,
+    global: Tier,
+    data_dir: &Path,
+    hard: f64,
+) -> Result<AgentConfig, ConfigError> {
     let key = |field: &str| format!("agents[{at}].{field}");
     let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
     let soft = raw.cost_limit_soft.unwrap_or(0.0);
-    let hard = raw.cost_limit_hard.unwrap_or(0.0);
+    let hard = raw.cost_limit_hard.unwrap_or(hard);
     check_cost(typed, &key("cost_limit_soft"), soft)?;
     check_cost(typed, &key("cost_limit_hard"), hard)?;
     if hard > 0.0 && soft > hard {
@@ -69,6 +77,8 @@ fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
+        cost_limit_soft: raw.cost_limit_soft,
+        cost_limit_hard: raw.cost_limit_hard,
     })
 }
 

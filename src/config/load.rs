@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::agents::{agents, check_others};
 use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
+use super::costs::costs;
 use super::env::Env;
 use super::error::ConfigError;
 use super::kv::kv;
@@ -48,11 +49,12 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let api = api(&mut typed, place.reference)?;
     let auth = auth(&mut typed)?;
     let llm = llm(&mut typed)?;
-    let agents = agents(&mut typed, &data_dir)?;
+    let agents = agents(&mut typed, &data_dir, llm.cost_limit_hard)?;
     check_others(&typed)?;
     let db_path = db_path(&mut typed, &data_dir)?;
     let streams = streams(&typed)?;
     let kv = kv(&typed)?;
+    let costs = costs(&mut typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -66,6 +68,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         agents,
         streams,
         kv,
+        costs,
         warnings: typed.warnings,
     })
 }

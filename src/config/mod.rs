@@ -6,6 +6,7 @@
 mod agents;
 mod api;
 mod check;
+mod costs;
 mod duration;
 mod env;
 mod error;
@@ -24,6 +25,7 @@ mod writer;
 mod writer_tests;
 
 pub use api::SCOPES;
+pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
@@ -60,6 +62,7 @@ pub struct Config {
     pub agents: Vec<AgentConfig>,
     pub streams: StreamConfig,
     pub kv: KvConfig,
+    pub costs: CostsConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }
@@ -201,6 +204,9 @@ pub struct AgentConfig {
     pub model: String,
     pub persona_dir: PathBuf,
     pub adapters: Vec<String>,
+    /// USD per conversation; None is the value of `[llm]`, 0 is off.
+    pub cost_limit_soft: Option<f64>,
+    pub cost_limit_hard: Option<f64>,
 }
 
 /// `[streams]`: Holt's own.

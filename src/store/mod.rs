@@ -4,6 +4,7 @@
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
 pub mod conversations;
+pub mod costs;
 pub mod db;
 pub mod keys;
 pub mod kv;
@@ -16,6 +17,7 @@ mod turn_rows;
 pub mod turns;
 
 pub use conversations::ConversationStore;
+pub use costs::CostStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
 pub use kv::{KvError, KvLimits, KvStore};
