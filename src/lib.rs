@@ -76,6 +76,7 @@ pub mod diag;
 pub mod http;
 pub mod limits;
 pub mod llm;
+pub mod net;
 pub mod rt;
 pub mod store;
 pub mod sys;
