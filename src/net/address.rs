@@ -94,7 +94,7 @@ fn of_v6(ip: Ipv6Addr) -> AddressKind {
         // Teredo (RFC 4380): the server, and the client with its bits turned over.
         [0x2001, 0, ..] => of_v4(v4_at(2)).max(of_v4(v4(!segments[6], !segments[7]))),
         [0xfe80..=0xfebf, ..] => LinkLocal,
-        [0xfec0..=0xfeff, ..] | [0xfc00..=0xfdff, ..] => Private,
+        [0xfec0..=0xfeff | 0xfc00..=0xfdff, ..] => Private,
         [0xff00..=0xffff, ..] => Multicast,
         // Special uses (RFC 2928), documentation (RFC 3849, 9637).
         [0x2001, 1..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Reserved,

@@ -170,7 +170,7 @@ impl Guard {
 
     /// Whether an address may be connected whatever name led to it.
     pub fn allows(&self, ip: IpAddr) -> bool {
-        self.filter(false).check(ip, "").is_ok()
+        self.rule(false).check(ip, "").is_ok()
     }
 
     fn check(&self, url: Url) -> Result<CheckedUrl, GuardError> {
@@ -182,26 +182,26 @@ impl Guard {
             return Err(GuardError::NotListed { host, setting: "mcp.url_allowlist" });
         }
         let listed = self.inside.iter().any(|entry| entry.matches(&url.host));
-        let filter = self.filter(listed);
+        let rule = self.rule(listed);
         match &url.host {
-            Host::Ip(ip) => filter.check(*ip, &host)?,
+            Host::Ip(ip) => rule.check(*ip, &host)?,
             Host::Name(name) if METADATA_HOSTS.contains(&name.as_str()) => {
                 return Err(GuardError::Never { host, kind: AddressKind::Metadata });
             }
             Host::Name(name) if name == "localhost" || name.ends_with(".localhost") => {
-                filter.check_kind(AddressKind::Loopback, &host)?;
+                rule.check_kind(AddressKind::Loopback, &host)?;
             }
             Host::Name(_) => {}
         }
-        Ok(CheckedUrl { url, filter })
+        Ok(CheckedUrl { url, rule })
     }
 
-    fn filter(&self, listed: bool) -> AddressFilter {
+    fn rule(&self, listed: bool) -> AddressRule {
         let (private, loopback) = match self.origin {
             Origin::Operator { allow_loopback } => (true, allow_loopback),
             Origin::Untrusted => (false, false),
         };
-        AddressFilter {
+        AddressRule {
             private: private || listed,
             loopback: loopback || listed,
             inside: Arc::clone(&self.inside),
@@ -212,14 +212,14 @@ impl Guard {
 
 /// Which addresses a checked URL may be connected to.
 #[derive(Clone, Debug)]
-pub struct AddressFilter {
+pub struct AddressRule {
     private: bool,
     loopback: bool,
     inside: Arc<[HostPattern]>,
     setting: &'static str,
 }
 
-impl AddressFilter {
+impl AddressRule {
     /// Whether this address may be connected.
     pub fn allows(&self, ip: IpAddr) -> bool {
         self.check(ip, "").is_ok()
@@ -257,7 +257,7 @@ impl AddressFilter {
 #[derive(Clone, Debug)]
 pub struct CheckedUrl {
     url: Url,
-    filter: AddressFilter,
+    rule: AddressRule,
 }
 
 impl CheckedUrl {
@@ -271,9 +271,15 @@ impl CheckedUrl {
         self.url.text()
     }
 
-    /// To be asked for every address before it is connected.
-    pub fn filter(&self) -> &AddressFilter {
-        &self.filter
+    /// To be asked about every address that the host resolves to.
+    pub fn rule(&self) -> &AddressRule {
+        &self.rule
+    }
+
+    /// The same for the HTTP client, so that exactly the allowed addresses are connected to.
+    pub fn filter(&self) -> Arc<dyn Fn(IpAddr) -> bool + Send + Sync> {
+        let rule = self.rule.clone();
+        Arc::new(move |ip| rule.allows(ip))
     }
 }
 

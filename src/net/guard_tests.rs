@@ -100,7 +100,7 @@ fn who_may_reach_what() {
 fn a_name_is_judged_by_the_addresses_that_it_leads_to() {
     let check = |guard: &Guard, url: &str, address: &str, expected: bool| {
         let ip: IpAddr = address.parse().unwrap();
-        assert_eq!(guard.check_url(url).unwrap().filter().allows(ip), expected, "{url} {address}");
+        assert_eq!(guard.check_url(url).unwrap().rule().allows(ip), expected, "{url} {address}");
     };
     let listed = untrusted().allow_inside(&patterns(&["wiki.lan", "*.home.arpa", "192.168.7.0/24"]), "web.x");
     for (address, plain, model, wiki) in [
