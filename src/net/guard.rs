@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::AddressFilter;
 use super::address::AddressKind;
 use super::url::{Host, Url, name_or_v4};
 
@@ -277,7 +278,7 @@ impl CheckedUrl {
     }
 
     /// The same for the HTTP client, so that exactly the allowed addresses are connected to.
-    pub fn filter(&self) -> Arc<dyn Fn(IpAddr) -> bool + Send + Sync> {
+    pub fn filter(&self) -> AddressFilter {
         let rule = self.rule.clone();
         Arc::new(move |ip| rule.allows(ip))
     }

@@ -14,7 +14,7 @@ CREATE TABLE approval_info (
 CREATE INDEX idx_approval_info_turn ON approval_info(turn_id);
 CREATE TABLE rule_info (
   rule_id TEXT PRIMARY KEY REFERENCES auto_approve_rules(id) ON DELETE CASCADE,
-  server TEXT NOT NULL DEFAULT '',
+  server TEXT,                           -- null: whichever server has a tool of that name
   expires_at INTEGER                     -- session rules only
 ) WITHOUT ROWID;
 
