@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Row, Transaction, params};
 
 use crate::rt::clock;
+use crate::rt::text::cut;
 use crate::store::{Db, StoreError};
 
 const INSERT: &str = "INSERT INTO audit(at, actor, action, target, source, result, detail)
@@ -198,8 +199,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
 
 /// Without control characters, cut at a character.
 fn one_line(text: &str, bytes_max: usize) -> String {
-    let cut = &text[..text.floor_char_boundary(bytes_max)];
-    cut.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    cut(text, bytes_max).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
