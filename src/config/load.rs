@@ -10,6 +10,7 @@ use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
 use super::env::Env;
 use super::error::ConfigError;
+use super::kv::kv;
 use super::llm::llm;
 use super::place::{self, Place};
 use super::raw::Typed;
@@ -55,6 +56,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let streams = streams(&typed)?;
     let audit = audit(&typed)?;
     let web = web(&mut typed)?;
+    let kv = kv(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -69,6 +71,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         streams,
         audit,
         web,
+        kv,
         warnings: typed.warnings,
     })
 }

@@ -10,6 +10,7 @@ mod duration;
 mod env;
 mod error;
 mod keys;
+mod kv;
 mod llm;
 mod load;
 mod place;
@@ -27,6 +28,7 @@ pub use api::SCOPES;
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use kv::KvConfig;
 pub use load::{Flags, load};
 pub use report::{Report, check};
 pub use writer::{ConfigWriter, set_password_hash};
@@ -61,6 +63,7 @@ pub struct Config {
     pub audit: AuditConfig,
     /// None: switched off.
     pub web: Option<WebConfig>,
+    pub kv: KvConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }
