@@ -221,9 +221,19 @@ impl Rules {
             identity: identity.to_owned(),
         };
         let mut found = self.bounds(&nobody("", ""), day);
-        found.extend(self.agents.keys().flat_map(|name| self.bounds(&nobody(name, ""), day)).filter(|bound| bound.account.scope == Scope::Agent));
+        found.extend(
+            self.agents
+                .keys()
+                .flat_map(|name| self.bounds(&nobody(name, ""), day))
+                .filter(|bound| bound.account.scope == Scope::Agent),
+        );
         let identity = |name: &String| if name.contains(':') { name.clone() } else { format!("key:{name}") };
-        found.extend(self.keys.keys().flat_map(|name| self.bounds(&nobody("", &identity(name)), day)).filter(|bound| bound.account.scope == Scope::Key));
+        found.extend(
+            self.keys
+                .keys()
+                .flat_map(|name| self.bounds(&nobody("", &identity(name)), day))
+                .filter(|bound| bound.account.scope == Scope::Key),
+        );
         found.retain(|bound| bound.account.scope != Scope::Conversation);
         found
     }

@@ -7,7 +7,8 @@ use rusqlite::{Row, params};
 use crate::rt::clock;
 use crate::store::{Db, StoreError};
 
-const INSERT: &str = "INSERT INTO llm_calls(created_at, day, turn_id, conversation_id, agent, identity, provider, model,
+const INSERT: &str =
+    "INSERT INTO llm_calls(created_at, day, turn_id, conversation_id, agent, identity, provider, model,
     input_tokens, output_tokens, cached_tokens, cost_usd, pricing, state)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
 const SETTLE: &str = "UPDATE llm_calls SET input_tokens = ?2, output_tokens = ?3, cached_tokens = ?4, cost_usd = ?5,
@@ -230,7 +231,10 @@ impl CostStore {
     /// Puts the calls of days before `day` together, a row for each conversation, agent, identity and model: sums stay
     /// what they are. Whether there was anything to do.
     pub fn put_together(&self, day: &str) -> Result<bool, StoreError> {
-        if !self.db.read(|conn| Ok(conn.prepare_cached(OLD_EXISTS)?.query_row([day], |row| row.get::<_, bool>(0))?))? {
+        if !self
+            .db
+            .read(|conn| Ok(conn.prepare_cached(OLD_EXISTS)?.query_row([day], |row| row.get::<_, bool>(0))?))?
+        {
             return Ok(false);
         }
         self.db.write(|tx| {
