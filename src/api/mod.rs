@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 pub mod body;
 mod chat;
+mod costs;
 pub mod error;
 mod guard;
 mod health;

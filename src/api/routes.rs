@@ -5,7 +5,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{agents, audit, chat, health, keys, kv, login, login_sessions, sessions, setup, ws};
+use crate::api::{agents, audit, chat, costs, health, keys, kv, login, login_sessions, sessions, setup, ws};
 use crate::auth::Identity;
 
 /// Who may call a route.
@@ -75,6 +75,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/sessions/{id}/messages", Guard::Scope(&["sessions:read", "chat"]), sessions::messages),
     route("POST", "/api/v1/sessions/{id}/stop", Guard::Scope(&["chat"]), sessions::stop),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),

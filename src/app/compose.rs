@@ -20,6 +20,7 @@ use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
 use crate::config::Config;
+use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Provider};
@@ -46,11 +47,12 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let recorder = Threads::new();
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
-    let agents = agents(&config, provider, &kv_store)?;
+    let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let agents = agents(&config, provider, &kv_store, &budgets)?;
     let engine = engine(&config, &db, &recorder, &stop, agents)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, budgets, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -159,7 +161,12 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>) -> Result<Agents, AppError> {
+fn agents(
+    config: &Config,
+    brought: Option<Arc<dyn Provider>>,
+    kv: &Arc<KvStore>,
+    budgets: &Arc<Budgets>,
+) -> Result<Agents, AppError> {
     let local: Arc<dyn Provider> = Arc::new(LocalProvider);
     let provider = match brought {
         Some(provider) => provider,
@@ -168,6 +175,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>
     let is_local = provider.name() == local.name();
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
+    tools.push(cost_tool(budgets));
     let agents = config.agents.iter().map(|agent| {
         let model = match (is_local, agent.model.is_empty()) {
             (true, _) => local.name().to_owned(),
@@ -194,6 +202,7 @@ fn deps(
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
+    budgets: Arc<Budgets>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
     let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
@@ -208,6 +217,7 @@ fn deps(
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
+        cost_tracker: Some(budgets),
         sessions: Arc::new(sessions),
         engine,
         config: Arc::clone(config),

@@ -126,14 +126,15 @@ mod tests {
     use crate::costs::meter::Spender;
     use crate::costs::money::nanos;
     use crate::costs::rules::Rules;
+    use std::collections::BTreeMap;
 
     fn bounds(conversation: &str, hard: f64) -> Vec<Bound> {
         let rules = Rules {
             conversation: Limit { soft: hard / 2.0, hard },
             own: HashMap::new(),
             all: Allowance { daily: Limit { soft: 0.0, hard: 10.0 }, ..Allowance::default() },
-            agents: Default::default(),
-            keys: Default::default(),
+            agents: BTreeMap::new(),
+            keys: BTreeMap::new(),
         };
         let spender = Spender {
             turn_id: 1,

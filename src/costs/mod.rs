@@ -5,6 +5,8 @@
 //! that a crash left open counts as made, at its estimate. No threads of its own.
 
 mod budget;
+#[cfg(test)]
+mod budget_tests;
 mod ledger;
 mod meter;
 mod money;

@@ -128,23 +128,23 @@ impl Bound {
 
     /// For the user whose call was refused: which limit, what is spent, and what to do.
     pub(super) fn refusal(&self, spent: Nanos, reserved: Nanos, estimate: Nanos) -> String {
-        let mut text = format!(
-            "The call was not made: it may cost about {}, and {} of {} is spent",
-            shown(estimate),
-            shown(spent),
-            self.label()
-        );
-        if reserved > 0 {
-            text.push_str(&format!(", {} more is set aside for calls that are being made", shown(reserved)));
-        }
+        let aside = match reserved {
+            0 => String::new(),
+            reserved => format!(", {} more is set aside for calls that are being made", shown(reserved)),
+        };
         let wait = match (self.account.scope, self.account.period) {
             (Scope::Conversation, _) => "Begin a new conversation",
             (_, Period::Day) => "Wait until tomorrow",
             (_, Period::Month) => "Wait until next month",
             (_, Period::Ever) => "Ask whoever runs this hub",
         };
-        text.push_str(&format!(". {wait}, or raise {}.", self.setting()));
-        text
+        format!(
+            "The call was not made: it may cost about {}, and {} of {} is spent{aside}. {wait}, or raise {}.",
+            shown(estimate),
+            shown(spent),
+            self.label(),
+            self.setting()
+        )
     }
 
     fn setting(&self) -> String {

@@ -274,6 +274,7 @@ fn group(row: &Row<'_>) -> rusqlite::Result<Group> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "sums of halves and whole numbers are exact")]
 mod tests {
     use super::*;
 
