@@ -2,6 +2,7 @@
 //! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
 
 mod agents;
+mod approvals;
 pub mod body;
 mod chat;
 pub mod error;
@@ -11,6 +12,7 @@ mod keys;
 mod login;
 mod login_sessions;
 pub mod message;
+mod panic;
 pub mod routes;
 pub mod server;
 mod sessions;

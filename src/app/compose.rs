@@ -138,9 +138,10 @@ fn engine(
         turns_max: config.streams.turns_max,
         context_messages_max: config.llm.context_messages_max,
         tool_rounds_max: config.llm.tool_rounds_max,
+        approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(agents(config, provider)?, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), agents(config, provider)?, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -179,6 +180,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents,
             model,
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
+            auto_approve: agent.auto_approve_tools.clone(),
             tools: tools.clone(),
             source: None,
         }))
@@ -198,6 +200,7 @@ fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         sessions: Arc::new(sessions),
+        approvals: Some(Arc::clone(engine.approvals())),
         engine,
         config: Arc::clone(config),
         password_hash: config.auth.password_hash.clone(),

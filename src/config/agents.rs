@@ -69,6 +69,7 @@ fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
+        auto_approve_tools: raw.auto_approve_tools.clone(),
     })
 }
 

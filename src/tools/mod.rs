@@ -3,10 +3,11 @@
 //! This room knows no transport and no conversation. A tool runs on the thread of its turn.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::limits;
 use crate::llm::ToolSpec;
 use crate::rt::Cancel;
 
@@ -42,8 +43,19 @@ pub trait Tool: Send + Sync {
     fn read_only(&self) -> bool;
 
     /// The tool server it belongs to; empty for built-in tools. Approvals are bound to it.
+    #[expect(clippy::unnecessary_literal_bound, reason = "other tools name a server that is not known before")]
     fn server(&self) -> &str {
         ""
+    }
+
+    /// Arguments (top-level keys) that may hold secrets: their values are in no event, approval or stored step.
+    fn secret_arguments(&self) -> &[&'static str] {
+        &[]
+    }
+
+    /// How long a call may take.
+    fn timeout(&self) -> Duration {
+        limits::TOOL_TIMEOUT
     }
 
     /// Runs the tool. The text goes to the model; it is bounded by the caller.

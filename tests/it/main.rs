@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod approvals;
 mod chat;
 mod cli;
 mod http_framing;
