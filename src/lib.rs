@@ -30,6 +30,7 @@
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
 //! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`] | who asks; turns and streams; who answers; what agents can do; what they know of the host |
 //! | [`llm`], [`store`] | model providers; the two database files |
+//! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
 //! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
 //!
 //! # Where to look
@@ -76,6 +77,7 @@ pub mod diag;
 pub mod http;
 pub mod limits;
 pub mod llm;
+pub mod net;
 pub mod rt;
 pub mod store;
 pub mod sys;

@@ -109,7 +109,7 @@ fn libraries_stay_in_their_rooms() {
         ("polling", &["http", "sys"]),
         ("tiny_http", &["http", "api", "web"]),
         ("aes_gcm", &["auth"]),
-        ("ureq", &["llm"]),
+        ("ureq", &["net"]),
         ("toml_edit", &["config"]),
         ("clap", &["cli"]),
     ];

@@ -23,7 +23,10 @@ use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Provider};
 use crate::rt::{Stop, Stopper, Threads};
-use crate::store::{ConversationStore, Db, EventLog, KeyStore, SessionStore, StoreError, TurnStore, meta};
+use crate::store::{
+    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
+};
+use crate::tools::kv_tools;
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -40,10 +43,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
-    let engine = engine(&config, &db, &recorder, &stop, provider)?;
+    let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
+    let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
+    let agents = agents(&config, provider, &kv_store)?;
+    let engine = engine(&config, &db, &recorder, &stop, agents)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -104,13 +110,7 @@ fn lock_data_dir(config: &Config) -> Result<File, AppError> {
     }
 }
 
-fn engine(
-    config: &Config,
-    db: &Arc<Db>,
-    recorder: &Threads,
-    stop: &Stop,
-    provider: Option<Arc<dyn Provider>>,
-) -> Result<Engine, AppError> {
+fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents: Agents) -> Result<Engine, AppError> {
     let turns = Arc::new(TurnStore::new(Arc::clone(db)));
     let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
     adopt_epoch(db, &turns, &epoch)?;
@@ -141,7 +141,7 @@ fn engine(
         approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(Arc::clone(db), agents(config, provider)?, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -158,14 +158,15 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents, AppError> {
+fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>) -> Result<Agents, AppError> {
     let local: Arc<dyn Provider> = Arc::new(LocalProvider);
     let provider = match brought {
         Some(provider) => provider,
         None => llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?,
     };
     let is_local = provider.name() == local.name();
-    let tools = host_tools(HostRoot::system());
+    let mut tools = host_tools(HostRoot::system());
+    tools.extend(kv_tools(kv));
     let agents = config.agents.iter().map(|agent| {
         let model = match (is_local, agent.model.is_empty()) {
             (true, _) => local.name().to_owned(),
@@ -188,7 +189,13 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents,
     Ok(Agents::new(agents.collect()))
 }
 
-fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine) -> Result<Deps, AppError> {
+fn deps(
+    config: &Arc<Config>,
+    db: &Arc<Db>,
+    keys: &Arc<KeyStore>,
+    kv_store: Arc<KvStore>,
+    engine: Engine,
+) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
         None => secret::read_or_make(&config.data_dir)?,
@@ -199,6 +206,7 @@ fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine
     Ok(Deps {
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
+        kv_store: Some(kv_store),
         sessions: Arc::new(sessions),
         approvals: Some(Arc::clone(engine.approvals())),
         engine,

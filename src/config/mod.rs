@@ -10,6 +10,7 @@ mod duration;
 mod env;
 mod error;
 mod keys;
+mod kv;
 mod llm;
 mod load;
 mod place;
@@ -26,6 +27,7 @@ pub use api::SCOPES;
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use kv::KvConfig;
 pub use load::{Flags, load};
 pub use report::{Report, check};
 pub use writer::{ConfigWriter, set_password_hash};
@@ -57,6 +59,7 @@ pub struct Config {
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
     pub streams: StreamConfig,
+    pub kv: KvConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }

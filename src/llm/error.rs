@@ -4,18 +4,30 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{LlmError, Phase};
+use crate::net::NetError;
+use crate::net::sse::TooLong;
 
 /// Longest piece of a provider's own words that a user sees.
 const QUOTE_BYTES_MAX: usize = 200;
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Connect => "connect",
-            Phase::FirstByte => "first byte",
-            Phase::Idle => "idle",
-            Phase::Total => "total",
-        })
+impl From<NetError> for LlmError {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::Cancelled => Self::Cancelled,
+            NetError::BadUrl { cause } => Self::Config { cause },
+            NetError::Refused { .. } => Self::Config { cause: error.to_string() },
+            NetError::Connect { cause } => Self::Connect { cause },
+            NetError::Timeout { phase, after } => Self::Timeout { phase, after },
+            NetError::Cut { cause } => Self::Cut { cause },
+            NetError::Decode { cause } => Self::Decode { cause },
+            NetError::TooLarge { bytes_max } => Self::TooLarge { bytes_max },
+        }
+    }
+}
+
+impl From<TooLong> for LlmError {
+    fn from(TooLong { bytes_max }: TooLong) -> Self {
+        Self::TooLarge { bytes_max }
     }
 }
 

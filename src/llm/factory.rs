@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::http::Timeouts;
 use super::openai::OpenAiProvider;
 use super::{LlmError, Provider};
 use crate::config::{LlmConfig, ProviderConfig, ProviderKind};
+use crate::net::Timeouts;
 
 /// The provider that answers turns: [`LlmConfig::default_provider`]. `local` is the built-in one.
 ///
@@ -44,6 +44,6 @@ fn timeouts(config: &LlmConfig) -> Timeouts {
         connect: config.connect_timeout,
         first_byte: config.first_byte_timeout,
         idle: config.idle_timeout,
-        total: config.total_timeout,
+        total: Some(config.total_timeout),
     }
 }

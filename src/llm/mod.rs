@@ -5,24 +5,21 @@
 
 mod error;
 mod factory;
-mod http;
 pub mod local;
-mod net;
 mod openai;
 mod openai_error;
 #[cfg(test)]
 mod openai_tests;
 mod openai_wire;
-mod sse;
 
 pub use factory::{build, build_one};
-pub use http::Timeouts;
 pub use openai::OpenAiProvider;
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub use crate::net::Phase;
 use crate::rt::Cancel;
 
 /// Who said a message.
@@ -112,16 +109,6 @@ pub trait Sink {
     fn thinking(&mut self, piece: &str);
     /// The pieces since the call began are void: it is made again.
     fn rollback(&mut self) {}
-}
-
-/// Which wait was too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Connect,
-    FirstByte,
-    /// No byte for this long in the middle of an answer.
-    Idle,
-    Total,
 }
 
 /// Why a call failed. Holds facts; `Display` is for the log, [`LlmError::public`] for the user.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::http::{Answer, Call, HttpClient, Timeouts};
-use super::openai_error::{event_error, message_of_body, retry_after};
+use super::openai_error::{event_error, message_of_body};
 use super::openai_wire::{Assembler, request_body};
-use super::sse::{EVENT_BYTES_MAX, Parser, TooLong};
 use super::{Completion, LlmError, Provider, Request, Sink};
 use crate::config::{ProviderConfig, ProviderKind};
-use crate::rt::{Cancel, clock};
+use crate::net::sse::{EVENT_BYTES_MAX, Parser};
+use crate::net::{Answer, Call, HttpClient, NetError, Timeouts};
+use crate::rt::Cancel;
 
 const OPENAI_BASE: &str = "https://api.openai.com/v1";
 const OLLAMA_BASE: &str = "http://localhost:11434";
@@ -73,9 +73,9 @@ impl OpenAiProvider {
 
     fn post(&self, request: &Request<'_>, sink: &mut dyn Sink, cancel: &Cancel) -> Result<Completion, LlmError> {
         let body = request_body(request, self.ask_usage.load(Ordering::Relaxed))?;
-        let call = Call { url: &self.chat_url, headers: &self.headers, body: Some(&body) };
+        let call = Call::post(&self.chat_url, &body).headers(&self.headers).repeatable();
         let mut answer = self.client.send(&call, cancel)?;
-        if answer.status != 200 {
+        if answer.status() != 200 {
             return Err(refused(answer));
         }
         let mut reading = Reading::new();
@@ -120,12 +120,12 @@ impl Provider for OpenAiProvider {
     }
 
     fn models(&self, cancel: &Cancel) -> Result<Vec<String>, LlmError> {
-        let call = Call { url: &self.models_url, headers: &self.headers, body: None };
+        let call = Call::get(&self.models_url).headers(&self.headers);
         let mut answer = self.client.send(&call, cancel)?;
-        if answer.status != 200 {
+        if answer.status() != 200 {
             return Err(self.scrub(refused(answer)));
         }
-        let body = read_all(&mut answer)?;
+        let body = answer.body(ANSWER_BYTES_MAX)?;
         let body: Value =
             serde_json::from_slice(&body).map_err(|error| LlmError::Decode { cause: format!("models: {error}") })?;
         let (list, key) = if self.kind == ProviderKind::Ollama { ("models", "name") } else { ("data", "id") };
@@ -187,13 +187,13 @@ impl Reading {
                 None => return Ok(()),
                 // No line of an event stream begins like this, whatever the content type says.
                 Some(b'{' | b'[') => self.shape = Shape::Body,
-                Some(_) => self.shape = Shape::Stream(Parser::new()),
+                Some(_) => self.shape = Shape::Stream(Parser::new(EVENT_BYTES_MAX)),
             }
         }
         match &mut self.shape {
             Shape::Stream(parser) => {
                 parser.push(bytes);
-                while let Some(event) = parser.next_event().map_err(too_long)? {
+                while let Some(event) = parser.next_event()? {
                     if take_event(&mut self.assembler, event.name, event.data, sink)? {
                         self.done = true;
                         break;
@@ -211,7 +211,7 @@ impl Reading {
             Shape::Unknown => Err(cut("the answer is empty")),
             Shape::Body => self.assembler.body(&self.body, stream.then_some(sink)),
             Shape::Stream(parser) => {
-                if let Some(event) = parser.finish().map_err(too_long)? {
+                if let Some(event) = parser.finish()? {
                     self.done = take_event(&mut self.assembler, event.name, event.data, sink)?;
                 }
                 if self.done || self.assembler.finished() {
@@ -240,38 +240,20 @@ fn take_event(assembler: &mut Assembler, name: &str, data: &str, sink: &mut dyn 
 
 /// The error of an answer with another status than 200.
 fn refused(mut answer: Answer<'_>) -> LlmError {
-    let mut body = vec![0; ERROR_BYTES_MAX];
-    let mut len = 0;
-    while len < body.len() {
-        match answer.read(&mut body[len..]) {
+    let mut body = Vec::new();
+    let mut buffer = vec![0; ERROR_BYTES_MAX];
+    while body.len() < ERROR_BYTES_MAX {
+        match answer.read(&mut buffer) {
             Ok(0) => break,
-            Ok(n) => len += n,
-            Err(LlmError::Cancelled) => return LlmError::Cancelled,
+            Ok(n) => body.extend_from_slice(&buffer[..n]),
+            Err(NetError::Cancelled) => return LlmError::Cancelled,
             // The status says more than the end of its explanation.
             Err(_) => break,
         }
     }
-    let retry_after = answer.retry_after.as_deref().and_then(|value| retry_after(value, clock::unix_s()));
-    LlmError::Status { status: answer.status, message: message_of_body(&body[..len]), retry_after }
-}
-
-fn read_all(answer: &mut Answer<'_>) -> Result<Vec<u8>, LlmError> {
-    let mut body = Vec::new();
-    let mut buffer = vec![0; READ_BUFFER_BYTES];
-    loop {
-        let n = answer.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(body);
-        }
-        if body.len() + n > ANSWER_BYTES_MAX {
-            return Err(LlmError::TooLarge { bytes_max: ANSWER_BYTES_MAX });
-        }
-        body.extend_from_slice(&buffer[..n]);
-    }
-}
-
-fn too_long(_: TooLong) -> LlmError {
-    LlmError::TooLarge { bytes_max: EVENT_BYTES_MAX }
+    body.truncate(ERROR_BYTES_MAX);
+    let (status, retry_after) = (answer.status(), answer.retry_after());
+    LlmError::Status { status, message: message_of_body(&body), retry_after }
 }
 
 fn cut(cause: &str) -> LlmError {

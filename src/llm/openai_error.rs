@@ -1,15 +1,11 @@
 //! Errors as OpenAI-compatible servers spell them: in a body beside a status, or inside a stream. Does no I/O.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::LlmError;
 
 /// Longest error text that is kept.
 const MESSAGE_BYTES_MAX: usize = 4096;
-/// Longest wait that a server may ask for; more is a mistake.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The message of an error body, which may be JSON of any of the usual shapes, or plain text.
 pub(crate) fn message_of_body(body: &[u8]) -> String {
@@ -35,18 +31,6 @@ pub(crate) fn event_error(data: &str) -> LlmError {
         Ok(value) => in_band_error(value.get("error").unwrap_or(&value)),
         Err(_) => LlmError::Status { status: 400, message: bounded(data), retry_after: None },
     }
-}
-
-/// `Retry-After` (RFC 9110 10.2.3): seconds, or a date compared with the clock.
-pub(crate) fn retry_after(value: &str, now_s: i64) -> Option<Duration> {
-    let value = value.trim();
-    let wait = if let Ok(seconds) = value.parse::<f64>() {
-        Duration::try_from_secs_f64(seconds).ok()?
-    } else {
-        let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_second();
-        Duration::from_secs(u64::try_from(at - now_s).unwrap_or(0))
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 fn status_of(value: &Value) -> Option<u16> {
@@ -129,19 +113,5 @@ mod tests {
         check(r#"{"message":"m"}"#, 400, "m");
         check(r#"{"error":"m"}"#, 400, "m");
         check("raw words", 400, "raw words");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let check = |value: &str, expected: Option<u64>| {
-            assert_eq!(retry_after(value, 1_445_412_470), expected.map(Duration::from_secs), "{value}");
-        };
-        check("7", Some(7));
-        check(" 0 ", Some(0));
-        check("Wed, 21 Oct 2015 07:28:00 GMT", Some(10));
-        check("Wed, 21 Oct 2015 07:00:00 GMT", Some(0));
-        check("99999999", Some(24 * 3600));
-        check("-5", None);
-        check("soon", None);
     }
 }

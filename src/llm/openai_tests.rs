@@ -1,80 +1,24 @@
 //! The provider against a scripted peer on a real socket.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{ProviderConfig, ProviderKind};
+use crate::net::Timeouts;
+use crate::net::test_peer::{LONG, Peer, STACK_BYTES, Step, TIMEOUTS, chunk, end, send, stream_head, whole};
 use crate::rt::Threads;
 
-const STACK_BYTES: usize = 256 * 1024;
-/// Far above anything a test waits for.
-const LONG: Duration = Duration::from_secs(60);
-
-enum Step {
-    Send(Vec<u8>),
-    /// Says nothing until the client hangs up.
-    Stall,
-    /// Tells the test that all before was sent, then goes on.
-    Signal(Sender<()>),
-    /// Resets instead of closing politely, where the system allows.
-    Cut,
+fn provider(peer: &Peer) -> OpenAiProvider {
+    provider_with(peer, TIMEOUTS)
 }
 
-/// Answers one request per script; a script that does not end in `Cut` keeps the connection for the next request.
-struct Peer {
-    addr: SocketAddr,
-    requests: Receiver<(String, Value)>,
-    threads: Threads,
-}
-
-impl Peer {
-    fn new(scripts: Vec<Vec<Step>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (tx, requests) = bounded(64);
-        let threads = Threads::new();
-        threads
-            .spawn("peer", STACK_BYTES, move || {
-                let mut scripts = scripts.into_iter().peekable();
-                while scripts.peek().is_some() {
-                    let (mut socket, _) = listener.accept().unwrap();
-                    while let Some(request) = read_request(&mut socket) {
-                        tx.send(request).unwrap();
-                        let Some(script) = scripts.next() else { break };
-                        if !play(&mut socket, script) {
-                            break;
-                        }
-                    }
-                }
-            })
-            .unwrap();
-        Self { addr, requests, threads }
-    }
-
-    fn one(steps: Vec<Step>) -> Self {
-        Self::new(vec![steps])
-    }
-
-    fn provider(&self) -> OpenAiProvider {
-        self.provider_with(Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG })
-    }
-
-    fn provider_with(&self, timeouts: Timeouts) -> OpenAiProvider {
-        OpenAiProvider::new(config(ProviderKind::OpenAi, &format!("http://{}", self.addr)), timeouts).unwrap()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            assert_eq!(self.threads.join_all(LONG), Vec::<String>::new());
-        }
-    }
+fn provider_with(peer: &Peer, timeouts: Timeouts) -> OpenAiProvider {
+    OpenAiProvider::new(config(ProviderKind::OpenAi, &peer.url()), timeouts).unwrap()
 }
 
 fn config(kind: ProviderKind, base: &str) -> ProviderConfig {
@@ -85,80 +29,6 @@ fn config(kind: ProviderKind, base: &str) -> ProviderConfig {
         base_url: Some(base.to_owned()),
         organization: None,
     }
-}
-
-/// Head line and JSON body; None when the client is gone.
-fn read_request(socket: &mut TcpStream) -> Option<(String, Value)> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let head_len = loop {
-        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at + 4;
-        }
-        match socket.read(&mut buffer) {
-            Ok(n) if n > 0 => bytes.extend_from_slice(&buffer[..n]),
-            _ => return None,
-        }
-    };
-    let head = String::from_utf8(bytes[..head_len].to_vec()).unwrap();
-    let len: usize = head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|v| v.trim().parse().unwrap()))
-        .unwrap_or(0);
-    while bytes.len() < head_len + len {
-        let n = socket.read(&mut buffer).unwrap();
-        assert!(n > 0, "the client hung up in its request");
-        bytes.extend_from_slice(&buffer[..n]);
-    }
-    Some((head, serde_json::from_slice(&bytes[head_len..]).unwrap_or(Value::Null)))
-}
-
-/// False when the connection is over.
-fn play(socket: &mut TcpStream, script: Vec<Step>) -> bool {
-    for step in script {
-        match step {
-            Step::Send(bytes) => {
-                if socket.write_all(&bytes).is_err() {
-                    return false;
-                }
-            }
-            Step::Stall => {
-                let _ = socket.read(&mut [0; 16]);
-                return false;
-            }
-            Step::Signal(tx) => tx.send(()).unwrap(),
-            Step::Cut => {
-                let _ = socket.shutdown(Shutdown::Both);
-                return false;
-            }
-        }
-    }
-    true
-}
-
-fn send(text: impl AsRef<[u8]>) -> Step {
-    Step::Send(text.as_ref().to_vec())
-}
-
-fn head(status: &str, kind: &str) -> Step {
-    send(format!("HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"))
-}
-
-fn stream_head() -> Step {
-    head("200 OK", "text/event-stream")
-}
-
-fn chunk(bytes: impl AsRef<[u8]>) -> Step {
-    let bytes = bytes.as_ref();
-    Step::Send([format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat())
-}
-
-fn end() -> Step {
-    send("0\r\n\r\n")
-}
-
-fn whole(status: &str, extra: &str, body: &str) -> Step {
-    send(format!("HTTP/1.1 {status}\r\n{extra}Content-Length: {}\r\n\r\n{body}", body.len()))
 }
 
 fn delta(delta: &Value) -> String {
@@ -202,7 +72,7 @@ fn stream(pieces: &[&str]) -> (Result<Completion, LlmError>, Heard) {
     let mut steps = vec![stream_head()];
     steps.extend(pieces.iter().map(chunk));
     steps.push(end());
-    ask(&Peer::one(steps).provider(), true)
+    ask(&provider(&Peer::one(steps)), true)
 }
 
 #[test]
@@ -231,7 +101,7 @@ fn bytes_may_be_split_anywhere_and_lines_end_in_crlf() {
         let mut steps = vec![stream_head()];
         steps.extend(text.as_bytes().chunks(size).map(chunk));
         steps.push(end());
-        assert_eq!(ask(&Peer::one(steps).provider(), true).0.unwrap().text, "grüße 🦀");
+        assert_eq!(ask(&provider(&Peer::one(steps)), true).0.unwrap().text, "grüße 🦀");
     }
 }
 
@@ -239,7 +109,7 @@ fn bytes_may_be_split_anywhere_and_lines_end_in_crlf() {
 fn what_is_asked_follows_the_contract() {
     let body = r#"{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}"#;
     let peer = Peer::new(vec![vec![whole("200 OK", "", body)], vec![whole("200 OK", "", body)]]);
-    let provider = peer.provider();
+    let provider = provider(&peer);
     let call = ToolCall { id: "c1".into(), name: "look".into(), arguments: String::new() };
     let messages = [
         Message::text(Role::System, "s"),
@@ -273,7 +143,7 @@ fn what_is_asked_follows_the_contract() {
 fn json_is_understood_whether_or_not_a_stream_was_asked_for() {
     let check = |message: Value, stream: bool, text: &str, heard_text: &[&str], heard_thinking: &str| {
         let body = json!({"model": "m-1", "choices": [{"message": message, "finish_reason": "stop"}]}).to_string();
-        let (result, heard) = ask(&Peer::one(vec![whole("200 OK", "", &body)]).provider(), stream);
+        let (result, heard) = ask(&provider(&Peer::one(vec![whole("200 OK", "", &body)])), stream);
         assert_eq!(result.unwrap().text, text);
         assert_eq!(heard.text, heard_text);
         assert_eq!(heard.thinking, heard_thinking);
@@ -352,17 +222,17 @@ fn an_answer_without_its_end_is_cut_never_blank() {
     assert_eq!(stream(&[&hello, DONE]).0.unwrap().text, "hello");
     assert_eq!(stream(&[&hello, finish("stop").trim_end()]).0.unwrap().text, "hello");
     let after_finish = vec![stream_head(), chunk(hello.clone() + &finish("stop")), Step::Cut];
-    assert_eq!(ask(&Peer::one(after_finish).provider(), true).0.unwrap().text, "hello");
+    assert_eq!(ask(&provider(&Peer::one(after_finish)), true).0.unwrap().text, "hello");
     let in_a_frame = vec![stream_head(), chunk(&hello), send("40\r\ndata: {\"cho"), Step::Cut];
-    let (result, heard) = ask(&Peer::one(in_a_frame).provider(), true);
+    let (result, heard) = ask(&provider(&Peer::one(in_a_frame)), true);
     assert!(matches!(result, Err(LlmError::Cut { .. })), "{result:?}");
     assert_eq!(heard.text, ["hello"]);
     let cut_json = vec![send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"choices\":["), Step::Cut];
-    assert!(matches!(ask(&Peer::one(cut_json).provider(), false).0, Err(LlmError::Cut { .. })));
+    assert!(matches!(ask(&provider(&Peer::one(cut_json)), false).0, Err(LlmError::Cut { .. })));
     let garbage = vec![send("\u{1}\u{2}nothing of http\r\n\r\n"), Step::Cut];
-    let result = ask(&Peer::one(garbage).provider(), true).0;
+    let result = ask(&provider(&Peer::one(garbage)), true).0;
     assert!(matches!(result, Err(LlmError::Decode { .. } | LlmError::Cut { .. })), "{result:?}");
-    assert!(matches!(ask(&Peer::one(vec![Step::Cut]).provider(), true).0, Err(LlmError::Cut { .. })));
+    assert!(matches!(ask(&provider(&Peer::one(vec![Step::Cut])), true).0, Err(LlmError::Cut { .. })));
 }
 
 #[test]
@@ -380,7 +250,7 @@ fn errors_in_a_stream_are_statuses() {
 fn error_statuses_carry_message_and_wait() {
     let check = |status: &str, extra: &str, body: &str, expected: (u16, &str, Option<u64>)| {
         let (status, message, wait) =
-            match ask(&Peer::one(vec![whole(status, extra, body)]).provider(), true).0.unwrap_err() {
+            match ask(&provider(&Peer::one(vec![whole(status, extra, body)])), true).0.unwrap_err() {
                 LlmError::Status { status, message, retry_after } => (status, message, retry_after),
                 other => panic!("{other:?}"),
             };
@@ -403,11 +273,11 @@ fn answers_are_bounded_and_long_lines_pass() {
     let long = "x".repeat(300 * 1024);
     assert_eq!(stream(&[&delta(&json!({"content": long})), DONE]).0.unwrap().text.len(), long.len());
     let endless_line = vec![stream_head(), chunk(vec![b'x'; 1024 * 1024 + 9]), Step::Stall];
-    assert!(matches!(ask(&Peer::one(endless_line).provider(), true).0, Err(LlmError::TooLarge { .. })));
+    assert!(matches!(ask(&provider(&Peer::one(endless_line)), true).0, Err(LlmError::TooLarge { .. })));
     let mut flood = vec![stream_head()];
     flood.extend((0..40).map(|_| chunk(delta(&json!({"content": "x".repeat(512 * 1024)})))));
     flood.push(Step::Stall);
-    let result = ask(&Peer::one(flood).provider(), true).0;
+    let result = ask(&provider(&Peer::one(flood)), true).0;
     assert_eq!(result, Err(LlmError::TooLarge { bytes_max: 16 * 1024 * 1024 }));
 }
 
@@ -415,10 +285,10 @@ fn answers_are_bounded_and_long_lines_pass() {
 fn each_phase_has_its_time_out() {
     let short = Duration::from_millis(40);
     let check = |steps: Vec<Step>, change: fn(&mut Timeouts, Duration), phase: Phase| {
-        let mut timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
+        let mut timeouts = TIMEOUTS;
         change(&mut timeouts, short);
         let started = Instant::now();
-        let result = ask(&Peer::one(steps).provider_with(timeouts), true).0;
+        let result = ask(&provider_with(&Peer::one(steps), timeouts), true).0;
         assert_eq!(result, Err(LlmError::Timeout { phase, after: short }));
         assert!(started.elapsed() < LONG / 4);
     };
@@ -427,18 +297,18 @@ fn each_phase_has_its_time_out() {
     check(vec![stream_head(), Step::Stall], |t, d| t.first_byte = d, Phase::FirstByte);
     check(vec![send("HTTP/1.1 200"), Step::Stall], |t, d| t.first_byte = d, Phase::FirstByte);
     check(vec![stream_head(), hello(), Step::Stall], |t, d| t.idle = d, Phase::Idle);
-    check(vec![stream_head(), hello(), Step::Stall], |t, d| t.total = d, Phase::Total);
-    check(vec![Step::Stall], |t, d| t.total = d, Phase::Total);
+    check(vec![stream_head(), hello(), Step::Stall], |t, d| t.total = Some(d), Phase::Total);
+    check(vec![Step::Stall], |t, d| t.total = Some(d), Phase::Total);
     // A slow beginning is not an idle answer.
-    let timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: Duration::from_nanos(1), total: LONG };
+    let timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: Duration::from_nanos(1), total: Some(LONG) };
     let peer = Peer::one(vec![whole("200 OK", "", r#"{"choices":[{"message":{"content":"ok"}}]}"#)]);
-    assert_eq!(ask(&peer.provider_with(timeouts), false).0.unwrap().text, "ok");
+    assert_eq!(ask(&provider_with(&peer, timeouts), false).0.unwrap().text, "ok");
 }
 
 #[test]
 fn a_peer_that_is_not_there_is_unreachable() {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
+    let timeouts = TIMEOUTS;
     let check = |base: &str| {
         let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, base), timeouts).unwrap();
         let result = ask(&provider, true).0;
@@ -468,7 +338,7 @@ fn cancel_ends_a_blocked_read_at_once() {
         let (sent_tx, sent_rx) = bounded(1);
         before.extend([Step::Signal(sent_tx), Step::Stall]);
         let peer = Peer::one(before);
-        let provider = peer.provider();
+        let provider = provider(&peer);
         let cancel = Cancel::new();
         let (cancelled_tx, cancelled_rx) = bounded(1);
         let (other, threads) = (cancel.clone(), Threads::new());
@@ -501,7 +371,7 @@ fn a_call_that_is_cancelled_before_it_begins_sends_nothing() {
     let peer = Peer::new(vec![]);
     let cancel = Cancel::new();
     cancel.cancel();
-    assert_eq!(ask_with(&peer.provider(), true, &cancel).0, Err(LlmError::Cancelled));
+    assert_eq!(ask_with(&provider(&peer), true, &cancel).0, Err(LlmError::Cancelled));
     assert!(peer.requests.is_empty());
 }
 
@@ -513,7 +383,7 @@ fn connections_are_kept_and_dead_ones_replaced() {
         steps
     };
     let peer = Peer::new(vec![answer(), ends(answer()), answer(), ends(answer())]);
-    let provider = peer.provider();
+    let provider = provider(&peer);
     for _ in 0..4 {
         assert_eq!(ask(&provider, true).0.unwrap().text, "ok");
     }
@@ -528,7 +398,7 @@ fn models_are_listed() {
     let check = |kind: ProviderKind, suffix: &str, path: &str, body: &str| {
         let peer = Peer::one(vec![whole("200 OK", "", body)]);
         let base = format!("http://{}{suffix}", peer.addr);
-        let timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
+        let timeouts = TIMEOUTS;
         let provider = OpenAiProvider::new(config(kind, &base), timeouts).unwrap();
         assert_eq!(provider.models(&Cancel::new()).unwrap(), ["a", "b"]);
         let (head, _) = peer.requests.recv_timeout(LONG).unwrap();
@@ -548,7 +418,7 @@ fn models_are_listed() {
 
 #[test]
 fn what_cannot_work_is_refused_when_it_is_set_up() {
-    let timeouts = Timeouts { connect: LONG, first_byte: LONG, idle: LONG, total: LONG };
+    let timeouts = TIMEOUTS;
     let check = |base: &str, key: &str| {
         let config = ProviderConfig { api_key: Some(key.to_owned()), ..config(ProviderKind::OpenAi, base) };
         assert!(matches!(OpenAiProvider::new(config, timeouts), Err(LlmError::Config { .. })), "{base} {key}");
@@ -565,7 +435,7 @@ fn a_server_that_knows_no_stream_options_is_asked_without() {
     let refused = whole("400 Bad", "", r#"{"error":{"message":"unknown field stream_options"}}"#);
     let answer = || vec![stream_head(), chunk(delta(&json!({"content": "ok"})) + DONE), end()];
     let peer = Peer::new(vec![vec![refused], answer(), answer()]);
-    let provider = peer.provider();
+    let provider = provider(&peer);
     assert_eq!(ask(&provider, true).0.unwrap().text, "ok");
     assert_eq!(ask(&provider, true).0.unwrap().text, "ok");
     let asked: Vec<bool> =
@@ -594,7 +464,7 @@ fn a_stalled_tls_handshake_times_out_and_can_be_cancelled() {
     let short = Duration::from_millis(40);
     let (said_tx, _said_rx) = bounded(1);
     let (base, threads) = stalled(said_tx);
-    let timeouts = Timeouts { connect: short, first_byte: LONG, idle: LONG, total: LONG };
+    let timeouts = Timeouts { connect: short, first_byte: LONG, idle: LONG, total: Some(LONG) };
     let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, &base), timeouts).unwrap();
     assert_eq!(ask(&provider, true).0, Err(LlmError::Timeout { phase: Phase::Connect, after: short }));
     assert!(threads.join_all(LONG).is_empty());

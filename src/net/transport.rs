@@ -1,10 +1,12 @@
 //! The sockets under the outbound HTTP client: name lookup, pacing of reads, and the state of one call.
 //!
 //! Built on ureq's unversioned transport API, hence the exact version in Cargo.toml. Two things that ureq alone does
-//! not give: a limit per read that depends on the phase of an answer, and a name lookup that a cancel can leave.
-//! No threads of its own but one `llm-dns` per lookup, which ends with the system's resolver.
+//! not give: a limit per read that depends on the phase of an answer, and a name lookup that a cancel can leave and
+//! that gives only allowed addresses. No threads of its own but one `net-dns` per lookup, which ends with the system's
+//! resolver.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use ureq::unversioned::transport::time::Duration as UreqDuration;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport};
 use ureq::{Error, Timeout};
 
-use crate::llm::Phase;
+use super::Phase;
 use crate::rt::{Threads, lock};
 
 /// What getaddrinfo needs: glibc keeps answers on the stack.
@@ -25,9 +27,27 @@ const DNS_STACK_BYTES: usize = 256 * 1024;
 /// What [`ResolvedSocketAddrs`] has room for.
 const ADDRS_MAX: usize = 16;
 
+/// Lookups of one client at once. A resolver that hangs keeps its thread, so more must not pile up behind it.
+const LOOKUPS_MAX: usize = 16;
+
+/// Says whether an address may be connected to. Must not block.
+pub type AddressFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+/// Carried through ureq when a filter allows no address of a host.
+#[derive(Debug)]
+pub(super) struct RefusedAddress(pub(super) IpAddr);
+
+impl fmt::Display for RefusedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "address {} is not allowed", self.0)
+    }
+}
+
+impl std::error::Error for RefusedAddress {}
+
 /// How far a call has come; decides how long a read may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(super) enum Stage {
     /// Name lookup, TCP, TLS: ureq's own connect time-out counts.
     Connecting,
     /// The request is being sent, or its answer has not begun.
@@ -40,7 +60,7 @@ pub(crate) enum Stage {
 
 /// The pace of one call, shared between its client and its socket.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(super) struct Pace {
     first_byte: Duration,
     idle: Duration,
     /// Guarded by the mutex: where the call is. Only the calling thread writes.
@@ -51,27 +71,27 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(first_byte: Duration, idle: Duration) -> Self {
+    pub(super) fn new(first_byte: Duration, idle: Duration) -> Self {
         let (cancel_tx, cancel_rx) = bounded(1);
         Self { first_byte, idle, stage: Mutex::new(Stage::Connecting), cancel_tx, cancel_rx }
     }
 
-    pub(crate) fn stage(&self) -> Stage {
+    pub(super) fn stage(&self) -> Stage {
         *lock(&self.stage)
     }
 
-    pub(crate) fn set_stage(&self, stage: Stage) {
+    pub(super) fn set_stage(&self, stage: Stage) {
         *lock(&self.stage) = stage;
     }
 
     /// Ends a name lookup. Never waits.
-    pub(crate) fn cancel(&self) {
+    pub(super) fn cancel(&self) {
         // Full means that somebody else cancelled already.
         let _ = self.cancel_tx.try_send(());
     }
 
     /// The phase that a time-out of a read or a write belongs to.
-    pub(crate) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         match self.stage() {
             Stage::Connecting => Phase::Connect,
             Stage::Waiting { .. } => Phase::FirstByte,
@@ -97,7 +117,7 @@ impl Pace {
 
 /// Wraps the TCP connection of a chain.
 #[derive(Debug)]
-pub(crate) struct PacedConnector(pub(crate) Arc<Pace>);
+pub(super) struct PacedConnector(pub(super) Arc<Pace>);
 
 impl<In: Transport> Connector<In> for PacedConnector {
     type Out = Paced<In>;
@@ -109,7 +129,7 @@ impl<In: Transport> Connector<In> for PacedConnector {
 
 /// A TCP connection whose reads and writes keep the pace.
 #[derive(Debug)]
-pub(crate) struct Paced<In> {
+pub(super) struct Paced<In> {
     inner: In,
     pace: Arc<Pace>,
 }
@@ -139,7 +159,7 @@ impl<In: Transport> Transport for Paced<In> {
 
 /// TLS with one configuration for all connections of a client.
 #[derive(Clone)]
-pub(crate) struct SharedTls(pub(crate) Arc<RustlsConnector>);
+pub(super) struct SharedTls(pub(super) Arc<RustlsConnector>);
 
 impl fmt::Debug for SharedTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,7 +177,7 @@ impl<In: Transport> Connector<In> for SharedTls {
 
 /// The end of a chain: TCP and TLS are up.
 #[derive(Debug)]
-pub(crate) struct Connected(pub(crate) Arc<Pace>);
+pub(super) struct Connected(pub(super) Arc<Pace>);
 
 impl<In: Transport> Connector<In> for Connected {
     type Out = In;
@@ -169,9 +189,13 @@ impl<In: Transport> Connector<In> for Connected {
 }
 
 /// Looks names up on a thread of its own, because the system's resolver knows neither time-outs nor cancelling.
-pub(crate) struct Names {
-    pub(crate) pace: Arc<Pace>,
-    pub(crate) threads: Threads,
+///
+/// What it gives is what gets connected to: ureq asks no second time, so a name cannot change its address between the
+/// check and the connection.
+pub(super) struct Names {
+    pub(super) pace: Arc<Pace>,
+    pub(super) threads: Threads,
+    pub(super) filter: Option<AddressFilter>,
 }
 
 impl fmt::Debug for Names {
@@ -198,22 +222,36 @@ impl Resolver for Names {
             self.look_up(host_and_port, timeout)?
         };
         let mut addrs = self.empty();
-        for addr in found.into_iter().take(ADDRS_MAX) {
-            addrs.push(addr);
+        let mut refused = None;
+        for addr in found {
+            // An IPv4 address in IPv6 clothes reaches the IPv4 host.
+            let ip = addr.ip().to_canonical();
+            if self.filter.as_ref().is_some_and(|allows| !allows(ip)) {
+                refused = Some(ip);
+            } else if addrs.len() < ADDRS_MAX {
+                addrs.push(addr);
+            }
         }
-        if addrs.is_empty() { Err(Error::HostNotFound) } else { Ok(addrs) }
+        match refused {
+            _ if !addrs.is_empty() => Ok(addrs),
+            Some(ip) => Err(Error::Other(Box::new(RefusedAddress(ip)))),
+            None => Err(Error::HostNotFound),
+        }
     }
 }
 
 impl Names {
     fn look_up(&self, host_and_port: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        if self.threads.len() >= LOOKUPS_MAX {
+            return Err(Error::Io(io::Error::other("too many name lookups hang; check the resolver")));
+        }
         let (found_tx, found_rx) = bounded(1);
         let look = move || {
             let found = host_and_port.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
             // The caller may have given up; then nobody wants the answer.
             let _ = found_tx.send(found);
         };
-        self.threads.spawn("llm-dns", DNS_STACK_BYTES, look).map_err(Error::Io)?;
+        self.threads.spawn("net-dns", DNS_STACK_BYTES, look).map_err(Error::Io)?;
         select! {
             recv(found_rx) -> found => match found {
                 Ok(Ok(found)) => Ok(found),

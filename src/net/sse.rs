@@ -1,25 +1,36 @@
 //! Server-sent events, as bytes arrive (WHATWG HTML 9.2.6, contract engine 9.2). Does no I/O.
 //!
-//! Lines end with LF, CRLF or CR; a line and the data of one event are bounded by [`EVENT_BYTES_MAX`].
+//! Lines end with LF, CRLF or CR; a line and the data of one event are bounded.
 
-/// Longest line, and longest data of one event. Models send whole tool arguments in one line, so 64 KiB (which the
+use std::time::Duration;
+
+/// Longest line, and longest data of one event, unless the caller says otherwise. Models send whole tool arguments in one line, so 64 KiB (which the
 /// reference allows) is too little; without a bound a hostile server fills our memory.
-pub(crate) const EVENT_BYTES_MAX: usize = 1024 * 1024;
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// One event: its name (empty for the default) and its data lines joined by LF.
+/// Longest id that is remembered; a longer one is treated as absent.
+const ID_BYTES_MAX: usize = 4096;
+
+/// One event.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) data: &'a str,
+pub struct Event<'a> {
+    /// Empty for the default, `message`.
+    pub name: &'a str,
+    /// The data lines joined by LF.
+    pub data: &'a str,
+    /// The last id of the stream so far, this event's included; empty before the first.
+    pub id: &'a str,
 }
 
-/// A line or an event larger than [`EVENT_BYTES_MAX`].
+/// A line or an event larger than the parser takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooLong;
+pub struct TooLong {
+    pub bytes_max: usize,
+}
 
 /// Takes bytes, gives events.
-#[derive(Default)]
-pub(crate) struct Parser {
+pub struct Parser {
+    event_bytes_max: usize,
     bytes: Vec<u8>,
     /// Where the next line begins in `bytes`.
     start: usize,
@@ -32,17 +43,34 @@ pub(crate) struct Parser {
     has_data: bool,
     /// The event in `name` and `data` was given out.
     given: bool,
+    id: String,
+    retry: Option<Duration>,
     n_lines: usize,
     n_fields: usize,
 }
 
 impl Parser {
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// A parser for events of at most `event_bytes_max` bytes; [`EVENT_BYTES_MAX`] is a good choice.
+    pub fn new(event_bytes_max: usize) -> Self {
+        Self {
+            event_bytes_max,
+            bytes: Vec::new(),
+            start: 0,
+            scanned: 0,
+            skip_lf: false,
+            name: String::new(),
+            data: String::new(),
+            has_data: false,
+            given: false,
+            id: String::new(),
+            retry: None,
+            n_lines: 0,
+            n_fields: 0,
+        }
     }
 
     /// Adds bytes as they came; call [`Parser::next_event`] until it has no more.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.bytes.len() {
             self.bytes.clear();
         } else {
@@ -54,21 +82,21 @@ impl Parser {
     }
 
     /// The next whole event, if the bytes so far hold one.
-    pub(crate) fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
         self.forget_given();
         while let Some((from, to)) = self.next_line() {
             if self.take_line(from, to)? {
                 return Ok(Some(self.give()));
             }
         }
-        if self.bytes.len() - self.start > EVENT_BYTES_MAX {
-            return Err(TooLong);
+        if self.bytes.len() - self.start > self.event_bytes_max {
+            return Err(self.too_long());
         }
         Ok(None)
     }
 
     /// The stream is over: an event without its blank line counts, a last line without its end as well.
-    pub(crate) fn finish(&mut self) -> Result<Option<Event<'_>>, TooLong> {
+    pub fn finish(&mut self) -> Result<Option<Event<'_>>, TooLong> {
         self.forget_given();
         if self.start < self.bytes.len() {
             let (from, to) = (self.start, self.bytes.len());
@@ -79,9 +107,23 @@ impl Parser {
         Ok(self.has_data.then(|| self.give()))
     }
 
+    /// The last id of the stream, also of an event without data: what `Last-Event-ID` says when the stream is resumed.
+    pub fn last_id(&self) -> &str {
+        &self.id
+    }
+
+    /// How long the server wants its clients to wait before they connect again.
+    pub fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
     /// Whether any field of an event was seen: tells a stream from a web page.
-    pub(crate) fn saw_fields(&self) -> bool {
+    pub fn saw_fields(&self) -> bool {
         self.n_fields > 0
+    }
+
+    fn too_long(&self) -> TooLong {
+        TooLong { bytes_max: self.event_bytes_max }
     }
 
     fn forget_given(&mut self) {
@@ -99,7 +141,7 @@ impl Parser {
 
     fn give(&mut self) -> Event<'_> {
         self.given = true;
-        Event { name: &self.name, data: &self.data }
+        Event { name: &self.name, data: &self.data, id: &self.id }
     }
 
     /// The bounds of the next line without its end.
@@ -124,8 +166,8 @@ impl Parser {
 
     /// True when the line completes an event.
     fn take_line(&mut self, from: usize, to: usize) -> Result<bool, TooLong> {
-        if to - from > EVENT_BYTES_MAX {
-            return Err(TooLong);
+        if to - from > self.event_bytes_max {
+            return Err(self.too_long());
         }
         let mut line = &self.bytes[from..to];
         self.n_lines += 1;
@@ -144,8 +186,8 @@ impl Parser {
         let value = String::from_utf8_lossy(value.strip_prefix(b" ").unwrap_or(value));
         match &line[..colon] {
             b"data" => {
-                if self.data.len() + value.len() > EVENT_BYTES_MAX {
-                    return Err(TooLong);
+                if self.data.len() + value.len() > self.event_bytes_max {
+                    return Err(self.too_long());
                 }
                 if self.has_data {
                     self.data.push('\n');
@@ -159,7 +201,22 @@ impl Parser {
                 self.name.push_str(&value);
                 self.n_fields += 1;
             }
-            b"" | b"id" | b"retry" => self.n_fields += 1, // comments keep the line alive
+            b"id" => {
+                if !value.contains('\0') && value.len() <= ID_BYTES_MAX {
+                    self.id.clear();
+                    self.id.push_str(&value);
+                }
+                self.n_fields += 1;
+            }
+            b"retry" => {
+                if value.bytes().all(|byte| byte.is_ascii_digit())
+                    && let Ok(ms) = value.parse()
+                {
+                    self.retry = Some(Duration::from_millis(ms));
+                }
+                self.n_fields += 1;
+            }
+            b"" => self.n_fields += 1, // comments keep the line alive
             _ => {}
         }
         Ok(false)
@@ -172,7 +229,7 @@ mod tests {
 
     /// Parses `input` in pieces of `size` bytes; `(name, data)` of each event.
     fn parse(input: &[u8], size: usize) -> Vec<(String, String)> {
-        let mut parser = Parser::new();
+        let mut parser = Parser::new(EVENT_BYTES_MAX);
         let mut events = Vec::new();
         for piece in input.chunks(size) {
             parser.push(piece);
@@ -221,27 +278,46 @@ mod tests {
         let long = format!("data: {}\n\n", "x".repeat(200 * 1024));
         assert_eq!(parse(long.as_bytes(), 4096)[0].1.len(), 200 * 1024);
 
-        let mut parser = Parser::new();
+        let mut parser = Parser::new(EVENT_BYTES_MAX);
         parser.push(&vec![b'x'; EVENT_BYTES_MAX + 1]);
-        assert_eq!(parser.next_event(), Err(TooLong));
+        assert_eq!(parser.next_event(), Err(TooLong { bytes_max: EVENT_BYTES_MAX }));
 
-        let mut parser = Parser::new();
+        let mut parser = Parser::new(EVENT_BYTES_MAX);
         let half = format!("data: {}\n", "x".repeat(EVENT_BYTES_MAX / 2));
         parser.push(half.as_bytes());
         assert_eq!(parser.next_event(), Ok(None));
         parser.push(half.as_bytes());
         parser.push(half.as_bytes());
-        assert_eq!(parser.next_event(), Err(TooLong));
+        assert_eq!(parser.next_event(), Err(TooLong { bytes_max: EVENT_BYTES_MAX }));
     }
 
     #[test]
     fn a_page_is_told_from_a_stream() {
-        let mut parser = Parser::new();
+        let mut parser = Parser::new(EVENT_BYTES_MAX);
         parser.push(b"<html>\n<p>hello</p>\n");
         assert_eq!(parser.next_event(), Ok(None));
         assert!(!parser.saw_fields());
         parser.push(b": keep-alive\n");
         assert_eq!(parser.next_event(), Ok(None));
         assert!(parser.saw_fields());
+    }
+
+    #[test]
+    fn ids_and_retry_outlive_their_event() {
+        for size in 1..20 {
+            let mut parser = Parser::new(EVENT_BYTES_MAX);
+            let mut seen = Vec::new();
+            let input =
+                "id: 1\nretry: 250\n\ndata: a\n\nid: 2\ndata: b\n\nid: x\0y\nretry: 1.5\ndata: c\n\nid\ndata: d\n\n";
+            for piece in input.as_bytes().chunks(size) {
+                parser.push(piece);
+                while let Some(event) = parser.next_event().unwrap() {
+                    seen.push(format!("{}={}", event.id, event.data));
+                }
+            }
+            assert_eq!(seen, ["1=a", "2=b", "2=c", "=d"], "in pieces of {size}");
+            assert_eq!(parser.retry(), Some(Duration::from_millis(250)));
+            assert_eq!(parser.last_id(), "");
+        }
     }
 }
