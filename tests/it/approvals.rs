@@ -453,7 +453,9 @@ fn rounds_end_in_an_answer() {
 fn a_fast_decision_is_never_lost() {
     // Decisions race with everything: the event, the parking of the turn, and each other.
     const SOCKETS: usize = 8;
-    const TURNS: usize = 125;
+    // 1,000 in all by default; HOLT_RACED_DECISIONS=10000 for the long run.
+    let raced = std::env::var("HOLT_RACED_DECISIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let turns: usize = raced / SOCKETS;
     let bench = Bench::new("[streams]\nturns_max = 16");
     let hub = bench.hub();
     let all = client(&hub);
@@ -476,7 +478,7 @@ fn a_fast_decision_is_never_lost() {
                 let all = all.clone();
                 spawn(Box::new(move || {
                     let mut socket = Socket::open(&all);
-                    for turn in 0..TURNS {
+                    for turn in 0..turns {
                         socket.chat(&format!("race-{number}-{turn}"), SET);
                         loop {
                             let frame = socket.next();
@@ -500,7 +502,7 @@ fn a_fast_decision_is_never_lost() {
     });
     assert!(pending(&all).is_empty());
     let approved = all.get("/api/v1/approvals?status=approved").json().as_array().unwrap().len();
-    assert_eq!(approved, SOCKETS * TURNS);
+    assert_eq!(approved, (SOCKETS * turns).min(1000), "lists end at 1,000");
 }
 
 #[test]
