@@ -104,7 +104,8 @@ pub(super) fn deny(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 fn decide(ctx: &Ctx, call: &Call<'_>, approve: bool, rule: Option<RuleScope>) -> Result<Reply, ApiError> {
     let identity = caller(call)?.caller().identity;
-    let decision = Decision { approve, by: "api", identity: &identity, rule };
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    let decision = Decision { approve, by: "api", identity: &identity, source: &source, rule };
     match approvals(ctx)?.decide(call.params.get("id"), &decision)? {
         Decided::Done(row, _) => Ok(Reply::Full(json_line(200, &shape(&row)))),
         Decided::NotFound => Err(ApiError::not_found("not found")),
@@ -137,6 +138,8 @@ pub(super) fn add_rule(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     // Bound to the server that has the tool now, where there is one.
     let tool = ctx.deps.engine.agents().find(&body.agent).and_then(|agent| agent.tools().find(&body.tool).cloned());
+    let identity = caller(call)?.caller().identity;
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
     let rule = approvals.add_rule(&NewRule {
         agent: &body.agent,
         tool: &body.tool,
@@ -144,8 +147,9 @@ pub(super) fn add_rule(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         scope,
         conversation_id: &body.conversation_id,
         created_by: "api",
+        identity: &identity,
+        source: &source,
     })?;
-    log::info!("auto-approve rule {} made by {}", rule.id, caller(call)?.name);
     Ok(Reply::Full(match scope {
         RuleScope::Session => json_line(
             201,
@@ -157,7 +161,9 @@ pub(super) fn add_rule(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// Removes a rule.
 pub(super) fn remove_rule(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    match approvals(ctx)?.remove_rule(call.params.get("id"))? {
+    let identity = caller(call)?.caller().identity;
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    match approvals(ctx)?.remove_rule(call.params.get("id"), &identity, &source)? {
         Removed::Done => Ok(ok(&json!({"status": "deleted"}))),
         Removed::NotFound => Err(ApiError::not_found("not found")),
         Removed::Configured => Err(ApiError::new(

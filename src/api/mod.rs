@@ -3,6 +3,7 @@
 
 mod agents;
 mod approvals;
+mod audit;
 pub mod body;
 mod chat;
 pub mod error;

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::ok;
 use crate::api::message::Reply;
@@ -21,12 +22,15 @@ pub(super) fn state(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
 /// Stops everything at once.
 pub(super) fn panic(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     ctx.deps.engine.panic(&who(call)?)?;
+    note(ctx, call, "panic", "", "");
     state(ctx, call)
 }
 
 /// Lets everything run again; fine when nothing was stopped.
 pub(super) fn resume(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    ctx.deps.engine.resume_all(&who(call)?)?;
+    if ctx.deps.engine.resume_all(&who(call)?)? {
+        note(ctx, call, "resume", "", "");
+    }
     state(ctx, call)
 }
 

@@ -14,6 +14,7 @@ use crate::api::guard;
 use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found};
+use crate::audit::AuditLog;
 use crate::auth::origin::OriginRules;
 use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
@@ -47,6 +48,7 @@ pub struct Deps {
     pub engine: Engine,
     pub approvals: Option<Arc<Approvals>>,
     pub config: Arc<Config>,
+    pub audit: Arc<AuditLog>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     pub web_handler: Option<Arc<dyn WebHandler>>,

@@ -108,11 +108,11 @@ impl Approvals {
     }
 
     /// Removes a rule.
-    pub fn remove_rule(&self, id: &str) -> Result<Removed, StoreError> {
+    pub fn remove_rule(&self, id: &str, identity: &str, source: &str) -> Result<Removed, StoreError> {
         if id.starts_with(CONFIGURED) {
             return Ok(Removed::Configured);
         }
-        Ok(if self.rules.remove(id)? { Removed::Done } else { Removed::NotFound })
+        Ok(if self.rules.remove(id, identity, source)? { Removed::Done } else { Removed::NotFound })
     }
 
     /// The rule that lets a call through without asking.

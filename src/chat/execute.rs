@@ -14,6 +14,7 @@ use crate::chat::turn::{TurnError, TurnRun};
 use crate::limits;
 use crate::llm::{LlmError, Message, Role};
 use crate::rt::{Cancel, lock};
+use crate::store::audit::{Entry, Outcome};
 use crate::store::rules::RuleScope;
 use crate::store::turns::StepRow;
 use crate::tools::{Tool, ToolContext, ToolError};
@@ -188,7 +189,21 @@ impl Round {
         took: Duration,
     ) -> Result<(), TurnError> {
         let call = &self.calls[index];
-        run.inner.turns.add_step(&StepRow {
+        let server = call.tool.as_ref().map_or("", |tool| tool.server());
+        let (actor, target) = (format!("agent:{}", run.turn.agent), format!("{server}/{}", call.call.name));
+        let detail = format!("session {}, for {}", run.turn.conversation_id, run.turn.identity);
+        let entry = Entry {
+            actor: &actor,
+            target: target.trim_start_matches('/'),
+            detail: &detail,
+            result: match call.permission {
+                Permission::Denied(_) => Outcome::Denied,
+                _ if failed => Outcome::Failed,
+                _ => Outcome::Ok,
+            },
+            ..Entry::ok("tool.call")
+        };
+        let step = StepRow {
             turn_id: run.turn.id,
             round: self.number,
             tool_id: call.call.id.clone(),
@@ -199,9 +214,9 @@ impl Round {
             failed,
             duration_ms: millis(took),
             position: u32::try_from(index).unwrap_or(u32::MAX),
-            server: call.tool.as_ref().map_or("", |tool| tool.server()).to_owned(),
-        })?;
-        Ok(())
+            server: server.to_owned(),
+        };
+        Ok(run.inner.turns.add_step(&step, &entry)?)
     }
 
     fn add_to_prompt(self, results: Vec<Option<String>>, messages: &mut Vec<Message>) {

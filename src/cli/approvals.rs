@@ -134,7 +134,7 @@ fn show(row: &ApprovalRow) -> Result<(), CliError> {
 
 fn decide(store: &ApprovalStore, id: &str, approve: bool, rule: Option<RuleScope>) -> Result<(), CliError> {
     let row = find(store, id)?;
-    let decision = Decision { approve, by: "cli", identity: "cli", rule };
+    let decision = Decision { approve, by: "cli", identity: "cli", source: "cli", rule };
     match store.decide(&row.id, &decision).map_err(CliError::failed)? {
         Decided::Done(row, _) => out!("{} {}: {}", if approve { "Approved" } else { "Denied" }, row.id, row.tool),
         Decided::NotFound => Err(unknown(id)),

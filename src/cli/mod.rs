@@ -4,6 +4,7 @@
 //! A failure is one line, `error: ...`, that says what to do next.
 
 mod approvals;
+mod audit;
 mod chat;
 mod config;
 mod database;
@@ -56,6 +57,7 @@ struct Global {
 #[derive(Subcommand)]
 enum Command {
     Approvals(approvals::Approvals),
+    Audit(audit::Audit),
     Chat(Box<chat::Chat>),
     Config(config::Config),
     Keys(keys::Keys),
@@ -102,6 +104,7 @@ pub fn run() -> ExitCode {
     let context = Context { flags, env: Env::from_process() };
     let result = match cli.command {
         Command::Approvals(command) => command.run(&context),
+        Command::Audit(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),

@@ -7,6 +7,7 @@ use super::database::Database;
 use super::output::out;
 use super::{CliError, Context};
 use crate::rt::clock;
+use crate::store::audit::{self, Entry};
 use crate::store::meta;
 
 /// Stop all agents at once, and keep them stopped
@@ -32,7 +33,11 @@ impl Panic {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let value = json!({"at": clock::unix_ms(), "by": "cli"}).to_string();
         let db = Database::open(context)?.db;
-        db.write(|tx| meta::set(tx, meta::PANIC, &value)).map_err(CliError::failed)?;
+        db.write(|tx| {
+            audit::insert(tx, &by_cli("panic"))?;
+            meta::set(tx, meta::PANIC, &value)
+        })
+        .map_err(CliError::failed)?;
         out!("Everything is stopped. Let it run again with: holt resume")
     }
 }
@@ -45,7 +50,15 @@ impl Resume {
         if !stopped {
             return out!("Nothing is stopped.");
         }
-        db.write(|tx| meta::delete(tx, meta::PANIC)).map_err(CliError::failed)?;
+        db.write(|tx| {
+            audit::insert(tx, &by_cli("resume"))?;
+            meta::delete(tx, meta::PANIC)
+        })
+        .map_err(CliError::failed)?;
         out!("Agents run again.")
     }
+}
+
+fn by_cli(action: &str) -> Entry<'_> {
+    Entry { actor: "cli", source: "cli", ..Entry::ok(action) }
 }

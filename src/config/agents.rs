@@ -131,10 +131,5 @@ pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
             return Err(typed.bad(&format!("plugins.{name}"), "there is a tool of this name"));
         }
     }
-    let search = &raw.web.search;
-    word(typed, "web.search.provider", &search.provider, &["", "duckduckgo", "tavily"])?;
-    if search.provider == "tavily" {
-        given(typed, "web.search.api_key", &search.api_key)?;
-    }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::rt::clock;
+use crate::store::audit::{self, Entry};
 use crate::store::rules::{self, NewRule, RuleScope};
 use crate::store::{Db, StoreError, time};
 
@@ -81,6 +82,8 @@ pub struct Decision<'a> {
     pub by: &'a str,
     /// The identity that decides.
     pub identity: &'a str,
+    /// Its address, for the audit log; may be empty.
+    pub source: &'a str,
     /// Also approve the same tool from now on; counts only with `approve`, and only for tool calls.
     pub rule: Option<RuleScope>,
 }
@@ -150,12 +153,15 @@ impl ApprovalStore {
                     scope,
                     conversation_id: &row.conversation_id,
                     created_by: decision.by,
+                    identity: decision.identity,
+                    source: decision.source,
                 };
                 let (_, resumed) = rules::add(tx, &rule, Some(&row.id))?;
                 turns.extend(resumed);
             }
             let status = if decision.approve { "approved" } else { "denied" };
             resolve(tx, &row.id, status, decision.by, decision.identity, "")?;
+            audit_decision(tx, &row, decision)?;
             let row = find(tx, id)?.ok_or(StoreError::NotFound)?;
             turns.sort_unstable();
             turns.dedup();
@@ -268,13 +274,34 @@ pub(super) fn approve_matching(
         let here = rule.scope == RuleScope::Permanent || row.conversation_id == rule.conversation_id; // W-25
         if here && rule.server.is_none_or(|server| server == row.server) {
             resolve(tx, &row.id, "approved", "auto_approve", "", "")?;
+            let decision = Decision {
+                approve: true,
+                by: "auto_approve",
+                identity: rule.identity,
+                source: rule.source,
+                rule: None,
+            };
+            audit_decision(tx, &row, &decision)?;
             turns.push(row.turn_id);
         }
     }
     Ok(turns)
 }
 
+fn audit_decision(tx: &Transaction<'_>, row: &ApprovalRow, decision: &Decision<'_>) -> Result<(), StoreError> {
+    let detail = format!("agent {}, tool {}, via {}", row.agent, row.tool, decision.by);
+    let entry = Entry {
+        actor: decision.identity,
+        target: &row.id,
+        source: decision.source,
+        detail: &detail,
+        ..Entry::ok(if decision.approve { "approval.approve" } else { "approval.deny" })
+    };
+    audit::insert(tx, &entry)
+}
+
 fn expire(tx: &Transaction<'_>, id: &str) -> Result<(), StoreError> {
+    audit::insert(tx, &Entry { actor: "holt", target: id, ..Entry::ok("approval.expire") })?;
     resolve(tx, id, "expired", "expired", "", "nobody decided in time")
 }
 

@@ -4,6 +4,7 @@
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
 pub mod approvals;
+pub mod audit;
 pub mod conversations;
 pub mod db;
 pub mod keys;

@@ -6,6 +6,7 @@ use rusqlite::{Row, Transaction, params};
 
 use crate::limits;
 use crate::rt::clock;
+use crate::store::audit::{self, Entry};
 use crate::store::{Db, StoreError, approvals, random_hex, time};
 
 const COLUMNS: &str = "r.id, r.agent_name, r.tool_name, r.scope, r.conversation_id, r.created_at, r.created_by,
@@ -65,6 +66,9 @@ pub struct NewRule<'a> {
     /// Counts for [`RuleScope::Session`].
     pub conversation_id: &'a str,
     pub created_by: &'a str,
+    /// Who makes it, and from where: for the audit log.
+    pub identity: &'a str,
+    pub source: &'a str,
 }
 
 /// The rules of `holt.db`.
@@ -119,8 +123,14 @@ impl RuleStore {
     }
 
     /// Removes a rule; false when there is none of that id.
-    pub fn remove(&self, id: &str) -> Result<bool, StoreError> {
-        self.db.write(|tx| Ok(tx.execute("DELETE FROM auto_approve_rules WHERE id = ?1", [id])? > 0))
+    pub fn remove(&self, id: &str, identity: &str, source: &str) -> Result<bool, StoreError> {
+        self.db.write(|tx| {
+            let removed = tx.execute("DELETE FROM auto_approve_rules WHERE id = ?1", [id])? > 0;
+            if removed {
+                audit::insert(tx, &Entry { actor: identity, source, target: id, ..Entry::ok("rule.delete") })?;
+            }
+            Ok(removed)
+        })
     }
 
     /// Removes session rules whose time is over.
@@ -172,6 +182,17 @@ pub(super) fn add(
         made.server,
         made.expires_at
     ])?;
+    let detail = format!("agent {}, tool {}, {}", made.agent, made.tool, made.scope);
+    audit::insert(
+        tx,
+        &Entry {
+            actor: new.identity,
+            source: new.source,
+            target: &made.id,
+            detail: &detail,
+            ..Entry::ok("rule.create")
+        },
+    )?;
     let turns = approvals::approve_matching(tx, new, but)?;
     Ok((made, turns))
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::limits;
 use crate::rt::clock;
+use crate::store::audit::{self, Entry};
 use crate::store::{Db, StoreError, time};
 
 pub use crate::store::turn_rows::{Accepted, Closed, NewTurn, Numbering, Reservation, StepRow, TurnRow};
@@ -125,9 +126,10 @@ impl TurnStore {
         })
     }
 
-    /// Stores one executed tool call.
-    pub fn add_step(&self, step: &StepRow) -> Result<(), StoreError> {
+    /// Stores one tool call and its result, and notes it in the audit log.
+    pub fn add_step(&self, step: &StepRow, audit: &Entry<'_>) -> Result<(), StoreError> {
         self.db.write(|tx| {
+            audit::insert(tx, audit)?;
             tx.prepare_cached(INSERT_STEP)?.execute(params![
                 step.turn_id,
                 step.round,

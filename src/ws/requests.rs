@@ -156,7 +156,8 @@ impl Requests {
             _ => None,
         };
         let identity = &self.conn.caller.identity;
-        let decision = Decision { approve: frame.action != "deny", by: "ws", identity, rule };
+        let decision =
+            Decision { approve: frame.action != "deny", by: "ws", identity, source: &self.conn.address, rule };
         match self.hub.engine.approvals().decide(&frame.approval_id, &decision) {
             Ok(Decided::Done(..)) => true,
             Ok(Decided::NotFound) => self.error("", "not_found", "approval not found"),

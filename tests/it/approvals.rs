@@ -11,7 +11,7 @@ use crate::support::{Client, Hub, Model, Socket, wait_until};
 const SET: &str = r#"tool kv_set {"key":"a","value":"1"}"#;
 
 /// Scopes for everything that these tests touch.
-const SCOPES: &[&str] = &["chat", "sessions:read", "approvals:read", "approvals:write", "kv:read", "admin"];
+const SCOPES: &[&str] = &["chat", "sessions:read", "approvals:read", "approvals:write", "kv:read", "audit:read", "admin"];
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -96,6 +96,15 @@ fn a_supervised_call_asks_and_goes_on_when_allowed() {
     assert_eq!(value_of(&all).as_deref(), Some("1"));
     let row = all.get(&format!("/api/v1/approvals/{id}")).json();
     assert_eq!((&row["status"], &row["resolved_by"]), (&json!("approved"), &json!("ws")));
+    let audit = all.get("/api/v1/audit?limit=10").json();
+    let done: Vec<(&str, &str, &str)> = audit["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| (e["actor"].as_str().unwrap(), e["action"].as_str().unwrap(), e["target"].as_str().unwrap()))
+        .collect();
+    assert_eq!(done[..2], [("agent:default", "tool.call", "kv_set"), ("key:all", "approval.approve", id)]);
+    assert_eq!(audit["entries"][1]["source"], "127.0.0.1");
     // Late ones are told so, on both ways.
     respond(&mut socket, &asked["approval_id"], "deny");
     let late = socket.next();

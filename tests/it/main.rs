@@ -6,6 +6,7 @@
 mod support;
 
 mod approvals;
+mod audit;
 mod chat;
 mod cli;
 mod http_framing;
