@@ -15,6 +15,7 @@ pub mod meta;
 mod migrate;
 pub mod parked;
 pub mod rules;
+pub mod search;
 pub mod time;
 mod turn_rows;
 pub mod turns;

@@ -11,7 +11,8 @@ use crate::support::{Client, Hub, Model, Socket, wait_until};
 const SET: &str = r#"tool kv_set {"key":"a","value":"1"}"#;
 
 /// Scopes for everything that these tests touch.
-const SCOPES: &[&str] = &["chat", "sessions:read", "approvals:read", "approvals:write", "kv:read", "audit:read", "admin"];
+const SCOPES: &[&str] =
+    &["chat", "sessions:read", "approvals:read", "approvals:write", "kv:read", "audit:read", "admin"];
 
 struct Bench {
     dir: tempfile::TempDir,
