@@ -79,6 +79,7 @@ fn agent(
         adapters: raw.adapters.clone(),
         cost_limit_soft: raw.cost_limit_soft,
         cost_limit_hard: raw.cost_limit_hard,
+        auto_approve_tools: raw.auto_approve_tools.clone(),
     })
 }
 

@@ -211,6 +211,8 @@ pub struct AgentConfig {
     /// USD per conversation; None is the value of `[llm]`, 0 is off.
     pub cost_limit_soft: Option<f64>,
     pub cost_limit_hard: Option<f64>,
+    /// Tools that it may call without asking.
+    pub auto_approve_tools: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.
@@ -273,6 +275,8 @@ pub struct FetchConfig {
 pub struct StreamConfig {
     pub log_age_max: Duration,
     pub log_bytes_max: u64,
+    /// `session.approval_timeout`: how long a request for approval can be decided.
+    pub approval_timeout: Duration,
     /// Turns that run at once.
     pub turns_max: usize,
 }

@@ -145,6 +145,7 @@ pub(super) struct Log {
 #[serde(default)]
 pub(super) struct Session {
     pub(super) tier: String,
+    pub(super) approval_timeout: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -160,6 +161,7 @@ pub(super) struct Agent {
     pub(super) description: String,
     pub(super) persona_dir: String,
     pub(super) adapters: Vec<String>,
+    pub(super) auto_approve_tools: Vec<String>,
     pub(super) llm_model: String,
     pub(super) session_tier: String,
     pub(super) cost_limit_soft: Option<f64>,
