@@ -25,6 +25,7 @@ fn main() {
     for _ in 0..100 {
         request(&hub.address, "POST", "/api/v1/chat", &bearer, r#"{"message":"hello"}"#);
     }
+    request(&hub.address, "PUT", "/api/v1/kv/default/note", &bearer, r#"{"value":"buy milk"}"#);
     println!("{:<44} {:>12} {:>9} {:>9}   ratio", "", "requests/s", "p50 µs", "p99 µs");
     for connections in [50, 500] {
         let health = "/api/v1/health";
@@ -45,6 +46,8 @@ fn main() {
                 &ours,
                 against(&ours, ceiling.as_ref()).trim_start_matches(", "),
             );
+            let ours = best(|| load(&hub.address, "/api/v1/kv/default", &bearer, connections, SECONDS));
+            show("holt kv of an agent, stored key", &ours, against(&ours, ceiling.as_ref()).trim_start_matches(", "));
         }
     }
 }

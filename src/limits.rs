@@ -176,6 +176,28 @@ pub const STOP_TOTAL: Duration = Duration::from_secs(8);
 /// Messages of one answer to `GET /api/v1/sessions/{id}/messages`.
 pub const MESSAGES_LISTED_MAX: usize = 200;
 
+// --- Key-value store: contract engine 7 ----------------------------------------------------------------------------
+
+/// Keys of one agent when nothing is configured.
+pub const KV_KEYS_MAX: usize = 1000;
+/// Bytes of a value when nothing is configured.
+pub const KV_VALUE_BYTES_MAX: usize = 65_536;
+/// A key is a name: paths and addresses fit, documents do not.
+pub const KV_KEY_BYTES_MAX: usize = 1024;
+/// How often rows of what has expired are removed when nothing is configured.
+pub const KV_CLEANUP_INTERVAL: Duration = Duration::from_secs(3600);
+/// Rows removed between two other writes.
+pub const KV_PURGE_ROWS: i64 = 1000;
+/// Keys and values of one answer over HTTP; what is behind it comes with `after`.
+pub const KV_LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Rendered lists kept, each at most [`KV_CACHED_BYTES_MAX`]: 1 MiB in all.
+pub const KV_LISTS_CACHED: usize = 16;
+pub const KV_CACHED_BYTES_MAX: usize = 64 * 1024;
+/// What a model gets of a listing: a few thousand tokens.
+pub const KV_TOOL_LIST_BYTES_MAX: usize = 12 * 1024;
+/// What a model gets of each value in a listing; the whole of it with `kv_get`.
+pub const KV_TOOL_VALUE_BYTES_MAX: usize = 512;
+
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < BUFFERED_BYTES_MAX);

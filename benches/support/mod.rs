@@ -86,7 +86,13 @@ pub fn request(address: &str, method: &str, path: &str, headers: &str, body: &st
 
 /// A key with all that the benches need, by setup.
 pub fn key(address: &str) -> String {
-    let body = request(address, "POST", "/api/v1/setup", "", r#"{"scopes":["admin","chat","sessions:read"]}"#);
+    let body = request(
+        address,
+        "POST",
+        "/api/v1/setup",
+        "",
+        r#"{"scopes":["admin","chat","sessions:read","kv:read","kv:write"]}"#,
+    );
     body.split("\"key\":\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a key").to_owned()
 }
 

@@ -8,7 +8,7 @@ use crate::auth::AuthError;
 use crate::auth::cookie::CookieError;
 use crate::chat::ChatError;
 use crate::rt::json;
-use crate::store::{StoreError, random_hex};
+use crate::store::{KvError, StoreError, random_hex};
 
 /// What a client is told instead of a result.
 #[derive(Debug)]
@@ -101,6 +101,18 @@ impl From<StoreError> for ApiError {
             StoreError::Sqlite(_) | StoreError::Newer { .. } | StoreError::Open { .. } | StoreError::Random => {
                 Self::internal(&error)
             }
+        }
+    }
+}
+
+impl From<KvError> for ApiError {
+    fn from(error: KvError) -> Self {
+        let text = error.to_string();
+        match error {
+            KvError::Key(_) => Self::bad_request(text),
+            KvError::ValueTooLarge { .. } => Self::new(413, "kv_value_too_large", text),
+            KvError::Full { .. } => Self::new(409, "kv_full", text),
+            KvError::Store(error) => error.into(),
         }
     }
 }

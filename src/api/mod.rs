@@ -8,6 +8,7 @@ pub mod error;
 mod guard;
 mod health;
 mod keys;
+mod kv;
 mod login;
 mod login_sessions;
 pub mod message;

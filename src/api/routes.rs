@@ -5,7 +5,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{agents, chat, health, keys, login, login_sessions, sessions, setup, ws};
+use crate::api::{agents, chat, health, keys, kv, login, login_sessions, sessions, setup, ws};
 use crate::auth::Identity;
 
 /// Who may call a route.
@@ -33,7 +33,7 @@ pub struct Call<'a> {
 /// One row.
 pub struct Route {
     pub method: &'static str,
-    /// Segments are literals or `{name}`.
+    /// Segments are literals or `{name}`; a last `{name...}` is all that follows, slashes included, even if it is empty.
     pub pattern: &'static str,
     pub guard: Guard,
     pub handler: Handler,
@@ -73,6 +73,10 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/sessions/{id}/messages", Guard::Scope(&["sessions:read", "chat"]), sessions::messages),
     route("POST", "/api/v1/sessions/{id}/stop", Guard::Scope(&["chat"]), sessions::stop),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
+    route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
+    route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
+    route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
     route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
 ];
 
@@ -135,7 +139,12 @@ fn matches(pattern: &'static str, path: &str) -> Option<Params> {
         return (pattern == path).then(Params::default);
     }
     let mut params = Params::default();
-    let mut segments = path.split('/');
+    let (pattern, rest) = match pattern.strip_suffix("...}").and_then(|pattern| pattern.rsplit_once("/{")) {
+        Some((pattern, name)) => (pattern, Some(name)),
+        None => (pattern, None),
+    };
+    let n_segments = pattern.split('/').count();
+    let mut segments = path.splitn(n_segments + 1, '/');
     for expected in pattern.split('/') {
         let segment = segments.next()?;
         match expected.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
@@ -145,7 +154,14 @@ fn matches(pattern: &'static str, path: &str) -> Option<Params> {
             Some(_) => return None,
         }
     }
-    segments.next().is_none().then_some(params)
+    match (rest, segments.next()) {
+        (None, None) => Some(params),
+        (Some(name), Some(rest)) => {
+            params.0.push((name, percent_decode(rest, false)?));
+            Some(params)
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +191,13 @@ mod tests {
         check("DELETE", "/api/v1/keys/1/permanent", "/api/v1/keys/{id}/permanent id=1");
         check("GET", "/api/v1/sessions//messages", "404");
         check("GET", "/api/v1/sessions/%ff", "404");
+        check("GET", "/api/v1/kv/a", "/api/v1/kv/{agent} agent=a");
+        check("GET", "/api/v1/kv/a/", "/api/v1/kv/{agent}/{key...} agent=a,key=");
+        check("DELETE", "/api/v1/kv/a/x/y%2Fz/", "/api/v1/kv/{agent}/{key...} agent=a,key=x/y/z/");
+        check("PUT", "/api/v1/kv/a", "405 GET, HEAD");
+        check("POST", "/api/v1/kv/a/k", "405 DELETE, GET, HEAD, PUT");
+        check("GET", "/api/v1/kv/a/%zz", "404");
+        check("GET", "/api/v1/kv/", "404");
         check("BREW", "/auth/login", "405 POST");
         check("GET", "/nothing", "404");
     }

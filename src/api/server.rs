@@ -11,6 +11,7 @@ use tiny_http::Method;
 
 use crate::api::error::ApiError;
 use crate::api::guard;
+use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found};
 use crate::auth::origin::OriginRules;
@@ -22,7 +23,7 @@ use crate::chat::Engine;
 use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::rt::lock;
-use crate::store::{Db, KeyStore};
+use crate::store::{Db, KeyStore, KvStore};
 
 /// Serves everything that is not a route: the page.
 pub trait WebHandler: Send + Sync {
@@ -40,6 +41,7 @@ const OPEN_BEFORE_SETUP: &[&str] =
 pub struct Deps {
     pub db: Arc<Db>,
     pub key_store: Option<Arc<KeyStore>>,
+    pub kv_store: Option<Arc<KvStore>>,
     pub sessions: Arc<SessionManager>,
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
@@ -84,6 +86,7 @@ pub struct CtxInner {
     pub sse_open: Arc<AtomicUsize>,
     /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
+    pub(super) kv_lists: KvLists,
 }
 
 impl std::ops::Deref for Ctx {
@@ -160,6 +163,7 @@ impl Server {
             set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
+            kv_lists: KvLists::default(),
             deps,
         };
         let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\

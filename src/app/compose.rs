@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
-use crate::app::{App, AppError, Parts, Started, assemble, keeper, secret, serve};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
 use crate::auth::SessionManager;
 use crate::chat::Engine;
 use crate::chat::engine::Settings;
@@ -21,9 +21,12 @@ use crate::chat::stream::Streams;
 use crate::config::Config;
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
-use crate::llm::{self, Provider};
+use crate::llm::{self, Provider, Providers, Router};
 use crate::rt::{Stop, Stopper, Threads};
-use crate::store::{ConversationStore, Db, EventLog, KeyStore, SessionStore, StoreError, TurnStore, meta};
+use crate::store::{
+    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
+};
+use crate::tools::kv_tools;
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -40,10 +43,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
-    let engine = engine(&config, &db, &recorder, &stop, provider)?;
+    let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
+    let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
+    let agents = agents(&config, provider, &kv_store)?;
+    let engine = engine(&config, &db, &recorder, &stop, agents)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -104,13 +110,7 @@ fn lock_data_dir(config: &Config) -> Result<File, AppError> {
     }
 }
 
-fn engine(
-    config: &Config,
-    db: &Arc<Db>,
-    recorder: &Threads,
-    stop: &Stop,
-    provider: Option<Arc<dyn Provider>>,
-) -> Result<Engine, AppError> {
+fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents: Agents) -> Result<Engine, AppError> {
     let turns = Arc::new(TurnStore::new(Arc::clone(db)));
     let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
     adopt_epoch(db, &turns, &epoch)?;
@@ -140,7 +140,7 @@ fn engine(
         tool_rounds_max: config.llm.tool_rounds_max,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(agents(config, provider)?, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -157,39 +157,45 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>) -> Result<Agents, AppError> {
-    let local: Arc<dyn Provider> = Arc::new(LocalProvider);
-    let provider = match brought {
-        Some(provider) => provider,
-        None => llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?,
+fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>) -> Result<Agents, AppError> {
+    let is_brought = brought.is_some();
+    let providers = match brought {
+        Some(provider) => Providers::of(vec![provider]),
+        None => Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?,
     };
-    let is_local = provider.name() == local.name();
-    let tools = host_tools(HostRoot::system());
-    let agents = config.agents.iter().map(|agent| {
-        let model = match (is_local, agent.model.is_empty()) {
-            (true, _) => local.name().to_owned(),
-            (false, true) => config.llm.default_model.clone(),
-            (false, false) => agent.model.clone(),
-        };
-        Arc::new(Agent::new(AgentParts {
+    let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
+    let mut tools = host_tools(HostRoot::system());
+    tools.extend(kv_tools(kv));
+    let mut agents = Vec::with_capacity(config.agents.len());
+    for agent in &config.agents {
+        let provider = only.as_deref().unwrap_or(&agent.provider);
+        let model = if provider == llm::local::NAME { llm::local::NAME } else { &agent.model };
+        let rules = if agent.fallback.is_empty() { &config.llm.fallback } else { &agent.fallback };
+        let router = Router::new(providers.clone(), provider, model, rules.clone()).map_err(AppError::Provider)?;
+        agents.push(Arc::new(Agent::new(AgentParts {
             name: agent.name.clone(),
             description: agent.description.clone(),
             tier: agent.tier,
-            provider: Arc::clone(&provider),
-            model,
+            router: Arc::new(router),
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
             tools: tools.clone(),
             source: None,
-        }))
-    });
-    Ok(Agents::new(agents.collect()))
+        })));
+    }
+    Ok(Agents::new(agents))
 }
 
-fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine) -> Result<Deps, AppError> {
+fn deps(
+    config: &Arc<Config>,
+    db: &Arc<Db>,
+    keys: &Arc<KeyStore>,
+    kv_store: Arc<KvStore>,
+    engine: Engine,
+) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
-        None => secret::read_or_make(&config.data_dir)?,
+        None => data_secret(&config.data_dir)?,
     };
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
@@ -197,6 +203,7 @@ fn deps(config: &Arc<Config>, db: &Arc<Db>, keys: &Arc<KeyStore>, engine: Engine
     Ok(Deps {
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
+        kv_store: Some(kv_store),
         sessions: Arc::new(sessions),
         engine,
         config: Arc::clone(config),

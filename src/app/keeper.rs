@@ -34,6 +34,8 @@ impl Keeper {
         let (mut synced, mut touched, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
+        let mut kv_purged: Option<Instant> = None;
+        let kv_interval = self.server.ctx().deps.config.kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);
@@ -49,6 +51,10 @@ impl Keeper {
             if purged.is_none_or(|at| at.elapsed() >= PURGE_INTERVAL) {
                 purged = Some(Instant::now());
                 self.purge();
+            }
+            if kv_purged.is_none_or(|at| at.elapsed() >= kv_interval) {
+                kv_purged = Some(Instant::now());
+                self.purge_kv();
             }
         }
         self.sync_log(&mut log_conn, &mut seen_commits);
@@ -97,6 +103,14 @@ impl Keeper {
         let logins = deps.sessions.store.as_ref().map_or(Ok(()), |store| store.flush_touched());
         if let Err(error) = keys.and(logins) {
             log::warn!("record when credentials were used: {error}");
+        }
+    }
+
+    fn purge_kv(&self) {
+        if let Some(store) = &self.server.ctx().deps.kv_store
+            && let Err(error) = store.purge_expired()
+        {
+            log::warn!("remove expired keys: {error}");
         }
     }
 

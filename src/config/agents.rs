@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::check::{given, tier, word};
 use super::error::ConfigError;
-use super::fallback::fallbacks;
+use super::fallback::{self, fallbacks};
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
 use super::{AgentConfig, LlmConfig, Tier};
@@ -36,7 +36,9 @@ pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Res
                 raw.name
             ));
         }
-        agents.push(agent(typed, at, raw, global, llm, data_dir)?);
+        let agent = agent(typed, at, raw, global, llm, data_dir)?;
+        warnings.extend(fallback::warnings(&format!("agents[{at}].fallback"), &agent.fallback, &llm.providers));
+        agents.push(agent);
     }
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
@@ -58,7 +60,7 @@ fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, llm: &LlmConfig, d
             typed.bad(&key("cost_limit_soft"), format!("must not be above the hard limit of {hard}, got {soft}"))
         );
     }
-    let fallback = fallbacks(typed, &key("fallback"), &raw.fallback, &llm.providers)?;
+    let fallback = fallbacks(typed, &key("fallback"), &raw.fallback)?;
     let provider = if raw.llm_provider.is_empty() { &llm.default_provider } else { &raw.llm_provider };
     check_provider(typed, &key("llm_provider"), provider, &llm.providers)?;
     let persona_dir = match raw.persona_dir.as_str() {

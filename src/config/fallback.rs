@@ -3,7 +3,6 @@
 use super::ProviderConfig;
 use super::check::{given, number, word};
 use super::error::ConfigError;
-use super::llm::check_provider;
 use super::raw::Typed;
 use super::raw_llm::Fallback;
 
@@ -50,17 +49,25 @@ pub(super) fn fallbacks(
     typed: &Typed,
     path: &str,
     rules: &[Fallback],
-    providers: &[ProviderConfig],
 ) -> Result<Vec<FallbackRule>, ConfigError> {
-    rules.iter().enumerate().map(|(at, raw)| rule(typed, &format!("{path}[{at}]"), raw, providers)).collect()
+    rules.iter().enumerate().map(|(at, raw)| rule(typed, &format!("{path}[{at}]"), raw)).collect()
 }
 
-fn rule(
-    typed: &Typed,
-    path: &str,
-    raw: &Fallback,
-    providers: &[ProviderConfig],
-) -> Result<FallbackRule, ConfigError> {
+/// Rules may name providers that are not set up, as in the reference; they are skipped, and this says so.
+pub(super) fn warnings(path: &str, rules: &[FallbackRule], providers: &[ProviderConfig]) -> Vec<String> {
+    let missing = |rule: &FallbackRule| match &rule.action {
+        FallbackAction::SwitchProvider { provider, .. } => {
+            providers.iter().all(|known| known.name != *provider).then(|| provider.clone())
+        }
+        FallbackAction::SwitchModel { .. } | FallbackAction::WaitAndRetry { .. } => None,
+    };
+    let rules = rules.iter().enumerate().filter_map(|(at, rule)| Some((at, missing(rule)?)));
+    rules
+        .map(|(at, name)| format!("{path}[{at}].provider: {name:?} is not set up, so the rule has no effect"))
+        .collect()
+}
+
+fn rule(typed: &Typed, path: &str, raw: &Fallback) -> Result<FallbackRule, ConfigError> {
     let key = |field: &str| format!("{path}.{field}");
     word(typed, &key("trigger"), &raw.trigger, &["error", "rate_limit", "low_funds"])?;
     word(typed, &key("action"), &raw.action, &["switch_provider", "switch_model", "wait_and_retry"])?;
@@ -76,7 +83,6 @@ fn rule(
     let action = match raw.action.as_str() {
         "switch_provider" => {
             given(typed, &key("provider"), &raw.provider)?;
-            check_provider(typed, &key("provider"), &raw.provider, providers)?;
             let model = Some(raw.model.clone()).filter(|model| !model.is_empty());
             FallbackAction::SwitchProvider { provider: raw.provider.clone(), model }
         }

@@ -8,7 +8,7 @@ use super::api::some_text;
 use super::check::{at_least, number, time_above_zero};
 use super::env::Env;
 use super::error::ConfigError;
-use super::fallback::fallbacks;
+use super::fallback::{self, fallbacks};
 use super::raw::Typed;
 use super::raw_llm::RawProvider;
 use super::{LlmConfig, ProviderConfig, ProviderKind, secret};
@@ -32,7 +32,8 @@ const NAME_BYTES_MAX: usize = 64;
 pub(super) fn llm(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<LlmConfig, ConfigError> {
     let providers = providers(typed, env, data_dir)?;
     let default_provider = default_provider(typed, &providers)?;
-    let fallback = fallbacks(typed, "llm.fallback", &typed.raw.llm.fallback, &providers)?;
+    let fallback = fallbacks(typed, "llm.fallback", &typed.raw.llm.fallback)?;
+    typed.warnings.extend(fallback::warnings("llm.fallback", &fallback, &providers));
     let raw = &typed.raw.llm;
     let (cost_limit_soft, cost_limit_hard) = cost_limits(typed)?;
     let config = LlmConfig {

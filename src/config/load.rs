@@ -10,6 +10,7 @@ use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
 use super::env::Env;
 use super::error::ConfigError;
+use super::kv::kv;
 use super::llm::llm;
 use super::place::{self, Place};
 use super::raw::Typed;
@@ -51,6 +52,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     check_others(&typed)?;
     let db_path = db_path(&mut typed, &data_dir)?;
     let streams = streams(&typed)?;
+    let kv = kv(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -63,6 +65,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         llm,
         agents,
         streams,
+        kv,
         warnings: typed.warnings,
     })
 }

@@ -11,6 +11,7 @@ mod env;
 mod error;
 mod fallback;
 mod keys;
+mod kv;
 mod llm;
 mod load;
 mod place;
@@ -30,6 +31,7 @@ pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
+pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use report::{Report, check};
 pub use secret::seal;
@@ -62,6 +64,7 @@ pub struct Config {
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
     pub streams: StreamConfig,
+    pub kv: KvConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }

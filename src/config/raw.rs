@@ -73,6 +73,7 @@ pub(super) struct Raw {
     pub(super) api: Api,
     pub(super) http: Http,
     pub(super) streams: Streams,
+    pub(super) kv: super::kv::RawKv,
     pub(super) web: Web,
     pub(super) sandbox: Sandbox,
     pub(super) otel: Otel,

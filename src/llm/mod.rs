@@ -192,6 +192,17 @@ pub trait Meter: Sync {
     fn settle(&self, reservation: i64, used: Option<&Completion>);
 }
 
+/// Counts nothing: for calls that nobody pays for.
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn reserve(&self, _call: &MeteredCall<'_>) -> Result<i64, LlmError> {
+        Ok(0)
+    }
+
+    fn settle(&self, _reservation: i64, _used: Option<&Completion>) {}
+}
+
 /// A model as its provider describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelDetail {

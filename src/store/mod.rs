@@ -6,6 +6,7 @@
 pub mod conversations;
 pub mod db;
 pub mod keys;
+pub mod kv;
 pub mod log;
 pub mod logins;
 pub mod meta;
@@ -17,6 +18,7 @@ pub mod turns;
 pub use conversations::ConversationStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
+pub use kv::{KvError, KvLimits, KvStore};
 pub use log::{EventLog, LogReader};
 pub use logins::{SessionRecord, SessionStore};
 pub use turns::TurnStore;

@@ -2,6 +2,10 @@
 //!
 //! This room knows no transport and no conversation. A tool runs on the thread of its turn.
 
+mod kv;
+
+pub use kv::kv_tools;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,6 +46,7 @@ pub trait Tool: Send + Sync {
     fn read_only(&self) -> bool;
 
     /// The tool server it belongs to; empty for built-in tools. Approvals are bound to it.
+    #[expect(clippy::unnecessary_literal_bound, reason = "other tools name a server that they own")]
     fn server(&self) -> &str {
         ""
     }

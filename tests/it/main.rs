@@ -11,6 +11,7 @@ mod http_framing;
 mod http_limits;
 mod http_load;
 mod identity;
+mod kv;
 mod logins;
 mod page;
 mod setup;

@@ -51,8 +51,9 @@ CREATE TABLE llm_calls (
   output_tokens INTEGER NOT NULL DEFAULT 0,
   cached_tokens INTEGER NOT NULL DEFAULT 0,
   cost_usd REAL NOT NULL DEFAULT 0,
-  pricing TEXT NOT NULL,                 -- provider, registry, fallback, unknown
-  state TEXT NOT NULL                    -- reserved: cost_usd is the estimate; settled
+  calls INTEGER NOT NULL DEFAULT 1,      -- more than one where old rows were put together
+  pricing TEXT NOT NULL,                 -- provider, registry, fallback, unknown, free
+  state TEXT NOT NULL                    -- reserved: the figures are estimates; settled; old: put together
 );
 CREATE INDEX idx_llm_calls_conversation ON llm_calls(conversation_id);
 CREATE INDEX idx_llm_calls_turn ON llm_calls(turn_id);

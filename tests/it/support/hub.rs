@@ -41,10 +41,11 @@ impl Builder {
         self
     }
 
-    /// Answers come from a scripted model.
+    /// Answers come from a scripted model, at 100 USD per million tokens in and 200 out.
     pub fn model(self, model: &Model) -> Self {
         let text = format!(
-            "[llm]\ndefault_provider = \"openai\"\ndefault_model = \"test-model\"\n[llm.openai]\napi_key = \"k\"\nbase_url = \"{}\"\n",
+            "[llm]\ndefault_provider = \"openai\"\ndefault_model = \"test-model\"\n[llm.openai]\napi_key = \"k\"\nbase_url = \"{}\"\n\
+             [costs.model_prices.test-model]\ninput = 100.0\noutput = 200.0\n",
             model.url()
         );
         self.config(&text)
