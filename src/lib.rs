@@ -28,7 +28,7 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`] | who asks; turns and streams; who answers; what agents can do; what they know of the host |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; who did what |
 //! | [`llm`], [`store`] | model providers; the two database files |
 //! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
 //! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
@@ -43,6 +43,8 @@
 //! | numbering, replay, slow clients | [`chat::stream`], [`chat::replay`], `ws::write_pump`, [`http::sse`] |
 //! | what a restart does | `chat::interrupted`, [`chat::Engine::recover`] |
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
+//! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
+//! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!
 //! # Invariants
@@ -69,6 +71,7 @@
 pub mod agents;
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod chat;
 pub mod cli;

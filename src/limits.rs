@@ -162,6 +162,25 @@ pub const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
 /// How soon an open socket notices that its credential is gone.
 pub const REVOCATION_INTERVAL: Duration = Duration::from_millis(500);
 
+// --- Tools for the web ----------------------------------------------------------------------------------------------
+
+/// Results of one search (contract engine 10.2 allows 20).
+pub const SEARCH_RESULTS_MAX: usize = 20;
+
+// --- Audit log ------------------------------------------------------------------------------------------------------
+
+/// How long entries are kept when nothing is configured.
+pub const AUDIT_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Entries kept when nothing is configured: about 15 MB.
+pub const AUDIT_ROWS_MAX: usize = 100_000;
+/// Repeated refusals from one place become one entry in this time.
+pub const AUDIT_REPEAT_WINDOW: Duration = Duration::from_secs(600);
+/// Places counted apart; beyond it they are counted together.
+pub const AUDIT_SOURCES_MAX: usize = 256;
+/// Entries of one answer to `GET /api/v1/audit`, and how many when the client does not say.
+pub const AUDIT_LISTED_MAX: usize = 500;
+pub const AUDIT_LISTED: usize = 100;
+
 // --- Stores and stop ------------------------------------------------------------------------------------------------
 
 /// Read-only connections kept open.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::{decode, json_line};
 use crate::api::message::{Reply, Response, no_content};
@@ -9,6 +10,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::validate_key_input;
 use crate::rt::clock;
+use crate::rt::json::quoted;
 use crate::store::{ApiKeyRecord, StoreError};
 
 #[derive(Default, Deserialize)]
@@ -58,7 +60,7 @@ pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let body: KeyBody = decode(&call.req.body, "invalid JSON body")?;
     validate_key_input(&body.name, &body.scopes).map_err(ApiError::bad_request)?;
     let (record, plaintext) = keys.create(&body.name, &body.scopes)?;
-    audit(call, "created", &record.id);
+    note(ctx, call, "key.create", &record.id, &detail(&record));
     Ok(Reply::Full(created(201, &record, &plaintext)))
 }
 
@@ -66,7 +68,7 @@ pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn revoke(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let id = call.params.get("id");
     ctx.key_store()?.revoke(id).map_err(|error| missing(error, "key not found or already revoked"))?;
-    audit(call, "revoked", id);
+    note(ctx, call, "key.revoke", id, "");
     Ok(Reply::Full(no_content()))
 }
 
@@ -74,7 +76,7 @@ pub(super) fn revoke(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let id = call.params.get("id");
     ctx.key_store()?.delete(id).map_err(|error| missing(error, "key not found or still active"))?;
-    audit(call, "deleted", id);
+    note(ctx, call, "key.delete", id, "");
     Ok(Reply::Full(no_content()))
 }
 
@@ -82,7 +84,7 @@ pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn rotate(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let id = call.params.get("id");
     let rotated = ctx.key_store()?.rotate(id).map_err(|error| missing(error, "key not found or already revoked"))?;
-    audit(call, "rotated", id);
+    note(ctx, call, "key.rotate", id, &format!("new id {}", rotated.0.id));
     Ok(Reply::Full(created(200, &rotated.0, &rotated.1)))
 }
 
@@ -107,7 +109,7 @@ fn missing(error: StoreError, text: &'static str) -> ApiError {
     }
 }
 
-fn audit(call: &Call<'_>, what: &str, id: &str) {
-    let who = call.caller.as_ref().map_or("", |caller| caller.name.as_str());
-    log::info!("api key {id} {what} by {who} from {}", call.req.peer);
+/// What the log says of a new key.
+pub(super) fn detail(record: &ApiKeyRecord) -> String {
+    format!("{} scopes {}", quoted(&record.name), record.scopes.join(","))
 }

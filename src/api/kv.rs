@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::decode;
 use crate::api::message::{Reply, json_response, no_content};
@@ -86,13 +87,16 @@ pub(super) fn put(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let ttl = parse_ttl(&body.ttl).map_err(ApiError::bad_request)?;
     let key = call.params.get("key");
     let expires_at = store.set(agent, key, &value, ttl)?;
+    note(ctx, call, "kv.set", &format!("{agent}/{key}"), "");
     Ok(Reply::Full(json_response(200, rendered(key, &value, expires_at))))
 }
 
 /// Deletes a value; an unknown one is fine.
 pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (store, agent) = store_of(ctx, call)?;
-    store.delete(agent, call.params.get("key"))?;
+    let key = call.params.get("key");
+    store.delete(agent, key)?;
+    note(ctx, call, "kv.delete", &format!("{agent}/{key}"), "");
     Ok(Reply::Full(no_content()))
 }
 

@@ -3,12 +3,14 @@
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::api::audit;
 use crate::api::body;
 use crate::api::error::ApiError;
 use crate::api::guard::origin_refused;
 use crate::api::message::{Reply, Response, header, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::audit::Entry;
 use crate::auth::{Credential, password, scope};
 use crate::rt::json as wire;
 
@@ -29,7 +31,7 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(ApiError::not_found("password login not configured"));
     };
     let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
-    throttle(ctx, &address, "too many login attempts")?;
+    throttle(ctx, &address, "login.password", "too many login attempts")?;
     if !ctx.origins.origin_allowed(&call.req.headers) {
         return Err(origin_refused());
     }
@@ -42,9 +44,10 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         let inside = std::sync::Arc::clone(&slot);
         let queued = busy.lane.run(move || {
             let result = if password::verify(&body.password, &hash) {
-                log_in(&ctx, &user_agent, &address)
+                log_in(&ctx, "login.password", &user_agent, &address)
             } else {
                 log::warn!("login failed from {address}");
+                audit::refused(&ctx, "login.password", &address, "wrong password");
                 Err(ApiError::new(401, "invalid_password", "invalid password"))
             };
             if let Some(responder) = crate::rt::lock(&inside).take() {
@@ -65,17 +68,19 @@ pub(super) fn lane_full() -> ApiError {
 }
 
 /// Counts an attempt of that address; 429 when it is one too many.
-pub(super) fn throttle(ctx: &Ctx, address: &str, text: &'static str) -> Result<(), ApiError> {
+pub(super) fn throttle(ctx: &Ctx, address: &str, action: &str, text: &'static str) -> Result<(), ApiError> {
     ctx.throttle.attempt(address).map_err(|seconds| {
+        audit::refused(ctx, &format!("{action}.throttled"), address, "too many attempts");
         ApiError::new(429, "too_many_attempts", text).with_header("Retry-After", &seconds.to_string())
     })
 }
 
-/// A login of the one account, with its cookie.
-pub(super) fn log_in(ctx: &Ctx, user_agent: &str, address: &str) -> Result<Response, ApiError> {
+/// A login of the one account, with its cookie; recorded as `action`.
+pub(super) fn log_in(ctx: &Ctx, action: &str, user_agent: &str, address: &str) -> Result<Response, ApiError> {
     let scopes = scope::dashboard_scopes();
     let cookie = ctx.deps.sessions.create_with_request("admin", &scopes, user_agent, address)?;
     log::info!("login of admin from {address}");
+    ctx.deps.audit.record(&Entry { actor: "user:admin", source: address, detail: user_agent, ..Entry::ok(action) });
     let mut response = json_response(200, b"{\"authenticated\":true,\"email\":\"admin\"}\n".to_vec());
     if let Some(header) = header("Set-Cookie", &cookie) {
         response.add_header(header);
@@ -92,6 +97,9 @@ pub(super) fn logout(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         && let (Credential::Login { id }, Some(store)) = (&session.credential, &ctx.deps.sessions.store)
     {
         store.delete(id)?;
+        let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+        let actor = format!("user:{}", session.email);
+        ctx.deps.audit.record(&Entry { actor: &actor, source: &source, ..Entry::ok("login.logout") });
     }
     let mut response = json_response(200, b"{\"ok\":true}".to_vec());
     if let Some(header) = header("Set-Cookie", &ctx.deps.sessions.clear()) {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::{json_line, ok};
 use crate::api::message::{Reply, no_content};
@@ -38,7 +39,7 @@ pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 /// Ends one login; an unknown one is fine.
 pub(super) fn revoke(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     tracked(ctx)?.delete(call.params.get("id"))?;
-    log::info!("a login session was revoked from {}", call.req.peer);
+    note(ctx, call, "login_session.revoke", call.params.get("id"), "");
     Ok(Reply::Full(no_content()))
 }
 
@@ -49,7 +50,7 @@ pub(super) fn revoke_all(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> 
         Some(email) => store.delete_all_by_email(email)?,
         None => 0,
     };
-    log::info!("{revoked} login sessions were revoked from {}", call.req.peer);
+    note(ctx, call, "login_session.revoke_all", "", &format!("{revoked} revoked"));
     Ok(ok(&json!({"revoked": revoked})))
 }
 

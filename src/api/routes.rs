@@ -5,7 +5,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{agents, chat, health, keys, kv, login, login_sessions, sessions, setup, ws};
+use crate::api::{agents, audit, chat, health, keys, kv, login, login_sessions, sessions, setup, ws};
 use crate::auth::Identity;
 
 /// Who may call a route.
@@ -65,6 +65,8 @@ pub static ROUTES: &[Route] = &[
     route("DELETE", "/api/v1/auth/sessions", ADMIN, login_sessions::revoke_all),
     route("DELETE", "/api/v1/auth/sessions/{id}", ADMIN, login_sessions::revoke),
     route("GET", "/api/v1/auth/status", ADMIN, login_sessions::status),
+    route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
+    route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),

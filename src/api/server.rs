@@ -14,6 +14,7 @@ use crate::api::guard;
 use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found};
+use crate::audit::AuditLog;
 use crate::auth::origin::OriginRules;
 use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
@@ -46,6 +47,7 @@ pub struct Deps {
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
     pub config: Arc<Config>,
+    pub audit: Arc<AuditLog>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     pub web_handler: Option<Arc<dyn WebHandler>>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::{json_line, ok};
 use crate::api::message::{Reply, json_response, no_content};
@@ -107,8 +108,7 @@ pub(super) fn messages(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let id = call.params.get("id");
     if crate::chat::engine::check_session_id(id).is_ok() && ctx.deps.engine.delete(id)? {
-        let who = call.caller.as_ref().map_or("", |caller| caller.name.as_str());
-        log::info!("session {id} deleted by {who} from {}", call.req.peer);
+        note(ctx, call, "conversation.delete", id, "");
     }
     Ok(Reply::Full(no_content()))
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::api::audit;
 use crate::api::error::ApiError;
 use crate::api::guard::origin_refused;
-use crate::api::keys::created;
+use crate::api::keys::{self, created};
 use crate::api::login::{decode, lane_full, log_in, ok, throttle};
 use crate::api::message::{Reply, Response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::audit::Entry;
 use crate::auth::setup::{PinCheck, may_set_up};
 use crate::auth::{password, validate_key_input};
 use crate::config;
@@ -43,7 +45,7 @@ pub(super) fn status(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// The first key. Needs the PIN unless the request surely comes from this machine itself.
 pub(super) fn first_key(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    let keys = ctx.key_store()?;
+    let store = ctx.key_store()?;
     if !ctx.origins.origin_allowed(&call.req.headers) {
         return Err(origin_refused());
     }
@@ -60,16 +62,18 @@ pub(super) fn first_key(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     if !ctx.origins.is_surely_local(&call.req.headers, call.req.peer.ip()) {
         let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
-        throttle(ctx, &address, "too many attempts")?;
+        throttle(ctx, &address, "setup", "too many attempts")?;
         let pin_needed =
             "the setup PIN is needed from here: send it as pin; it is in the hub's log, or run: holt setup-pin";
         if body.pin.trim().is_empty() || ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
+            audit::refused(ctx, "setup.key", &address, "wrong or missing PIN");
             return Err(ApiError::new(403, "pin_required", pin_needed));
         }
     }
-    match keys.create_first(&body.name, &body.scopes, |tx| may_set_up(tx))? {
+    match store.create_first(&body.name, &body.scopes, |tx| may_set_up(tx))? {
         Some((record, plaintext)) => {
             log::info!("setup done: first API key {} created", record.id);
+            audit::note(ctx, call, "setup.key", &record.id, &keys::detail(&record));
             Ok(Reply::Full(created(201, &record, &plaintext)))
         }
         None => Err(already_done()),
@@ -79,7 +83,7 @@ pub(super) fn first_key(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 /// The dashboard's password, against the PIN; logs in.
 pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let address = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
-    throttle(ctx, &address, "too many attempts")?;
+    throttle(ctx, &address, "setup", "too many attempts")?;
     if !ctx.origins.origin_allowed(&call.req.headers) {
         return Err(origin_refused());
     }
@@ -97,6 +101,7 @@ pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         PinCheck::Right => {}
         PinCheck::Wrong => {
             log::warn!("a wrong setup PIN was tried from {address}");
+            audit::refused(ctx, "setup.account", &address, "wrong PIN");
             return Err(ApiError::new(401, "invalid_pin", "invalid PIN"));
         }
         PinCheck::NonePending => return Err(not_available()),
@@ -136,7 +141,8 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str
         ctx.set_password_hash(hash);
     }
     log::info!("setup done: the dashboard password was set from {address}");
-    log_in(ctx, user_agent, address)
+    ctx.deps.audit.record(&Entry { source: address, target: "api.auth.password_hash", ..Entry::ok("config.write") });
+    log_in(ctx, "setup.account", user_agent, address)
 }
 
 fn already_done() -> ApiError {

@@ -12,6 +12,7 @@ use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
+use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::chat::Engine;
 use crate::chat::engine::Settings;
@@ -71,6 +72,7 @@ pub(super) fn clean_stop(app: &App) -> Result<(), StoreError> {
     if let Some(store) = &app.server.ctx().deps.sessions.store {
         store.close()?;
     }
+    app.server.ctx().deps.audit.flush(true);
     TurnStore::new(Arc::clone(&app.db)).release_reservations()?;
     app.db.checkpoint()
 }
@@ -193,6 +195,7 @@ fn deps(
     kv_store: Arc<KvStore>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
+    let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
         None => data_secret(&config.data_dir)?,
@@ -207,6 +210,7 @@ fn deps(
         sessions: Arc::new(sessions),
         engine,
         config: Arc::clone(config),
+        audit,
         password_hash: config.auth.password_hash.clone(),
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),

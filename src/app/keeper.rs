@@ -100,6 +100,7 @@ impl Keeper {
     fn flush_touched(&self) {
         let deps = &self.server.ctx().deps;
         let keys = deps.key_store.as_ref().map_or(Ok(()), |keys| keys.flush_touched());
+        deps.audit.flush(false);
         let logins = deps.sessions.store.as_ref().map_or(Ok(()), |store| store.flush_touched());
         if let Err(error) = keys.and(logins) {
             log::warn!("record when credentials were used: {error}");
@@ -119,6 +120,9 @@ impl Keeper {
             && let Err(error) = store.purge_expired()
         {
             log::warn!("remove expired logins: {error}");
+        }
+        if let Err(error) = self.server.ctx().deps.audit.purge() {
+            log::warn!("shorten the audit log: {error}");
         }
         if let Err(error) = self.engine.forget_orphans() {
             log::warn!("look for events without a conversation: {error}");

@@ -111,7 +111,8 @@ impl TurnRun<'_> {
     ) -> Result<Completion, TurnError> {
         let request = Request { model: "", messages, tools: offered, stream: true };
         let mut sink = EventSink { run: self, text: &mut progress.round_text, failed: None };
-        let result = agent.router.complete(request, &NoMeter, &mut sink, self.cancel).map(|answered| answered.completion);
+        let result =
+            agent.router.complete(request, &NoMeter, &mut sink, self.cancel).map(|answered| answered.completion);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }

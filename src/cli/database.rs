@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{CliError, Context};
+use super::{CliError, Context, output};
+use crate::audit::{AuditStore, Entry};
 use crate::config::{self, Config};
 use crate::store::{Db, LogReader};
 
@@ -35,6 +36,14 @@ impl Database {
         }
         let db = Db::open(&config.db_path).map_err(CliError::failed)?;
         Ok(Self { config, db: Arc::new(db) })
+    }
+
+    /// Records what this command did. The work is done already: a failure is only told.
+    pub(super) fn record(&self, action: &str, target: &str, detail: &str) {
+        let entry = Entry { actor: "cli", source: "cli", target, detail, ..Entry::ok(action) };
+        if let Err(error) = AuditStore::new(Arc::clone(&self.db)).add(&[entry]) {
+            output::note(&format!("the audit log could not be written: {error}"));
+        }
     }
 
     /// The event log, to read; None where there is none yet.

@@ -93,6 +93,7 @@ fn create(context: &Context, name: &str, scopes: Vec<String>) -> Result<(), CliE
     let database = Database::create(context)?;
     let keys = KeyStore::new(Arc::clone(&database.db));
     let (record, plaintext) = keys.create(name, &scopes).map_err(CliError::failed)?;
+    database.record("key.create", &record.id, &detail(&record));
     let setup = Setup::new(database.db);
     let first = setup.is_required().map_err(CliError::failed)?;
     if first {
@@ -126,16 +127,20 @@ fn list(context: &Context) -> Result<(), CliError> {
 }
 
 fn revoke(context: &Context, id: &str) -> Result<(), CliError> {
-    let keys = KeyStore::new(Database::open(context)?.db);
+    let database = Database::open(context)?;
+    let keys = KeyStore::new(Arc::clone(&database.db));
     let record = find(&keys, id)?;
     keys.revoke(&record.id).map_err(|error| gone(&error, &record))?;
+    database.record("key.revoke", &record.id, &detail(&record));
     out!("Revoked API key {:?} ({})", record.name, record.id)
 }
 
 fn rotate(context: &Context, id: &str) -> Result<(), CliError> {
-    let keys = KeyStore::new(Database::open(context)?.db);
+    let database = Database::open(context)?;
+    let keys = KeyStore::new(Arc::clone(&database.db));
     let old = find(&keys, id)?;
     let (record, plaintext) = keys.rotate(&old.id).map_err(|error| gone(&error, &old))?;
+    database.record("key.rotate", &old.id, &format!("new id {}", record.id));
     shown("Rotated API key", &record, &plaintext)?;
     output::note(&format!("the old key {} is revoked", old.id));
     Ok(())
@@ -174,6 +179,11 @@ fn select<'a>(records: &'a [ApiKeyRecord], wanted: &str) -> Result<&'a ApiKeyRec
             )))
         }
     }
+}
+
+/// What the audit log says of a key.
+fn detail(record: &ApiKeyRecord) -> String {
+    format!("{:?} scopes {}", record.name, record.scopes.join(","))
 }
 
 fn short(id: &str) -> &str {

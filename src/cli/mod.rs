@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
 //! A failure is one line, `error: ...`, that says what to do next.
 
+mod audit;
 mod chat;
 mod config;
 mod database;
@@ -53,6 +54,7 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Audit(audit::Audit),
     Chat(Box<chat::Chat>),
     Config(config::Config),
     Keys(keys::Keys),
@@ -96,6 +98,7 @@ pub fn run() -> ExitCode {
     let flags = Flags { config: cli.global.config, data_dir: cli.global.data_dir, listen: None };
     let context = Context { flags, env: Env::from_process() };
     let result = match cli.command {
+        Command::Audit(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),

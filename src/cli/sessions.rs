@@ -200,6 +200,7 @@ fn delete(database: &Database, store: &ConversationStore, id: &str) -> Result<()
         None => 0,
     };
     store.delete(id, last_seq).map_err(CliError::failed)?;
+    database.record("conversation.delete", id, "");
     Ok(())
 }
 
@@ -237,7 +238,7 @@ fn shape(message: &MessageRow) -> MessageShape<'_> {
 }
 
 /// A Go duration, or whole days, which Go does not know.
-fn parse_age(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_age(text: &str) -> Result<Duration, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
     let age = days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600)).or_else(|| parse_go_duration(text));
     age.ok_or_else(|| "give a time such as 720h, 36h30m or 30d".to_owned())

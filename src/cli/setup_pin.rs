@@ -22,13 +22,15 @@ pub(super) struct SetupPin {}
 impl SetupPin {
     #[expect(clippy::unused_self, reason = "all commands run alike")]
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let setup = Setup::new(Database::open(context)?.db);
+        let database = Database::open(context)?;
+        let setup = Setup::new(std::sync::Arc::clone(&database.db));
         if !setup.is_required().map_err(CliError::failed)? {
             return Err(CliError::failed(
                 "setup is done already; for a new password run: holt passwd; for a new key run: holt keys create <name>",
             ));
         }
         let pin = setup.renew_pin().map_err(CliError::failed)?;
+        database.record("setup.pin", "", "");
         out!("FIRST-RUN SETUP PIN: open the hub's page and choose a password pin={pin}")
     }
 }

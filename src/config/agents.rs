@@ -48,7 +48,14 @@ pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Res
     Ok(agents)
 }
 
-fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, llm: &LlmConfig, data_dir: &Path) -> Result<AgentConfig, ConfigError> {
+fn agent(
+    typed: &Typed,
+    at: usize,
+    raw: &Agent,
+    global: Tier,
+    llm: &LlmConfig,
+    data_dir: &Path,
+) -> Result<AgentConfig, ConfigError> {
     let key = |field: &str| format!("agents[{at}].{field}");
     let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
     let soft = raw.cost_limit_soft.unwrap_or(0.0);
@@ -136,11 +143,6 @@ pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
         if raw.tools.contains_key(name) {
             return Err(typed.bad(&format!("plugins.{name}"), "there is a tool of this name"));
         }
-    }
-    let search = &raw.web.search;
-    word(typed, "web.search.provider", &search.provider, &["", "duckduckgo", "tavily"])?;
-    if search.provider == "tavily" {
-        given(typed, "web.search.api_key", &search.api_key)?;
     }
     Ok(())
 }

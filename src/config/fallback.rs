@@ -45,11 +45,7 @@ pub enum Backoff {
     Constant,
 }
 
-pub(super) fn fallbacks(
-    typed: &Typed,
-    path: &str,
-    rules: &[Fallback],
-) -> Result<Vec<FallbackRule>, ConfigError> {
+pub(super) fn fallbacks(typed: &Typed, path: &str, rules: &[Fallback]) -> Result<Vec<FallbackRule>, ConfigError> {
     rules.iter().enumerate().map(|(at, raw)| rule(typed, &format!("{path}[{at}]"), raw)).collect()
 }
 

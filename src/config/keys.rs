@@ -180,10 +180,16 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("kv.max_keys_per_agent", Int),
     ("kv.max_value_bytes", Int),
     ("kv.cleanup_interval", Time),
+    // Holt's own.
+    ("audit.retention", Time),
+    ("audit.rows_max", Int),
     ("web.enabled", Bool),
     ("web.search.provider", Text),
     ("web.search.api_key", Secret),
     ("web.search.max_results", Int),
+    // Holt's own: `base_url` and `allow_private`.
+    ("web.search.base_url", Text),
+    ("web.fetch.allow_private", Texts),
     ("web.fetch.timeout", Time),
     ("web.fetch.max_size_bytes", Int),
     ("web.fetch.user_agent", Text),

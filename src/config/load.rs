@@ -14,7 +14,9 @@ use super::kv::kv;
 use super::llm::llm;
 use super::place::{self, Place};
 use super::raw::Typed;
-use super::{Config, LogConfig, StreamConfig};
+use super::web::web;
+use super::{AuditConfig, Config, LogConfig, StreamConfig};
+use crate::limits;
 
 /// Holt's own database, in the data directory.
 const DB_FILE: &str = "holt.db";
@@ -52,6 +54,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     check_others(&typed)?;
     let db_path = db_path(&mut typed, &data_dir)?;
     let streams = streams(&typed)?;
+    let audit = audit(&typed)?;
+    let web = web(&mut typed)?;
     let kv = kv(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
@@ -65,6 +69,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         llm,
         agents,
         streams,
+        audit,
+        web,
         kv,
         warnings: typed.warnings,
     })
@@ -120,6 +126,14 @@ fn streams(typed: &Typed) -> Result<StreamConfig, ConfigError> {
             Some(bytes) => number(typed, "streams.log_bytes_max", bytes, 1024 * 1024, u64::MAX)?,
         },
         turns_max: at_least(typed, "streams.turns_max", raw.turns_max, 1, TURNS_MAX)?,
+    })
+}
+
+fn audit(typed: &Typed) -> Result<AuditConfig, ConfigError> {
+    let raw = &typed.raw.audit;
+    Ok(AuditConfig {
+        retention: time_above_zero(typed, "audit.retention", raw.retention.as_deref(), limits::AUDIT_RETENTION)?,
+        rows_max: at_least(typed, "audit.rows_max", raw.rows_max, 100, limits::AUDIT_ROWS_MAX)?,
     })
 }
 

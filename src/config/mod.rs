@@ -22,6 +22,7 @@ mod schema;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod web;
 mod writer;
 #[cfg(test)]
 mod writer_tests;
@@ -64,6 +65,9 @@ pub struct Config {
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
     pub streams: StreamConfig,
+    pub audit: AuditConfig,
+    /// None: switched off.
+    pub web: Option<WebConfig>,
     pub kv: KvConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
@@ -216,6 +220,61 @@ pub struct AgentConfig {
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
     pub adapters: Vec<String>,
+}
+
+/// `[audit]`: Holt's own.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// How long entries are kept.
+    pub retention: Duration,
+    pub rows_max: usize,
+}
+
+/// `[web]`: what agents may do on the web.
+#[derive(Clone, Debug)]
+pub struct WebConfig {
+    pub search: SearchConfig,
+    pub fetch: FetchConfig,
+}
+
+/// `[web.search]`. `Debug` hides the secret.
+#[derive(Clone)]
+pub struct SearchConfig {
+    pub provider: SearchProvider,
+    pub api_key: Option<String>,
+    /// Where the service is, without a slash at the end; None: its public address.
+    pub base_url: Option<String>,
+    /// When the model does not say.
+    pub results: usize,
+}
+
+impl std::fmt::Debug for SearchConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("SearchConfig");
+        shown.field("provider", &self.provider).field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchProvider {
+    DuckDuckGo,
+    Tavily,
+    /// A SearXNG of one's own, through its JSON API.
+    Searxng,
+}
+
+/// `[web.fetch]`.
+#[derive(Clone, Debug)]
+pub struct FetchConfig {
+    /// The whole of a call, redirects included.
+    pub timeout: Duration,
+    /// What is read of a page, also after unpacking.
+    pub bytes_max: usize,
+    pub user_agent: String,
+    pub respects_robots: bool,
+    pub respects_agents: bool,
+    /// Hosts and networks that may be private or this machine: names, `*.name`, addresses, networks.
+    pub allow_private: Vec<String>,
 }
 
 /// `[streams]`: Holt's own.

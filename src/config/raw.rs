@@ -73,6 +73,7 @@ pub(super) struct Raw {
     pub(super) api: Api,
     pub(super) http: Http,
     pub(super) streams: Streams,
+    pub(super) audit: Audit,
     pub(super) kv: super::kv::RawKv,
     pub(super) web: Web,
     pub(super) sandbox: Sandbox,
@@ -224,8 +225,17 @@ pub(super) struct Streams {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
+pub(super) struct Audit {
+    pub(super) retention: Option<String>,
+    pub(super) rows_max: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
 pub(super) struct Web {
+    pub(super) enabled: Option<bool>,
     pub(super) search: Search,
+    pub(super) fetch: Fetch,
 }
 
 #[derive(Default, Deserialize)]
@@ -233,6 +243,26 @@ pub(super) struct Web {
 pub(super) struct Search {
     pub(super) provider: String,
     pub(super) api_key: String,
+    pub(super) base_url: String,
+    pub(super) max_results: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Fetch {
+    pub(super) timeout: Option<String>,
+    pub(super) max_size_bytes: Option<i64>,
+    pub(super) user_agent: String,
+    pub(super) respect_robots_txt: bool,
+    pub(super) respect_agents_txt: bool,
+    pub(super) allow_private: Vec<String>,
+    pub(super) jina: Jina,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Jina {
+    pub(super) enabled: bool,
 }
 
 #[derive(Default, Deserialize)]

@@ -469,11 +469,25 @@ fn what_runs_on_hardware_of_the_users_is_free() {
         let config = load_text(&format!("[llm]\ndefault_model = 'm'\n[llm.openai]\nbase_url = '{base}'")).unwrap();
         assert_eq!(config.llm.providers.iter().find(|p| p.name == "openai").unwrap().is_free, free, "{base}");
     };
-    for own in ["http://localhost:1234/v1", "http://127.0.0.1", "http://192.168.1.9:8000/v1", "http://gpu", "http://[::1]:9",
-        "http://[fd00::7]/v1", "https://box.local/v1", "http://10.1.2.3"] {
+    for own in [
+        "http://localhost:1234/v1",
+        "http://127.0.0.1",
+        "http://192.168.1.9:8000/v1",
+        "http://gpu",
+        "http://[::1]:9",
+        "http://[fd00::7]/v1",
+        "https://box.local/v1",
+        "http://10.1.2.3",
+    ] {
         check(own, true);
     }
-    for foreign in ["https://api.example.com", "http://8.8.8.8", "http://172.32.0.1", "http://[2001:db8::1]/v1", "https://local.example"] {
+    for foreign in [
+        "https://api.example.com",
+        "http://8.8.8.8",
+        "http://172.32.0.1",
+        "http://[2001:db8::1]/v1",
+        "https://local.example",
+    ] {
         check(foreign, false);
     }
 }

@@ -22,9 +22,10 @@ pub(super) fn request_body(request: &Request<'_>, max_tokens: u32) -> Result<Vec
     }
     body["messages"] = Value::Array(conversation(request.messages));
     if !request.tools.is_empty() {
-        let tools = request.tools.iter().map(|tool| {
-            json!({ "name": tool.name, "description": tool.description, "input_schema": tool.parameters })
-        });
+        let tools = request
+            .tools
+            .iter()
+            .map(|tool| json!({ "name": tool.name, "description": tool.description, "input_schema": tool.parameters }));
         body["tools"] = tools.collect();
     }
     if request.stream {
@@ -186,16 +187,25 @@ mod tests {
             assert_eq!(Value::Array(conversation(messages)), expected);
         };
         let text = |role: &str, text: &str| json!({"role": role, "content": [{"type": "text", "text": text}]});
-        check(&[user("a"), calls("", vec![]), user("b")], json!([
-            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]));
-        check(&[calls("hello", vec![]), user("b")], json!([
-            text("user", BEGINNING), text("assistant", "hello"), text("user", "b")]));
+        check(
+            &[user("a"), calls("", vec![]), user("b")],
+            json!([
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]),
+        );
+        check(
+            &[calls("hello", vec![]), user("b")],
+            json!([text("user", BEGINNING), text("assistant", "hello"), text("user", "b")]),
+        );
         check(&[], json!([text("user", BEGINNING)]));
-        check(&[user("a"), result("gone", "seen"), calls("  \n", vec![])], json!([
+        check(
+            &[user("a"), result("gone", "seen"), calls("  \n", vec![])],
+            json!([
             {"role": "user", "content": [{"type": "text", "text": "a"},
-                {"type": "text", "text": "(Result of an earlier tool call)\nseen"}]}]));
+                {"type": "text", "text": "(Result of an earlier tool call)\nseen"}]}]),
+        );
         let interrupted = json!({"type": "tool_result", "tool_use_id": "b", "content": NO_RESULT, "is_error": true});
-        check(&[user("a"), calls("", vec![call("a", "nonsense"), call("b", "[]")]), result("a", "x"), user("c")],
+        check(
+            &[user("a"), calls("", vec![call("a", "nonsense"), call("b", "[]")]), result("a", "x"), user("c")],
             json!([
                 text("user", "a"),
                 {"role": "assistant", "content": [
@@ -205,6 +215,7 @@ mod tests {
                     {"type": "tool_result", "tool_use_id": "a", "content": "x"},
                     interrupted,
                     {"type": "text", "text": "c"}]},
-            ]));
+            ]),
+        );
     }
 }

@@ -220,8 +220,7 @@ fn a_full_answer_says_so_and_a_smaller_model_is_asked_for_less() {
     for _ in 0..2 {
         assert_eq!(ask(&provider, true).0.unwrap().text, "ok");
     }
-    let asked: Vec<Value> =
-        (0..3).map(|_| peer.requests.recv_timeout(LONG).unwrap().1["max_tokens"].clone()).collect();
+    let asked: Vec<Value> = (0..3).map(|_| peer.requests.recv_timeout(LONG).unwrap().1["max_tokens"].clone()).collect();
     assert_eq!(asked, [json!(32_000), json!(8192), json!(8192)]);
 }
 

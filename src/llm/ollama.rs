@@ -111,7 +111,8 @@ impl Provider for OllamaProvider {
         need_model(request.model, self.name())?;
         let answer = self.endpoint.post(&self.chat_url, &self.body(&request)?, cancel)?;
         let mut assembler = Assembler { deltas: request.stream, ..Assembler::default() };
-        read(answer, Framing::Lines, request.stream, &mut assembler, sink).map_err(|error| self.endpoint.scrub(error))?;
+        read(answer, Framing::Lines, request.stream, &mut assembler, sink)
+            .map_err(|error| self.endpoint.scrub(error))?;
         Ok(assembler.done)
     }
 

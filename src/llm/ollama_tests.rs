@@ -115,9 +115,8 @@ fn a_stream_without_its_end_is_cut_and_garbage_is_named() {
 
 #[test]
 fn errors_beside_and_inside_a_stream_are_statuses() {
-    let expected = |status: u16, message: &str| {
-        Err(LlmError::Status { status, message: message.to_owned(), retry_after: None })
-    };
+    let expected =
+        |status: u16, message: &str| Err(LlmError::Status { status, message: message.to_owned(), retry_after: None });
     let steps = vec![stream_head(), chunk(line(json!({"content": "a"})) + "{\"error\":\"runner died\"}\n"), end()];
     let (result, heard) = ask(&provider(&Peer::one(steps), ""), true);
     assert_eq!(result, expected(500, "runner died"));

@@ -61,12 +61,7 @@ struct Run<'a> {
 
 impl Router {
     /// A router over these providers. `provider` must be one of them.
-    pub fn new(
-        providers: Providers,
-        provider: &str,
-        model: &str,
-        rules: Vec<FallbackRule>,
-    ) -> Result<Self, LlmError> {
+    pub fn new(providers: Providers, provider: &str, model: &str, rules: Vec<FallbackRule>) -> Result<Self, LlmError> {
         providers.find(provider)?;
         let plan = Plan { provider: provider.to_owned(), model: model.to_owned(), rules: rules.into() };
         Ok(Self { providers, step: STEP, plan: Mutex::new(plan) })
@@ -299,7 +294,9 @@ impl Run<'_> {
             Ok(completion) => reserved.settle(Some(completion)),
             Err(_) if n_bytes == 0 && usage == Usage::default() => reserved.settle(None),
             // What was given out before the cut has its price.
-            Err(_) => reserved.settle(Some(&Completion { usage: known(usage, n_bytes, &request), ..Completion::default() })),
+            Err(_) => {
+                reserved.settle(Some(&Completion { usage: known(usage, n_bytes, &request), ..Completion::default() }))
+            }
         }
         self.stale = result.is_err() && n_bytes > 0;
         result

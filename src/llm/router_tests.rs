@@ -222,15 +222,22 @@ fn retries_end_with_success_their_count_or_another_kind_of_error() {
 #[test]
 fn every_try_is_reserved_and_settled_and_void_pieces_are_taken_back() {
     let rules = vec![rule(OnError, wait(1, Backoff::Constant)), rule(OnError, to_provider("second", None))];
-    let setting = Setting::new(
-        rules,
-        [&[Does::Breaks("eight by", cut()), Does::Fails(status(500))], &[Does::Says("ok")], &[]],
-    );
+    let setting =
+        Setting::new(rules, [&[Does::Breaks("eight by", cut()), Does::Fails(status(500))], &[Does::Says("ok")], &[]]);
     assert_eq!(setting.ask(), answer("second", "big", "ok"));
     let expected = [
-        "reserved", "first/big", "says eight by", "settled 2",
-        "reserved", "rollback", "first/big", "settled nothing",
-        "reserved", "second/big", "says ok", "settled 0",
+        "reserved",
+        "first/big",
+        "says eight by",
+        "settled 2",
+        "reserved",
+        "rollback",
+        "first/big",
+        "settled nothing",
+        "reserved",
+        "second/big",
+        "says ok",
+        "settled 0",
     ];
     assert_eq!(setting.told(), expected);
     // Nothing follows: what was said stays.

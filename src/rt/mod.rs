@@ -9,6 +9,7 @@ pub mod json;
 pub mod lock;
 pub mod slot;
 pub mod stop;
+pub mod text;
 pub mod threads;
 
 pub use cancel::Cancel;

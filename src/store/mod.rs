@@ -3,6 +3,7 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod audit;
 pub mod conversations;
 pub mod db;
 pub mod keys;

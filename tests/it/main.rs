@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod audit;
 mod chat;
 mod cli;
 mod http_framing;

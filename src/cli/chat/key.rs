@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::hub_url::HubUrl;
+use crate::audit::{AuditStore, Entry};
 use crate::cli::{CliError, Context};
 use crate::config;
 use crate::store::keys::hash_key;
@@ -52,8 +53,8 @@ pub(super) fn find(given: Option<String>, context: &Context, url: &HubUrl) -> Re
 /// The kept key while it is active, else a new one in its place.
 fn own_key(db_path: &Path, key_path: &Path) -> Result<String, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let db = Db::open(db_path).map_err(|error| text(&error))?;
-    let keys = KeyStore::new(Arc::new(db));
+    let db = Arc::new(Db::open(db_path).map_err(|error| text(&error))?);
+    let keys = KeyStore::new(Arc::clone(&db));
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -75,7 +76,10 @@ fn own_key(db_path: &Path, key_path: &Path) -> Result<String, String> {
     let host = sys::host_name().unwrap_or_else(|| "this machine".to_owned());
     let scopes = SCOPES.map(str::to_owned);
     let made = keys.create_for_cli(&format!("holt chat on {host}"), &scopes).map_err(|error| text(&error))?;
-    let (_, plaintext) = made;
+    let (record, plaintext) = made;
+    let entry =
+        Entry { actor: "cli", source: "cli", target: &record.id, detail: "for holt chat", ..Entry::ok("key.create") };
+    AuditStore::new(db).add(&[entry]).map_err(|error| text(&error))?;
     write(&mut file, &plaintext).map_err(at)?;
     Ok(plaintext)
 }
