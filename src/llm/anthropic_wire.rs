@@ -123,11 +123,12 @@ impl Assembler {
         match text("type") {
             "text_delta" => self.add_text(text("text"), sink),
             "thinking_delta" => think(text("thinking"), sink),
-            "input_json_delta" => match self.calls.iter_mut().rfind(|entry| entry.index == index) {
-                Some(entry) => entry.call.arguments.push_str(text("partial_json")),
-                // Arguments of a block that the server runs itself.
-                None => {}
-            },
+            "input_json_delta" => {
+                // Other blocks' arguments are those of calls that the server makes itself.
+                if let Some(entry) = self.calls.iter_mut().rfind(|entry| entry.index == index) {
+                    entry.call.arguments.push_str(text("partial_json"));
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -20,8 +20,11 @@ const BALANCE_AGE: Duration = Duration::from_secs(5 * 60);
 pub struct Providers {
     list: Arc<[Arc<dyn Provider>]>,
     /// Guarded by the mutex: balances by provider, and when they were asked for.
-    balances: Arc<Mutex<HashMap<String, (Instant, Option<f64>)>>>,
+    balances: Arc<Mutex<HashMap<String, Balance>>>,
 }
+
+/// When a balance was asked for, and what it was.
+type Balance = (Instant, Option<f64>);
 
 impl Providers {
     /// Sets up every configured provider. `local` is the built-in one.

@@ -167,7 +167,7 @@ impl Router {
         let Some((threshold, action)) = found else { return };
         match self.switched(action, target) {
             Ok(next) => {
-                log::warn!("{} USD are left for {target}, below {threshold}: {next} is asked", balance);
+                log::warn!("{balance} USD are left for {target}, below {threshold}: {next} is asked");
                 *target = next;
             }
             Err(cause) => log::warn!("a fallback rule cannot be followed: {cause}"),
@@ -295,7 +295,8 @@ impl Run<'_> {
             Err(_) if n_bytes == 0 && usage == Usage::default() => reserved.settle(None),
             // What was given out before the cut has its price.
             Err(_) => {
-                reserved.settle(Some(&Completion { usage: known(usage, n_bytes, &request), ..Completion::default() }))
+                let usage = known(usage, n_bytes, &request);
+                reserved.settle(Some(&Completion { usage, ..Completion::default() }));
             }
         }
         self.stale = result.is_err() && n_bytes > 0;
