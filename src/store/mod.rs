@@ -12,6 +12,7 @@ pub mod log;
 pub mod logins;
 pub mod meta;
 mod migrate;
+pub mod search;
 pub mod time;
 mod turn_rows;
 pub mod turns;
