@@ -17,6 +17,8 @@ pub struct Agent {
     pub persona_dir: String,
     /// Chat platforms it is bound to, as configured.
     pub adapters: Vec<String>,
+    /// Tools that it may call without asking, by the configuration.
+    pub auto_approve: Vec<String>,
     /// The built-in ones.
     tools: Vec<Arc<dyn Tool>>,
     /// Those of tool servers.
@@ -32,6 +34,7 @@ pub struct AgentParts {
     pub router: Arc<Router>,
     pub persona_dir: String,
     pub adapters: Vec<String>,
+    pub auto_approve: Vec<String>,
     pub tools: Vec<Arc<dyn Tool>>,
     pub source: Option<Arc<dyn ToolSource>>,
 }
@@ -46,6 +49,7 @@ impl Agent {
             router: parts.router,
             persona_dir: parts.persona_dir,
             adapters: parts.adapters,
+            auto_approve: parts.auto_approve,
             tools: parts.tools,
             source: parts.source,
         }

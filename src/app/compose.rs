@@ -140,9 +140,10 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents
         turns_max: config.streams.turns_max,
         context_messages_max: config.llm.context_messages_max,
         tool_rounds_max: config.llm.tool_rounds_max,
+        approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(agents, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -181,6 +182,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>
             router: Arc::new(router),
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
+            auto_approve: agent.auto_approve_tools.clone(),
             tools: tools.clone(),
             source: None,
         })));
@@ -208,6 +210,7 @@ fn deps(
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
         sessions: Arc::new(sessions),
+        approvals: Some(Arc::clone(engine.approvals())),
         engine,
         config: Arc::clone(config),
         audit,

@@ -83,6 +83,7 @@ fn agent(
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
+        auto_approve_tools: raw.auto_approve_tools.clone(),
     })
 }
 

@@ -125,6 +125,12 @@ fn streams(typed: &Typed) -> Result<StreamConfig, ConfigError> {
             // Less than the rings in memory hold would make every resume a gap.
             Some(bytes) => number(typed, "streams.log_bytes_max", bytes, 1024 * 1024, u64::MAX)?,
         },
+        approval_timeout: time_above_zero(
+            typed,
+            "session.approval_timeout",
+            typed.raw.session.approval_timeout.as_deref(),
+            crate::limits::APPROVAL_TTL,
+        )?,
         turns_max: at_least(typed, "streams.turns_max", raw.turns_max, 1, TURNS_MAX)?,
     })
 }

@@ -220,6 +220,8 @@ pub struct AgentConfig {
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
     pub adapters: Vec<String>,
+    /// Tools that it may call without asking.
+    pub auto_approve_tools: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.
@@ -282,6 +284,8 @@ pub struct FetchConfig {
 pub struct StreamConfig {
     pub log_age_max: Duration,
     pub log_bytes_max: u64,
+    /// `session.approval_timeout`: how long a request for approval can be decided.
+    pub approval_timeout: Duration,
     /// Turns that run at once.
     pub turns_max: usize,
 }

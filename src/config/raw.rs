@@ -104,6 +104,7 @@ pub(super) struct Log {
 #[serde(default)]
 pub(super) struct Session {
     pub(super) tier: String,
+    pub(super) approval_timeout: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -119,6 +120,7 @@ pub(super) struct Agent {
     pub(super) description: String,
     pub(super) persona_dir: String,
     pub(super) adapters: Vec<String>,
+    pub(super) auto_approve_tools: Vec<String>,
     pub(super) llm_model: String,
     pub(super) llm_provider: String,
     pub(super) session_tier: String,
