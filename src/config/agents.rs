@@ -5,21 +5,21 @@ use std::path::Path;
 
 use super::check::{given, tier, word};
 use super::error::ConfigError;
-use super::llm::{check_cost, fallbacks};
+use super::fallback::{self, fallbacks};
+use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
-use super::{AgentConfig, Tier};
+use super::{AgentConfig, LlmConfig, Tier};
 
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The agents, `default` first; one is made up when the file has none (contract engine 10.2). `hard` is the hard limit
-/// of those that have none of their own.
-pub(super) fn agents(typed: &mut Typed, data_dir: &Path, hard: f64) -> Result<Vec<AgentConfig>, ConfigError> {
+/// The agents, `default` first; one is made up when the file has none (contract engine 10.2).
+pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Result<Vec<AgentConfig>, ConfigError> {
     let global = tier(typed, "session.tier", &typed.raw.session.tier, Tier::Supervised)?;
     if typed.raw.agents.is_empty() {
         let made_up =
             Agent { name: "default".into(), persona_dir: typed.raw.agent.persona_dir.clone(), ..Agent::default() };
-        return Ok(vec![agent(typed, 0, &made_up, global, data_dir, hard)?]);
+        return Ok(vec![agent(typed, 0, &made_up, global, llm, data_dir)?]);
     }
     let mut names = HashSet::new();
     let mut agents = Vec::with_capacity(typed.raw.agents.len());
@@ -36,7 +36,9 @@ pub(super) fn agents(typed: &mut Typed, data_dir: &Path, hard: f64) -> Result<Ve
                 raw.name
             ));
         }
-        agents.push(agent(typed, at, raw, global, data_dir, hard)?);
+        let agent = agent(typed, at, raw, global, llm, data_dir)?;
+        warnings.extend(fallback::warnings(&format!("agents[{at}].fallback"), &agent.fallback, &llm.providers));
+        agents.push(agent);
     }
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
@@ -51,13 +53,13 @@ fn agent(
     at: usize,
     raw: &Agent,
     global: Tier,
+    llm: &LlmConfig,
     data_dir: &Path,
-    hard: f64,
 ) -> Result<AgentConfig, ConfigError> {
     let key = |field: &str| format!("agents[{at}].{field}");
     let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
     let soft = raw.cost_limit_soft.unwrap_or(0.0);
-    let hard = raw.cost_limit_hard.unwrap_or(hard);
+    let hard = raw.cost_limit_hard.unwrap_or(llm.cost_limit_hard);
     check_cost(typed, &key("cost_limit_soft"), soft)?;
     check_cost(typed, &key("cost_limit_hard"), hard)?;
     if hard > 0.0 && soft > hard {
@@ -65,7 +67,9 @@ fn agent(
             typed.bad(&key("cost_limit_soft"), format!("must not be above the hard limit of {hard}, got {soft}"))
         );
     }
-    fallbacks(typed, &key("fallback"), &raw.fallback)?;
+    let fallback = fallbacks(typed, &key("fallback"), &raw.fallback)?;
+    let provider = if raw.llm_provider.is_empty() { &llm.default_provider } else { &raw.llm_provider };
+    check_provider(typed, &key("llm_provider"), provider, &llm.providers)?;
     let persona_dir = match raw.persona_dir.as_str() {
         "" => data_dir.join("agents").join(&raw.name),
         dir => dir.into(),
@@ -74,6 +78,8 @@ fn agent(
         name: raw.name.clone(),
         description: raw.description.clone(),
         tier,
+        provider: provider.clone(),
+        fallback,
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
