@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Tier;
-use crate::llm::Provider;
+use crate::llm::Router;
 use crate::rt::clock;
 use crate::tools::{Tool, ToolSet, ToolSource};
 
@@ -12,8 +12,8 @@ pub struct Agent {
     pub name: String,
     pub description: String,
     pub tier: Tier,
-    pub provider: Arc<dyn Provider>,
-    pub model: String,
+    /// The way to its models.
+    pub router: Arc<Router>,
     pub persona_dir: String,
     /// Chat platforms it is bound to, as configured.
     pub adapters: Vec<String>,
@@ -30,8 +30,8 @@ pub struct AgentParts {
     pub name: String,
     pub description: String,
     pub tier: Tier,
-    pub provider: Arc<dyn Provider>,
-    pub model: String,
+    /// The way to its models.
+    pub router: Arc<Router>,
     pub persona_dir: String,
     pub adapters: Vec<String>,
     pub auto_approve: Vec<String>,
@@ -46,8 +46,7 @@ impl Agent {
             name: parts.name,
             description: parts.description,
             tier: parts.tier,
-            provider: parts.provider,
-            model: parts.model,
+            router: parts.router,
             persona_dir: parts.persona_dir,
             adapters: parts.adapters,
             auto_approve: parts.auto_approve,

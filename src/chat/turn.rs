@@ -11,7 +11,7 @@ use crate::chat::round::{Repeats, Round};
 use crate::chat::session::{EndReason, Outcome};
 use crate::chat::stream::{SessionStream, StreamError};
 use crate::limits;
-use crate::llm::{Completion, LlmError, Message, Request, Role, Sink, Usage};
+use crate::llm::{Completion, LlmError, Message, NoMeter, Request, Role, Sink, Usage};
 use crate::rt::Cancel;
 use crate::store::StoreError;
 use crate::store::parked::CallRow;
@@ -151,9 +151,10 @@ impl TurnRun<'_> {
         offered: &[crate::llm::ToolSpec],
         progress: &mut Progress,
     ) -> Result<Completion, TurnError> {
-        let request = Request { model: &agent.model, messages, tools: offered, stream: true };
+        let request = Request { model: "", messages, tools: offered, stream: true };
         let mut sink = EventSink { run: self, text: &mut progress.round_text, failed: None };
-        let result = agent.provider.complete(request, &mut sink, self.cancel);
+        let result =
+            agent.router.complete(request, &NoMeter, &mut sink, self.cancel).map(|answered| answered.completion);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
