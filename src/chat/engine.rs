@@ -165,7 +165,10 @@ impl Engine {
                     lock(&self.inner.retries).push(Retry::EndTurn(session, Box::new(turn)));
                 }
             } else if turn.state == "parked" {
-                self.restore_parked(&self.session(&turn.conversation_id)?, &turn)?;
+                // A full disk must not keep the hub from starting: without its event a request can still be decided.
+                if let Err(error) = self.restore_parked(&self.session(&turn.conversation_id)?, &turn) {
+                    log::error!("tell again what turn {} asks for: {error}", turn.id);
+                }
             } else {
                 queued.push(turn);
             }
