@@ -27,7 +27,7 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
 };
-use crate::tools::kv_tools;
+use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -46,7 +46,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let recorder = Threads::new();
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
-    let agents = agents(&config, provider, &kv_store)?;
+    let tools = built_in_tools(&config, &db, &kv_store)?;
+    let agents = agents(&config, provider, tools)?;
     let engine = engine(&config, &db, &recorder, &stop, agents)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
@@ -159,15 +160,24 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>) -> Result<Agents, AppError> {
+/// What every agent can do inside the hub.
+fn built_in_tools(config: &Config, db: &Arc<Db>, kv: &Arc<KvStore>) -> Result<Vec<Arc<dyn Tool>>, AppError> {
+    let mut tools = host_tools(HostRoot::system());
+    tools.extend(kv_tools(kv));
+    tools.push(builtin::conversation_search(Arc::clone(db)));
+    if let Some(web) = &config.web {
+        tools.extend(builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?);
+    }
+    Ok(tools)
+}
+
+fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dyn Tool>>) -> Result<Agents, AppError> {
     let local: Arc<dyn Provider> = Arc::new(LocalProvider);
     let provider = match brought {
         Some(provider) => provider,
         None => llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?,
     };
     let is_local = provider.name() == local.name();
-    let mut tools = host_tools(HostRoot::system());
-    tools.extend(kv_tools(kv));
     let agents = config.agents.iter().map(|agent| {
         let model = match (is_local, agent.model.is_empty()) {
             (true, _) => local.name().to_owned(),
