@@ -17,4 +17,5 @@ mod logins;
 mod page;
 mod setup;
 mod streams;
+mod web_tools;
 mod ws_protocol;

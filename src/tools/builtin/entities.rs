@@ -86,6 +86,9 @@ pub(super) fn latin1(byte: u8) -> char {
 }
 
 fn character(name: &str) -> Option<char> {
+    if name.is_empty() {
+        return None;
+    }
     if let Some(number) = name.strip_prefix('#') {
         let code = match number.strip_prefix(['x', 'X']) {
             Some(hex) => u32::from_str_radix(hex, 16).ok()?,

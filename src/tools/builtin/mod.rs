@@ -10,6 +10,8 @@ mod entities;
 mod fetch;
 mod html;
 mod markdown;
+#[cfg(test)]
+mod markdown_tests;
 mod recall;
 mod robots;
 mod search;
