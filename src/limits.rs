@@ -124,6 +124,8 @@ pub const TURNS_MAX: usize = 32;
 pub const TURNS_WAITING_MAX: usize = 256;
 /// Messages queued behind the running turn of one session (Reject: `rate_limited`).
 pub const SESSION_QUEUE_MAX: usize = 8;
+/// With too many sessions in memory, those go that were not used for this long.
+pub const SESSION_IDLE_MIN: Duration = Duration::from_secs(5);
 /// Sessions kept in memory while idle.
 pub const SESSIONS_IDLE_MAX: usize = 10_000;
 /// A message waits this long for a turn that is just ending, before it is queued behind it.
@@ -139,6 +141,20 @@ pub const TOOL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const TOOL_RESULT_BYTES_MAX: usize = 32 * 1024;
 /// Identical calls in one turn before the model is told to stop.
 pub const TOOL_REPEATS_MAX: u32 = 3;
+/// Calls of one round that run at the same time.
+pub const TOOLS_PARALLEL_MAX: usize = 4;
+/// Calls of one round; a model that asks for more is told so.
+pub const TOOL_CALLS_MAX: usize = 64;
+/// What an event quotes of a call's arguments.
+pub const APPROVAL_SUMMARY_BYTES_MAX: usize = 16 * 1024;
+/// How long a request for approval can be decided (contract engine 3.1).
+pub const APPROVAL_TTL: Duration = Duration::from_secs(24 * 3600);
+/// What a rule for one conversation lasts: "session" means "while I am at it".
+pub const SESSION_RULE_TTL: Duration = Duration::from_secs(15 * 60);
+/// How long a plain JSON answer waits for a decision, before it says that the turn waits (contract engine 1.4).
+pub const JSON_PARKED_WAIT: Duration = Duration::from_secs(5 * 60);
+/// Decided requests are kept this long.
+pub const APPROVALS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// An assistant's answer as stored and sent in `content`.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 

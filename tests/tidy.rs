@@ -108,7 +108,7 @@ fn libraries_stay_in_their_rooms() {
         ("httparse", &["http"]),
         ("polling", &["http", "sys"]),
         ("tiny_http", &["http", "api", "web"]),
-        ("aes_gcm", &["auth"]),
+        ("aes_gcm", &["auth", "config"]),
         ("ureq", &["net"]),
         ("toml_edit", &["config"]),
         ("clap", &["cli"]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Tier;
-use crate::llm::Provider;
+use crate::llm::Router;
 use crate::rt::clock;
 use crate::tools::{Tool, ToolSet, ToolSource};
 
@@ -12,11 +12,13 @@ pub struct Agent {
     pub name: String,
     pub description: String,
     pub tier: Tier,
-    pub provider: Arc<dyn Provider>,
-    pub model: String,
+    /// The way to its models.
+    pub router: Arc<Router>,
     pub persona_dir: String,
     /// Chat platforms it is bound to, as configured.
     pub adapters: Vec<String>,
+    /// Tools that it may call without asking, by the configuration.
+    pub auto_approve: Vec<String>,
     /// The built-in ones.
     tools: Vec<Arc<dyn Tool>>,
     /// Those of tool servers.
@@ -28,10 +30,11 @@ pub struct AgentParts {
     pub name: String,
     pub description: String,
     pub tier: Tier,
-    pub provider: Arc<dyn Provider>,
-    pub model: String,
+    /// The way to its models.
+    pub router: Arc<Router>,
     pub persona_dir: String,
     pub adapters: Vec<String>,
+    pub auto_approve: Vec<String>,
     pub tools: Vec<Arc<dyn Tool>>,
     pub source: Option<Arc<dyn ToolSource>>,
 }
@@ -43,10 +46,10 @@ impl Agent {
             name: parts.name,
             description: parts.description,
             tier: parts.tier,
-            provider: parts.provider,
-            model: parts.model,
+            router: parts.router,
             persona_dir: parts.persona_dir,
             adapters: parts.adapters,
+            auto_approve: parts.auto_approve,
             tools: parts.tools,
             source: parts.source,
         }

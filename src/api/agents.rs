@@ -1,6 +1,7 @@
 //! Agents as the API shows them (contract 4.1; W-30, W-35).
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::agents::Agent;
 use crate::api::error::ApiError;
@@ -8,7 +9,7 @@ use crate::api::login::json_line;
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
-use crate::config::Tier;
+use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
 
 #[derive(Serialize)]
 struct ListShape<'a> {
@@ -16,8 +17,8 @@ struct ListShape<'a> {
     display_name: &'a str,
     description: &'a str,
     permission_tier: &'static str,
-    provider: &'a str,
-    model: &'a str,
+    provider: String,
+    model: String,
     skill_count: usize,
     has_tools: bool,
     browser_url_allowlist: [&'a str; 0],
@@ -31,15 +32,15 @@ struct DetailShape<'a> {
     display_name: &'a str,
     description: &'a str,
     permission_tier: &'static str,
-    provider: &'a str,
-    model: &'a str,
+    provider: String,
+    model: String,
     has_tools: bool,
     adapters: Option<&'a [String]>,
     skills: [&'a str; 0],
     tool_names: Option<Vec<String>>,
     persona_dir: &'a str,
     persona_sections: Option<()>,
-    fallbacks: [&'a str; 0],
+    fallbacks: Vec<Value>,
     browser_url_allowlist: [&'a str; 0],
 }
 
@@ -54,38 +55,67 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = call.params.get("name");
     let agent = ctx.deps.engine.agents().find(name).ok_or_else(|| ApiError::not_found("agent not found"))?;
     let tools = agent.tools().names();
+    let (provider, model) = agent.router.default_choice();
     let shape = DetailShape {
         name: &agent.name,
         display_name: &agent.name,
         description: &agent.description,
         permission_tier: tier_name(agent.tier),
-        provider: agent.provider.name(),
-        model: &agent.model,
+        provider,
+        model,
         has_tools: !tools.is_empty(),
         adapters: (!agent.adapters.is_empty()).then_some(&agent.adapters[..]),
         skills: [],
         tool_names: (!tools.is_empty()).then_some(tools),
         persona_dir: &agent.persona_dir,
         persona_sections: None,
-        fallbacks: [],
+        fallbacks: agent.router.rules().iter().map(fallback_shape).collect(),
         browser_url_allowlist: [],
     };
     Ok(Reply::Full(json_line(200, &shape)))
 }
 
 fn list_shape(agent: &Agent) -> ListShape<'_> {
+    let (provider, model) = agent.router.default_choice();
     ListShape {
         name: &agent.name,
         display_name: &agent.name,
         description: &agent.description,
         permission_tier: tier_name(agent.tier),
-        provider: agent.provider.name(),
-        model: &agent.model,
+        provider,
+        model,
         skill_count: 0,
         has_tools: !agent.tools().names().is_empty(),
         browser_url_allowlist: [],
         adapters: &agent.adapters,
     }
+}
+
+/// A fallback rule as the contract spells it (4.1).
+fn fallback_shape(rule: &FallbackRule) -> Value {
+    let mut shape = match &rule.action {
+        FallbackAction::SwitchProvider { provider, model } => {
+            let mut shape = json!({ "action": "switch_provider", "provider": provider });
+            if let Some(model) = model {
+                shape["model"] = Value::from(model.as_str());
+            }
+            shape
+        }
+        FallbackAction::SwitchModel { model } => json!({ "action": "switch_model", "model": model }),
+        FallbackAction::WaitAndRetry { max_retries, backoff } => {
+            let backoff = if *backoff == Backoff::Constant { "constant" } else { "exponential" };
+            json!({ "action": "wait_and_retry", "max_retries": max_retries, "backoff": backoff })
+        }
+    };
+    shape["trigger"] = Value::from(match rule.trigger {
+        FallbackTrigger::Error => "error",
+        FallbackTrigger::RateLimit => "rate_limit",
+        FallbackTrigger::LowFunds { .. } => "low_funds",
+    });
+    if let FallbackTrigger::LowFunds { threshold } = rule.trigger {
+        shape["threshold"] = Value::from(threshold);
+    }
+    shape
 }
 
 fn tier_name(tier: Tier) -> &'static str {

@@ -1,6 +1,7 @@
 //! `POST /api/v1/chat`: one turn, answered as JSON or followed as an event stream (contract 6.2; additions "REST").
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -91,6 +92,26 @@ struct JsonTicket(Arc<Mutex<JsonWait>>);
 
 impl Ticket for JsonTicket {
     fn started(&mut self, _after_seq: u64) {}
+
+    /// Nobody listens to events here, so nobody may know that somebody has to decide.
+    fn parked(&mut self, waited: Duration) -> bool {
+        if waited < limits::JSON_PARKED_WAIT {
+            return true;
+        }
+        let responder = {
+            let mut wait = lock(&self.0);
+            wait.session_id.clone().and_then(|session_id| Some((wait.responder.take()?, session_id)))
+        };
+        if let Some((responder, session_id)) = responder {
+            let text = "the turn waits for a decision: see GET /api/v1/approvals?status=pending; its answer comes to \
+                        the session";
+            responder.respond(json_line(
+                202,
+                &json!({"session_id": session_id, "status": "waiting_for_approval", "response": "", "message": text}),
+            ));
+        }
+        false
+    }
 
     fn ended(&mut self, outcome: &Outcome) {
         settle(&self.0, |wait| wait.outcome = Some(outcome.clone()));

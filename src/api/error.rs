@@ -126,6 +126,7 @@ impl From<ChatError> for ApiError {
             ChatError::Denied => Self::new(403, "not_owner", text),
             ChatError::QueueFull => Self::new(429, "rate_limited", text).with_header("Retry-After", "5"),
             ChatError::NotRunning => Self::new(409, "not_running", "not running"),
+            ChatError::Panicked => Self::new(503, "panicked", text),
             ChatError::Stopping => Self::new(503, "stopping", text).with_header("Retry-After", "5"),
             ChatError::Store(error) => error.into(),
         }

@@ -231,6 +231,8 @@ pub struct WsStart {
     pub caller: Caller,
     /// Holds `approvals:write` (W-1).
     pub approves: bool,
+    /// The client's address, as far as proxies are trusted to tell it.
+    pub address: String,
     pub credential: Credential,
     /// The client asked for `hello`.
     pub hello: bool,

@@ -2,6 +2,7 @@
 //! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
 
 mod agents;
+mod approvals;
 mod audit;
 pub mod body;
 mod chat;
@@ -13,6 +14,7 @@ mod kv;
 mod login;
 mod login_sessions;
 pub mod message;
+mod panic;
 pub mod routes;
 pub mod server;
 mod sessions;

@@ -5,7 +5,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{agents, audit, chat, health, keys, kv, login, login_sessions, sessions, setup, ws};
+use crate::api::{agents, approvals, audit, chat, health, keys, kv, login, login_sessions, panic, sessions, setup, ws};
 use crate::auth::Identity;
 
 /// Who may call a route.
@@ -74,6 +74,16 @@ pub static ROUTES: &[Route] = &[
     route("DELETE", "/api/v1/sessions/{id}", Guard::Scope(&["sessions:write", "admin"]), sessions::delete),
     route("GET", "/api/v1/sessions/{id}/messages", Guard::Scope(&["sessions:read", "chat"]), sessions::messages),
     route("POST", "/api/v1/sessions/{id}/stop", Guard::Scope(&["chat"]), sessions::stop),
+    route("GET", "/api/v1/approvals", Guard::Scope(&["approvals:read"]), approvals::list),
+    route("GET", "/api/v1/approvals/{id}", Guard::Scope(&["approvals:read"]), approvals::get),
+    route("POST", "/api/v1/approvals/{id}/approve", Guard::Scope(&["approvals:write"]), approvals::approve),
+    route("POST", "/api/v1/approvals/{id}/deny", Guard::Scope(&["approvals:write"]), approvals::deny),
+    route("GET", "/api/v1/auto-approve", Guard::Scope(&["approvals:read"]), approvals::rules),
+    route("POST", "/api/v1/auto-approve", Guard::Scope(&["approvals:write"]), approvals::add_rule),
+    route("DELETE", "/api/v1/auto-approve/{id}", Guard::Scope(&["approvals:write"]), approvals::remove_rule),
+    route("GET", "/api/v1/panic", ADMIN, panic::state),
+    route("POST", "/api/v1/panic", ADMIN, panic::panic),
+    route("POST", "/api/v1/resume", ADMIN, panic::resume),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),

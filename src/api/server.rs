@@ -20,7 +20,7 @@ use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
 use crate::auth::throttle::{LoginThrottle, RateLimiter};
 use crate::auth::{AuthError, Authenticator, SessionManager};
-use crate::chat::Engine;
+use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::rt::lock;
@@ -46,6 +46,7 @@ pub struct Deps {
     pub sessions: Arc<SessionManager>,
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
+    pub approvals: Option<Arc<Approvals>>,
     pub config: Arc<Config>,
     pub audit: Arc<AuditLog>,
     /// bcrypt; None until setup.

@@ -37,6 +37,7 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::Upgrade(Box::new(WsStart {
         key: key.to_owned(),
         caller: identity.caller(),
+        address: ctx.origins.client_address(headers, call.req.peer.ip()),
         approves: identity.scopes.has("approvals:write"),
         credential: identity.credential.clone(),
         hello: call.req.query_param("hello").as_deref() == Some("1"),

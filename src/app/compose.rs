@@ -11,7 +11,7 @@ use crossbeam_channel::bounded;
 use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
-use crate::app::{App, AppError, Parts, Started, assemble, keeper, secret, serve};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::chat::Engine;
@@ -22,7 +22,7 @@ use crate::chat::stream::Streams;
 use crate::config::Config;
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
-use crate::llm::{self, Provider};
+use crate::llm::{self, Provider, Providers, Router};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
@@ -141,9 +141,10 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents
         turns_max: config.streams.turns_max,
         context_messages_max: config.llm.context_messages_max,
         tool_rounds_max: config.llm.tool_rounds_max,
+        approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(agents, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -172,31 +173,31 @@ fn built_in_tools(config: &Config, db: &Arc<Db>, kv: &Arc<KvStore>) -> Result<Ve
 }
 
 fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dyn Tool>>) -> Result<Agents, AppError> {
-    let local: Arc<dyn Provider> = Arc::new(LocalProvider);
-    let provider = match brought {
-        Some(provider) => provider,
-        None => llm::build(&config.llm, Arc::clone(&local)).map_err(AppError::Provider)?,
+    let is_brought = brought.is_some();
+    let providers = match brought {
+        Some(provider) => Providers::of(vec![provider]),
+        None => Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?,
     };
-    let is_local = provider.name() == local.name();
-    let agents = config.agents.iter().map(|agent| {
-        let model = match (is_local, agent.model.is_empty()) {
-            (true, _) => local.name().to_owned(),
-            (false, true) => config.llm.default_model.clone(),
-            (false, false) => agent.model.clone(),
-        };
-        Arc::new(Agent::new(AgentParts {
+    let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
+    let mut agents = Vec::with_capacity(config.agents.len());
+    for agent in &config.agents {
+        let provider = only.as_deref().unwrap_or(&agent.provider);
+        let model = if provider == llm::local::NAME { llm::local::NAME } else { &agent.model };
+        let rules = if agent.fallback.is_empty() { &config.llm.fallback } else { &agent.fallback };
+        let router = Router::new(providers.clone(), provider, model, rules.clone()).map_err(AppError::Provider)?;
+        agents.push(Arc::new(Agent::new(AgentParts {
             name: agent.name.clone(),
             description: agent.description.clone(),
             tier: agent.tier,
-            provider: Arc::clone(&provider),
-            model,
+            router: Arc::new(router),
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
+            auto_approve: agent.auto_approve_tools.clone(),
             tools: tools.clone(),
             source: None,
-        }))
-    });
-    Ok(Agents::new(agents.collect()))
+        })));
+    }
+    Ok(Agents::new(agents))
 }
 
 fn deps(
@@ -209,7 +210,7 @@ fn deps(
     let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
-        None => secret::read_or_make(&config.data_dir)?,
+        None => data_secret(&config.data_dir)?,
     };
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
@@ -219,6 +220,7 @@ fn deps(
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
         sessions: Arc::new(sessions),
+        approvals: Some(Arc::clone(engine.approvals())),
         engine,
         config: Arc::clone(config),
         audit,

@@ -29,6 +29,7 @@ use crate::store::{Db, StoreError};
 use crate::ws::Hub;
 
 pub use logging::init as init_logging;
+pub(crate) use secret::read_or_make as data_secret;
 
 /// Why the hub did not start. Each says what to do.
 #[derive(Debug)]

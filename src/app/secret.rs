@@ -8,7 +8,7 @@ use crate::app::AppError;
 use crate::store::random_hex;
 
 /// The stored secret; made when there is none yet.
-pub(super) fn read_or_make(data_dir: &Path) -> Result<String, AppError> {
+pub(crate) fn read_or_make(data_dir: &Path) -> Result<String, AppError> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = data_dir.join("secret");
     let fail = |cause: String| AppError::Secret { path: path.display().to_string(), cause };

@@ -4,20 +4,22 @@
 //! both start; rows are written without a lock; then a `turn-<n>` thread runs it, or it waits for a free slot.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::agents::Agents;
 use crate::chat::access::Caller;
+use crate::chat::approvals::Approvals;
 use crate::chat::run::Slots;
-use crate::chat::session::{Running, SessionState, Waiting};
+use crate::chat::session::{Running, Waiting};
 use crate::chat::stream::Streams;
-use crate::chat::turn::interrupted;
+use crate::chat::upkeep::drop_idle;
 use crate::chat::{ChatError, interrupted as recovery};
 use crate::limits;
 use crate::rt::{Stop, Threads, lock};
 use crate::store::turns::{Closed, TurnRow};
-use crate::store::{ConversationStore, StoreError, TurnStore, random_hex};
+use crate::store::{ConversationStore, Db, ParkedStore, StoreError, TurnStore, random_hex};
 
 pub use crate::chat::session::{Outcome, Session, Ticket};
 
@@ -27,6 +29,8 @@ pub struct Settings {
     pub turns_max: usize,
     pub context_messages_max: usize,
     pub tool_rounds_max: u32,
+    /// How long a request for approval can be decided.
+    pub approval_ttl: Duration,
 }
 
 /// A message that somebody sends.
@@ -61,6 +65,9 @@ pub struct Engine {
 
 pub(super) struct Inner {
     // Set at construction.
+    pub(super) db: Arc<Db>,
+    pub(super) approvals: Arc<Approvals>,
+    pub(super) parked: ParkedStore,
     pub(super) agents: Agents,
     pub(super) conversations: ConversationStore,
     pub(super) turns: Arc<TurnStore>,
@@ -68,6 +75,10 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) threads: Threads,
     pub(super) stop: Stop,
+    // Atomics: everything is stopped until somebody says otherwise.
+    pub(super) panicked: AtomicBool,
+    /// Grows with the database; the keeper's, to notice other processes.
+    pub(super) seen_generation: AtomicU64,
     /// Guarded by this mutex: sessions in memory. A session's own mutex may be taken under it.
     pub(super) sessions: Mutex<HashMap<Arc<str>, Arc<Session>>>,
     /// Guarded by this mutex: how many turns run, and which sessions wait for a slot. Nothing is taken under it.
@@ -102,6 +113,7 @@ pub type Observer = Box<dyn Fn(&Finished) + Send + Sync>;
 impl Engine {
     /// An engine over open stores. [`Engine::recover`] comes before the first message.
     pub fn new(
+        db: Arc<Db>,
         agents: Agents,
         conversations: ConversationStore,
         turns: Arc<TurnStore>,
@@ -109,8 +121,13 @@ impl Engine {
         settings: Settings,
         stop: Stop,
     ) -> Self {
-        Self {
+        let engine = Self {
             inner: Arc::new(Inner {
+                approvals: Arc::new(Approvals::new(&db, &agents)),
+                parked: ParkedStore::new(Arc::clone(&db)),
+                db,
+                panicked: AtomicBool::new(false),
+                seen_generation: AtomicU64::new(0),
                 agents,
                 conversations,
                 turns,
@@ -124,11 +141,19 @@ impl Engine {
                 retries: Mutex::new(Vec::new()),
                 observer: OnceLock::new(),
             }),
-        }
+        };
+        let weak = Arc::downgrade(&engine.inner);
+        engine.inner.approvals.on_decided(Box::new(move |turns| {
+            if let Some(inner) = weak.upgrade() {
+                Self { inner }.resume_decided(turns);
+            }
+        }));
+        engine
     }
 
     /// Ends what a stop cut short and starts what was queued.
     pub fn recover(&self) -> Result<(), ChatError> {
+        self.follow_panic()?;
         let mut queued: Vec<TurnRow> = Vec::new();
         for turn in self.inner.turns.open()? {
             if turn.state == "running" {
@@ -139,11 +164,14 @@ impl Engine {
                     lock(&session.state).running = Some(Running::claim());
                     lock(&self.inner.retries).push(Retry::EndTurn(session, Box::new(turn)));
                 }
+            } else if turn.state == "parked" {
+                self.restore_parked(&self.session(&turn.conversation_id)?, &turn)?;
             } else {
                 queued.push(turn);
             }
         }
         self.flush_closed();
+        self.keep_parked();
         for turn in queued {
             let session = self.session(&turn.conversation_id)?;
             lock(&session.state).waiting.push_back(Waiting { turn, tickets: Vec::new() });
@@ -155,6 +183,11 @@ impl Engine {
     /// Who is told of every turn that has ended; the first call counts.
     pub fn observe(&self, observer: Observer) {
         let _ = self.inner.observer.set(observer);
+    }
+
+    /// Requests for approval and their rules.
+    pub fn approvals(&self) -> &Arc<Approvals> {
+        &self.inner.approvals
     }
 
     /// All agents.
@@ -181,7 +214,7 @@ impl Engine {
         let opened = Arc::new(Session::new(Arc::new(self.inner.streams.open(session_id)?)));
         let mut sessions = lock(&self.inner.sessions);
         if sessions.len() >= limits::SESSIONS_IDLE_MAX {
-            drop_idle(&mut sessions, Duration::from_secs(5));
+            drop_idle(&mut sessions, limits::SESSION_IDLE_MIN);
         }
         // Somebody may have opened it meanwhile: the one in the map counts.
         Ok(Arc::clone(sessions.entry(session_id.into()).or_insert(opened)))
@@ -191,6 +224,9 @@ impl Engine {
     pub fn submit(&self, submit: &Submit<'_>, ticket: Option<Box<dyn Ticket>>) -> Result<Submitted, ChatError> {
         if self.inner.stop.is_set() {
             return Err(ChatError::Stopping);
+        }
+        if self.inner.is_panicked() {
+            return Err(ChatError::Panicked);
         }
         if submit.message_id.is_some_and(|id| id.is_empty() || id.len() > limits::MESSAGE_ID_BYTES_MAX) {
             return Err(ChatError::BadMessageId);
@@ -264,6 +300,7 @@ impl Engine {
         };
         cancel.ok_or(ChatError::NotRunning)?.cancel();
         self.end_cancelled_job(session_id);
+        self.end_cancelled_parked(&self.session(session_id)?);
         Ok(())
     }
 
@@ -290,6 +327,7 @@ impl Engine {
         let (last_planned, _) = session.stream.plan_start();
         let known = self.inner.conversations.delete(session_id, last_planned)?;
         self.inner.streams.forget(session_id, last_planned);
+        self.end_cancelled_parked(&session);
         Ok(known)
     }
 
@@ -297,77 +335,6 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         let slots = lock(&self.inner.slots);
         slots.running == 0 && slots.waiting.is_empty()
-    }
-
-    /// The keeper's part: writes noted ends, lets go of idle sessions and rings.
-    pub fn keep(&self) {
-        self.flush_closed();
-        self.retry();
-        self.inner.streams.replay.cleanup();
-        drop_idle(&mut lock(&self.inner.sessions), Duration::from_secs(300));
-    }
-
-    /// Cuts the running turns short (recorded as `interrupted`) and waits for their threads; the names of late ones.
-    pub fn stop(&self, timeout: Duration) -> Vec<String> {
-        let sessions: Vec<Arc<Session>> = lock(&self.inner.sessions).values().cloned().collect();
-        for session in sessions {
-            // Their rows stay queued and run after the restart; whoever waits for them here is told.
-            let waiting = std::mem::take(&mut lock(&session.state).waiting);
-            let (code, message) = interrupted();
-            let outcome = Outcome { error: Some((code, message)), text: String::new() };
-            for mut ticket in waiting.into_iter().flat_map(|waiting| waiting.tickets) {
-                ticket.ended(&outcome);
-            }
-            let cancel = lock(&session.state).running.as_ref().map(|running| {
-                running.reason.set_stopping();
-                running.cancel.clone()
-            });
-            if let Some(cancel) = cancel {
-                cancel.cancel();
-            }
-        }
-        let late = self.inner.threads.join_all(timeout);
-        self.flush_closed();
-        late
-    }
-
-    /// Frames of conversations that no longer exist (deleted by the command line, or just before a kill) go.
-    pub fn forget_orphans(&self) -> Result<(), StoreError> {
-        for session_id in self.inner.streams.log.sessions()? {
-            // In this order: what is logged after a conversation was begun anew is above this number.
-            let last_seq = self.inner.streams.log.last_seq(&session_id)?.unwrap_or(0);
-            if self.inner.conversations.owner(&session_id)?.is_none() {
-                self.inner.streams.forget(&session_id, last_seq);
-            }
-        }
-        Ok(())
-    }
-
-    fn retry(&self) {
-        for retry in std::mem::take(&mut *lock(&self.inner.retries)) {
-            match retry {
-                Retry::StartNext(session) => self.start_next(&session),
-                Retry::EndTurn(session, turn) => match recovery::end_turn(&self.inner, &session, &turn) {
-                    Ok(()) => {
-                        lock(&session.state).running = None;
-                        self.start_next(&session);
-                    }
-                    Err(_) => lock(&self.inner.retries).push(Retry::EndTurn(session, turn)),
-                },
-            }
-        }
-    }
-
-    /// Writes ends that are in the log into the rows.
-    pub fn flush_closed(&self) {
-        let closed = std::mem::take(&mut *lock(&self.inner.closed));
-        if closed.is_empty() {
-            return;
-        }
-        if let Err(error) = self.inner.turns.close(&closed) {
-            log::error!("record the end of {} turns: {error}", closed.len());
-            lock(&self.inner.closed).extend(closed);
-        }
     }
 
     /// Frames of a conversation that was deleted while the hub was not looking (the command line) are not the new
@@ -391,14 +358,4 @@ pub fn check_session_id(id: &str) -> Result<(), ChatError> {
         return Err(ChatError::BadSessionId);
     }
     Ok(())
-}
-
-fn drop_idle(sessions: &mut MutexGuard<'_, HashMap<Arc<str>, Arc<Session>>>, idle: Duration) {
-    sessions.retain(|_, session| {
-        let state = lock(&session.state);
-        let SessionState { running, waiting, joining, used, .. } = &*state;
-        running.is_some() || !waiting.is_empty() || *joining > 0 || used.elapsed() < idle
-            // Somebody else holds it: a connection that follows it, or a call in progress.
-            || Arc::strong_count(session) > 1 || Arc::strong_count(&session.stream) > 1
-    });
 }

@@ -27,6 +27,31 @@ pub enum ChatEvent {
         duration_ms: u64,
         error: Option<String>,
     },
+    /// Somebody has to decide (`approval_id`), or a rule has decided (`rule`: its scope).
+    ToolApproval {
+        tool: String,
+        round: u32,
+        tool_id: String,
+        text: String,
+        approval_id: Option<String>,
+    },
+    /// How a request was decided: `approved`, `denied` or `expired`. Holt's own, for other devices.
+    ToolDecision {
+        tool: String,
+        round: u32,
+        tool_id: String,
+        approval_id: String,
+        status: String,
+    },
+    /// The soft limit is passed: no more tools in this turn.
+    CostLimit {
+        text: String,
+    },
+    /// A share of a hard limit is used up. Holt's own.
+    CostWarning {
+        text: String,
+        percent: u32,
+    },
     /// The deltas of the current round are void: a retry follows.
     StreamRollback,
     Usage {
@@ -93,6 +118,31 @@ impl ChatEvent {
                 if let Some(error) = error {
                     string(out, "error", error);
                 }
+            }
+            Self::ToolApproval { tool, round, tool_id, text, approval_id } => {
+                tool_fields(out, "tool_approval", tool, *round, tool_id);
+                string(out, "text", text);
+                match approval_id {
+                    Some(id) => {
+                        string(out, "approval_id", id);
+                        string(out, "approval_callback", &format!("appr:{id}"));
+                    }
+                    None => string(out, "approval_status", "auto_approved"),
+                }
+            }
+            Self::ToolDecision { tool, round, tool_id, approval_id, status } => {
+                tool_fields(out, "tool_decision", tool, *round, tool_id);
+                string(out, "approval_id", approval_id);
+                string(out, "approval_status", status);
+            }
+            Self::CostLimit { text } => {
+                begin(out, "cost_limit");
+                string(out, "text", text);
+            }
+            Self::CostWarning { text, percent } => {
+                begin(out, "cost_warning");
+                string(out, "text", text);
+                number(out, "percent", u64::from(*percent));
             }
             Self::StreamRollback => begin(out, "stream_rollback"),
             Self::Usage { tokens, cost_usd } => {

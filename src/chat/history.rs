@@ -72,6 +72,8 @@ mod tests {
             result: format!("result {id}"),
             failed: false,
             duration_ms: 0,
+            position: 0,
+            server: String::new(),
         };
         let mut messages = Vec::new();
         push_steps(&mut messages, vec![step(1, "a", "let me look"), step(1, "b", ""), step(2, "c", "")]);

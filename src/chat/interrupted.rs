@@ -1,5 +1,6 @@
 //! After a restart: every turn without a terminal frame gets one, and what was streamed of it is kept.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -17,11 +18,13 @@ use crate::store::turns::{Reservation, TurnRow};
 
 /// What the log still says about a turn.
 #[derive(Default)]
-struct Remains {
+pub(super) struct Remains {
     text: String,
     round_start: usize,
-    finished: bool,
-    failed: bool,
+    pub(super) finished: bool,
+    pub(super) failed: bool,
+    /// Requests for approval that clients may have seen.
+    pub(super) asked: HashSet<String>,
 }
 
 /// Ends a turn that was running when the hub went down.
@@ -29,11 +32,7 @@ pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) ->
     let stream = session.stream();
     let remains = read_remains(inner, turn)?;
     if remains.finished {
-        if remains.failed {
-            inner.note_interrupted(turn, stream.last_seq());
-        } else {
-            inner.note_done(turn, stream.last_seq());
-        }
+        inner.note_end(turn, remains.failed, stream.last_seq());
         return Ok(());
     }
     let (used_seq, until) = stream.plan_start();
@@ -55,28 +54,32 @@ pub(super) fn end_turn(inner: &Inner, session: &Arc<Session>, turn: &TurnRow) ->
         let (code, message) = interrupted();
         events.push(ChatEvent::Error { code, message });
     }
+    let last = settle_events(session, &events, turn.id)?;
+    inner.note_end(turn, turn.assistant_message.is_none(), last);
+    inner.approvals.abandon(turn.id, "the hub stopped in the middle of its turn")?;
+    Ok(())
+}
+
+/// Logs events before anybody follows; the number of the last one.
+pub(super) fn settle_events(session: &Session, events: &[ChatEvent], turn_id: i64) -> Result<u64, ChatError> {
+    let stream = session.stream();
     let mut last = 0;
-    for event in &events {
+    for event in events {
         // Announced one by one: a large answer must reach the recorder before the next event finds room.
         last = stream.emit(event).map_err(|_| StoreError::Full)?;
         stream.announce();
     }
     while let Commit::Late = stream.wait_committed(last, limits::STOP_TOTAL) {
-        log::warn!("the event log is slow; waiting for the end of turn {}", turn.id);
+        log::warn!("the event log is slow; waiting for the events of turn {turn_id}");
     }
     if stream.last_seq() < last {
         stream.clear_failure();
         return Err(StoreError::Full.into());
     }
-    if turn.assistant_message.is_some() {
-        inner.note_done(turn, last);
-    } else {
-        inner.note_interrupted(turn, last);
-    }
-    Ok(())
+    Ok(last)
 }
 
-fn read_remains(inner: &Inner, turn: &TurnRow) -> Result<Remains, StoreError> {
+pub(super) fn read_remains(inner: &Inner, turn: &TurnRow) -> Result<Remains, StoreError> {
     let mut remains = Remains::default();
     // Without a number (the log was lost) nothing of this turn can be in the log.
     let Some(mut after) = turn.after_seq else {
@@ -112,6 +115,7 @@ impl Remains {
         };
         match event["type"].as_str() {
             Some("content_delta") => self.text.push_str(event["text"].as_str().unwrap_or("")),
+            Some("tool_approval") => self.asked.extend(event["approval_id"].as_str().map(str::to_owned)),
             Some("stream_rollback") => self.text.truncate(self.round_start),
             Some("thinking") => {
                 if !self.text.is_empty() && self.text.len() > self.round_start {

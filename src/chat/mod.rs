@@ -6,20 +6,27 @@
 
 mod accept;
 pub mod access;
+pub mod approvals;
 pub mod deliver;
 pub mod engine;
 pub mod event;
+mod execute;
 pub mod frame;
 mod history;
 mod interrupted;
+mod panic;
+mod parking;
 mod pending;
 pub mod recorder;
 pub mod replay;
+mod round;
 mod run;
 pub mod session;
 pub mod stream;
 mod turn;
+mod upkeep;
 
+pub use approvals::Approvals;
 pub use engine::{Engine, Submit, Submitted, Ticket};
 pub use event::ChatEvent;
 pub use stream::SessionStream;
@@ -44,6 +51,8 @@ pub enum ChatError {
     QueueFull,
     /// Nothing runs in that session.
     NotRunning,
+    /// Everything is stopped until somebody ends the panic.
+    Panicked,
     /// The hub is stopping.
     Stopping,
     Store(StoreError),
@@ -58,6 +67,9 @@ impl fmt::Display for ChatError {
             Self::Denied => write!(f, "this conversation belongs to another identity"),
             Self::QueueFull => write!(f, "too many messages are waiting; try again when a turn has ended"),
             Self::NotRunning => write!(f, "no turn is running in this session"),
+            Self::Panicked => {
+                write!(f, "everything is stopped (panic); `holt resume` or POST /api/v1/resume lets turns run again")
+            }
             Self::Stopping => write!(f, "the hub is stopping; try again in a moment"),
             Self::Store(cause) => write!(f, "{cause}"),
         }

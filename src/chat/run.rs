@@ -10,7 +10,7 @@ use crate::chat::engine::{Engine, Finished, Inner, Retry};
 use crate::chat::event::ChatEvent;
 use crate::chat::session::{EndReason, Outcome, Running, Session, Ticket, Waiting};
 use crate::chat::stream::Commit;
-use crate::chat::turn::{TurnRun, interrupted};
+use crate::chat::turn::{TurnEnd, TurnRun, interrupted};
 use crate::limits;
 use crate::rt::{Cancel, json, lock};
 use crate::store::StoreError;
@@ -25,10 +25,23 @@ pub(super) struct Slots {
 
 /// A claimed session with a turn whose row says `running`.
 pub(super) struct Job {
-    session: Arc<Session>,
-    turn: TurnRow,
-    cancel: Cancel,
+    pub(super) session: Arc<Session>,
+    pub(super) turn: TurnRow,
+    pub(super) cancel: Cancel,
     reason: EndReason,
+    /// It was parked and goes on.
+    resumed: bool,
+}
+
+impl Job {
+    fn new(session: Arc<Session>, turn: TurnRow, running: &Running) -> Self {
+        Self { session, turn, cancel: running.cancel.clone(), reason: running.reason.clone(), resumed: false }
+    }
+
+    /// A turn that was parked in its session.
+    pub(super) fn resumed(session: Arc<Session>, turn: TurnRow, running: &Running) -> Self {
+        Self { resumed: true, ..Self::new(session, turn, running) }
+    }
 }
 
 impl Engine {
@@ -56,12 +69,12 @@ impl Engine {
                 ticket.started(after_seq);
                 ticket
             }));
-            Job { session: Arc::clone(session), turn, cancel: running.cancel.clone(), reason: running.reason.clone() }
+            Job::new(Arc::clone(session), turn, running)
         };
         self.run_job(job);
     }
 
-    fn run_job(&self, job: Job) {
+    pub(super) fn run_job(&self, job: Job) {
         let (job, number) = {
             let mut slots = lock(&self.inner.slots);
             if slots.running >= self.inner.settings.turns_max {
@@ -109,16 +122,26 @@ impl Engine {
             turn: &job.turn,
             cancel: &job.cancel,
             reason: &job.reason,
+            resumed: job.resumed,
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| run.run())).unwrap_or_else(|_| {
+        let end = catch_unwind(AssertUnwindSafe(|| run.run())).unwrap_or_else(|_| {
             log::error!("turn {} of session {} panicked", job.turn.id, job.turn.conversation_id);
-            Outcome { error: Some(("internal", "failed to process message".to_owned())), text: String::new() }
+            let error = Some(("internal", "failed to process message".to_owned()));
+            TurnEnd::Over(Outcome { error, text: String::new() })
         });
-        self.finish(&job, outcome);
+        match end {
+            TurnEnd::Over(outcome) => self.finish(&job, outcome),
+            TurnEnd::Parked => self.park(job),
+        }
     }
 
     /// Logs the terminal frame, tells whoever waits, and starts what is queued.
-    fn finish(&self, job: &Job, outcome: Outcome) {
+    pub(super) fn finish(&self, job: &Job, outcome: Outcome) {
+        if outcome.error.is_some()
+            && let Err(error) = self.inner.approvals.abandon(job.turn.id, "its turn has ended")
+        {
+            log::error!("end the requests of turn {}: {error}", job.turn.id);
+        }
         Self::set_finishing(job, true);
         let settled = self.log_terminal(job, &outcome);
         let last_seq = job.session.stream.last_seq();
@@ -246,7 +269,7 @@ impl Engine {
     /// Starts the oldest waiting message of an idle session.
     pub(super) fn start_next(&self, session: &Arc<Session>) {
         loop {
-            if self.inner.stop.is_set() {
+            if self.inner.stop.is_set() || self.inner.is_panicked() {
                 return;
             }
             let waiting = {
@@ -303,24 +326,14 @@ impl Inner {
         lock(&self.closed).iter().find(|closed| closed.turn_id == turn_id).map(|closed| closed.outcome.clone())
     }
 
-    /// Notes a turn that recovery has ended.
-    pub(super) fn note_interrupted(&self, turn: &TurnRow, last_seq: u64) {
+    /// Notes a turn whose end is in the log, or that recovery has ended.
+    pub(super) fn note_end(&self, turn: &TurnRow, failed: bool, last_seq: u64) {
+        let outcome = if failed { interrupted().0 } else { "" };
         lock(&self.closed).push(Closed {
             turn_id: turn.id,
             conversation_id: turn.conversation_id.clone(),
-            outcome: interrupted().0.to_owned(),
+            outcome: outcome.to_owned(),
             last_seq,
         });
-    }
-
-    /// Notes a turn whose success was already in the log.
-    pub(super) fn note_done(&self, turn: &TurnRow, last_seq: u64) {
-        let closed = Closed {
-            turn_id: turn.id,
-            conversation_id: turn.conversation_id.clone(),
-            outcome: String::new(),
-            last_seq,
-        };
-        lock(&self.closed).push(closed);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::chat::SessionStream;
 use crate::limits;
@@ -23,6 +23,11 @@ pub struct Outcome {
 pub trait Ticket: Send {
     /// The turn starts; its first frame is the one after `after_seq`.
     fn started(&mut self, after_seq: u64);
+    /// The turn has been waiting for a decision that long; told at once and again every second or so. False when this
+    /// ticket does not wait any longer.
+    fn parked(&mut self, _waited: Duration) -> bool {
+        true
+    }
     /// The turn is over, its terminal frame is in the log (unless the log itself failed).
     fn ended(&mut self, outcome: &Outcome);
 }
@@ -48,6 +53,12 @@ impl EndReason {
     }
 }
 
+/// A turn that waits for decisions.
+pub(super) struct Parked {
+    pub(super) turn: Box<TurnRow>,
+    pub(super) since: Instant,
+}
+
 /// The running turn of a session.
 pub(super) struct Running {
     /// 0 while its row is being written.
@@ -58,6 +69,8 @@ pub(super) struct Running {
     pub(super) started: bool,
     /// Its terminal frame is on its way into the log: it is over in a moment.
     pub(super) finishing: bool,
+    /// It has no thread: it waits for decisions. Whoever takes this runs it or ends it.
+    pub(super) parked: Option<Parked>,
     pub(super) tickets: Vec<Box<dyn Ticket>>,
 }
 
@@ -70,6 +83,7 @@ impl Running {
             after_seq: 0,
             started: false,
             finishing: false,
+            parked: None,
             tickets: Vec::new(),
         }
     }

@@ -1,24 +1,21 @@
 //! One turn, from the stored message to its terminal frame (contract engine 1.5, 1.8; http-api 7).
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
-
-use serde_json::Value;
 
 use crate::agents::Agent;
 use crate::chat::deliver::{LoggedStreamSession, StreamSession};
 use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
 use crate::chat::history;
+use crate::chat::round::{Repeats, Round};
 use crate::chat::session::{EndReason, Outcome};
 use crate::chat::stream::{SessionStream, StreamError};
 use crate::limits;
-use crate::llm::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage};
+use crate::llm::{Completion, LlmError, Message, NoMeter, Request, Role, Sink, Usage};
 use crate::rt::Cancel;
 use crate::store::StoreError;
-use crate::store::turns::{StepRow, TurnRow};
-use crate::tools::{ToolContext, ToolError, ToolSet};
+use crate::store::parked::CallRow;
+use crate::store::turns::{Reservation, TurnRow};
 
 /// Everything that one turn works with.
 pub(super) struct TurnRun<'a> {
@@ -27,10 +24,19 @@ pub(super) struct TurnRun<'a> {
     pub(super) turn: &'a TurnRow,
     pub(super) cancel: &'a Cancel,
     pub(super) reason: &'a EndReason,
+    /// It was parked and goes on.
+    pub(super) resumed: bool,
+}
+
+/// How the thread of a turn ends.
+pub(super) enum TurnEnd {
+    Over(Outcome),
+    /// Its round waits for decisions, as rows; the thread has no more to do.
+    Parked,
 }
 
 /// Why a turn ends without an answer.
-enum TurnError {
+pub(super) enum TurnError {
     Llm(LlmError),
     Stream(StreamError),
     Store(StoreError),
@@ -55,51 +61,87 @@ struct Progress {
     /// Deltas of the current round: what a broken turn leaves behind, with those before.
     round_text: String,
     earlier_text: String,
+    round: u32,
+    repeats: Repeats,
     usage: Usage,
     cost_usd: f64,
 }
 
 impl TurnRun<'_> {
     /// Runs the turn and emits everything but the terminal frame, which the caller logs from the outcome.
-    pub(super) fn run(&self) -> Outcome {
+    pub(super) fn run(&self) -> TurnEnd {
         let mut progress = Progress::default();
         match self.answer(&mut progress) {
-            Ok(text) => Outcome { error: None, text },
-            Err(error) => self.failed(error, &progress),
+            Ok(Some(text)) => TurnEnd::Over(Outcome { error: None, text }),
+            Ok(None) => TurnEnd::Parked,
+            Err(error) => TurnEnd::Over(self.failed(error, &progress)),
         }
     }
 
-    fn answer(&self, progress: &mut Progress) -> Result<String, TurnError> {
+    /// The answer, or None when the turn was parked.
+    fn answer(&self, progress: &mut Progress) -> Result<Option<String>, TurnError> {
         let agent = Arc::clone(self.inner.agents.find(&self.turn.agent).ok_or(TurnError::AgentGone)?);
-        self.emit(&ChatEvent::Thinking { round: 0 })?;
+        let session = &self.turn.conversation_id;
+        let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
+        if !self.resumed {
+            self.emit(&ChatEvent::Thinking { round: 0 })?;
+        }
         let user_message = self.turn.user_message.unwrap_or(i64::MAX);
         let count = self.inner.settings.context_messages_max;
-        let session = &self.turn.conversation_id;
         let mut messages = history::prompt(self.inner, agent.system_prompt(), session, user_message, count)?;
-        let tools = &agent.tools();
-        let specs = tools.specs();
-        let mut repeats: HashMap<(String, String), u32> = HashMap::new();
-        let mut round = 0;
+        if !parked.is_empty() {
+            let round = Round::resume(&agent.tools(), parked);
+            progress.begin_round(&round);
+            round.execute(self, &mut messages)?;
+            self.emit(&ChatEvent::Thinking { round: progress.round })?;
+        }
+        let mut wrapping_up = false;
         let text = loop {
+            let tools = agent.tools();
+            let specs = tools.specs();
             // The last round offers no tools, so that what was paid for ends in an answer.
-            let offered = if round < self.inner.settings.tool_rounds_max { &specs[..] } else { &[] };
-            if offered.is_empty() && !specs.is_empty() {
+            wrapping_up |= progress.round >= self.inner.settings.tool_rounds_max;
+            let offered = if wrapping_up { &[] } else { &specs[..] };
+            if wrapping_up && !specs.is_empty() {
                 messages.push(Message::text(Role::User, "Answer now from what the tools have told you."));
             }
             let completion = self.call(&agent, &messages, offered, progress)?;
-            if completion.tool_calls.is_empty() || offered.is_empty() {
+            let silent = completion.text.is_empty() && progress.earlier_text.is_empty();
+            if completion.tool_calls.is_empty() && silent && progress.round > 0 && !wrapping_up {
+                wrapping_up = true; // it used tools and then said nothing: asked once more
+                continue;
+            }
+            if completion.tool_calls.is_empty() || wrapping_up {
                 break if completion.text.is_empty() { progress.earlier_text.clone() } else { completion.text };
             }
-            round += 1;
-            progress.end_round();
-            self.run_tools(tools, round, completion, &mut messages, &mut repeats)?;
-            self.emit(&ChatEvent::Thinking { round })?;
+            let mut round = Round::plan(self, &agent, &tools, progress.round + 1, completion, &mut progress.repeats)?;
+            progress.begin_round(&round);
+            if round.must_ask() {
+                round.park(self)?;
+                return Ok(None);
+            }
+            round.execute(self, &mut messages)?;
+            self.emit(&ChatEvent::Thinking { round: progress.round })?;
         };
         let tokens = progress.usage.input_tokens + progress.usage.output_tokens + progress.usage.cached_tokens;
         self.inner.turns.answer(self.turn.id, session, &text, tokens, progress.cost_usd)?;
         self.emit(&ChatEvent::Usage { tokens, cost_usd: progress.cost_usd })?;
         LoggedStreamSession(self.stream).send_content(&text)?;
-        Ok(text)
+        Ok(Some(text))
+    }
+
+    /// Takes the decided round out of its rows, and what the turn had done before.
+    fn unpark(&self, progress: &mut Progress) -> Result<Vec<CallRow>, TurnError> {
+        let (used_seq, until) = self.stream.plan_start();
+        let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id, used_seq };
+        let rows = self.inner.parked.unpark(self.turn, &reservation)?;
+        self.stream.set_reserved(until);
+        for step in self.inner.turns.steps(&self.turn.conversation_id, self.turn.id)? {
+            progress.round = progress.round.max(step.round);
+            push_paragraph(&mut progress.earlier_text, &step.said);
+            *progress.repeats.entry((step.tool, step.arguments)).or_default() += 1;
+        }
+        Ok(rows)
     }
 
     fn call(
@@ -109,9 +151,10 @@ impl TurnRun<'_> {
         offered: &[crate::llm::ToolSpec],
         progress: &mut Progress,
     ) -> Result<Completion, TurnError> {
-        let request = Request { model: &agent.model, messages, tools: offered, stream: true };
+        let request = Request { model: "", messages, tools: offered, stream: true };
         let mut sink = EventSink { run: self, text: &mut progress.round_text, failed: None };
-        let result = agent.provider.complete(request, &mut sink, self.cancel);
+        let result =
+            agent.router.complete(request, &NoMeter, &mut sink, self.cancel).map(|answered| answered.completion);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
@@ -126,82 +169,7 @@ impl TurnRun<'_> {
         Ok(completion)
     }
 
-    /// Runs the calls of one round in the model's order, stores and emits each, and adds them to the prompt.
-    fn run_tools(
-        &self,
-        tools: &ToolSet,
-        round: u32,
-        completion: Completion,
-        messages: &mut Vec<Message>,
-        repeats: &mut HashMap<(String, String), u32>,
-    ) -> Result<(), TurnError> {
-        let mut asked = Message::text(Role::Assistant, completion.text.clone());
-        asked.tool_calls.clone_from(&completion.tool_calls);
-        messages.push(asked);
-        for (index, call) in completion.tool_calls.into_iter().enumerate() {
-            self.emit(&ChatEvent::ToolStart { tool: call.name.clone(), round, tool_id: call.id.clone() })?;
-            let started = Instant::now();
-            let seen = repeats.entry((call.name.clone(), call.arguments.clone())).or_default();
-            *seen += 1;
-            let result = if *seen > limits::TOOL_REPEATS_MAX {
-                Err(ToolError::new("this very call was made before in this turn; use its result"))
-            } else {
-                self.run_tool(tools, &call)
-            };
-            let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let (text, error) = match result {
-                Ok(text) => (bounded(text), None),
-                Err(error) => (format!("Tool error: {}", error.message), Some(error.message)),
-            };
-            // The row first: what a client has seen must be in the conversation.
-            self.inner.turns.add_step(&StepRow {
-                turn_id: self.turn.id,
-                round,
-                tool_id: call.id.clone(),
-                tool: call.name.clone(),
-                arguments: call.arguments,
-                said: if index == 0 { completion.text.clone() } else { String::new() },
-                result: text.clone(),
-                failed: error.is_some(),
-                duration_ms,
-            })?;
-            self.emit(&ChatEvent::ToolEnd { tool: call.name, round, tool_id: call.id.clone(), duration_ms, error })?;
-            let mut message = Message::text(Role::Tool, text);
-            message.tool_call_id = Some(call.id);
-            messages.push(message);
-            if self.cancel.is_set() {
-                return Err(TurnError::Llm(LlmError::Cancelled));
-            }
-        }
-        Ok(())
-    }
-
-    fn run_tool(&self, tools: &ToolSet, call: &ToolCall) -> Result<String, ToolError> {
-        let Some(tool) = tools.find(&call.name) else {
-            return Err(ToolError::new(format!("there is no tool named {:?} here", call.name)));
-        };
-        let arguments = match call.arguments.trim() {
-            "" => Value::Object(serde_json::Map::new()),
-            text => serde_json::from_str(text).map_err(|_| ToolError::new("the arguments are not valid JSON"))?,
-        };
-        if !arguments.is_object() {
-            return Err(ToolError::new("the arguments must be a JSON object"));
-        }
-        let context = ToolContext {
-            agent: &self.turn.agent,
-            session_id: &self.turn.conversation_id,
-            identity: &self.turn.identity,
-            deadline: Instant::now() + limits::TOOL_TIMEOUT,
-            cancel: self.cancel,
-        };
-        let result = tool.call(&arguments, &context);
-        if Instant::now() > context.deadline {
-            return Err(ToolError::new("tool execution timed out after 30s"));
-        }
-        result
-    }
-
-    fn emit(&self, event: &ChatEvent) -> Result<(), StreamError> {
+    pub(super) fn emit(&self, event: &ChatEvent) -> Result<(), StreamError> {
         LoggedStreamSession(self.stream).send_event(event)
     }
 
@@ -209,7 +177,7 @@ impl TurnRun<'_> {
     fn failed(&self, error: TurnError, progress: &Progress) -> Outcome {
         let (code, message) = self.explain(&error);
         let mut text = progress.earlier_text.clone();
-        text.push_str(&progress.round_text);
+        push_paragraph(&mut text, &progress.round_text);
         if !text.is_empty()
             && let Err(error) =
                 self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
@@ -249,27 +217,20 @@ pub(super) fn interrupted() -> (&'static str, String) {
 }
 
 impl Progress {
-    fn end_round(&mut self) {
-        if !self.round_text.is_empty() {
-            if !self.earlier_text.is_empty() {
-                self.earlier_text.push_str("\n\n");
-            }
-            self.earlier_text.push_str(&std::mem::take(&mut self.round_text));
-        }
+    /// The model's text so far is that of a finished round.
+    fn begin_round(&mut self, round: &Round) {
+        self.round = round.number;
+        self.round_text.clear();
+        push_paragraph(&mut self.earlier_text, &round.said);
     }
 }
 
-/// Cuts a tool's result at the limit, on a character boundary, and says so.
-fn bounded(mut text: String) -> String {
-    if text.len() > limits::TOOL_RESULT_BYTES_MAX {
-        let mut end = limits::TOOL_RESULT_BYTES_MAX;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-        text.push_str("\n[cut: the result was longer]");
+/// Texts of rounds stand apart from each other.
+pub(super) fn push_paragraph(text: &mut String, more: &str) {
+    if !text.is_empty() && !more.is_empty() {
+        text.push_str("\n\n");
     }
-    text
+    text.push_str(more);
 }
 
 /// Turns a model's pieces into events. A stream that fails cancels the call: nothing may be sent unlogged.
@@ -304,17 +265,9 @@ impl Sink for EventSink<'_> {
             self.emit(&ChatEvent::ThinkingDelta { text: piece.to_owned() });
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_results_are_cut_on_a_boundary() {
-        assert_eq!(bounded("short".into()), "short");
-        let long = bounded("é".repeat(limits::TOOL_RESULT_BYTES_MAX));
-        assert!(long.len() < limits::TOOL_RESULT_BYTES_MAX + 40);
-        assert!(long.ends_with("[cut: the result was longer]"));
+    fn rollback(&mut self) {
+        self.text.clear();
+        self.emit(&ChatEvent::StreamRollback);
     }
 }

@@ -1,12 +1,15 @@
 //! `holt config ...`.
 
+use std::io::{self, IsTerminal};
+
 use clap::{Args, Subcommand};
 
 use super::output::{self, out};
+use super::passwd::{ask_once, first_line};
 use super::{CliError, Context};
-use crate::config::check;
+use crate::config::{check, data_dir};
 
-/// Look at the configuration
+/// Look at the configuration, seal secrets for it
 #[derive(Args)]
 pub(super) struct Config {
     #[command(subcommand)]
@@ -26,6 +29,18 @@ Examples:
   holt config check --config /etc/holt.toml
   HOLT_API_LISTEN=:9000 holt config check")]
     Check,
+    /// Seal a secret, so that it can stand in the configuration
+    #[command(long_about = "Seal a secret, so that it can stand in the configuration.
+
+Asks for the secret without showing what is typed, or reads the first line of a pipe. Prints `sealed:...`, which is the
+value to write, for instance as llm.openai.api_key. Only the Holt of this data directory can open it: the key is made
+from the file `secret` there. Changes nothing else. `env:NAME` and `file:/path` are other ways to keep a secret out of
+the configuration.
+
+Examples:
+  holt config seal
+  pass show openai | holt config seal")]
+    Seal,
 }
 
 impl Config {
@@ -39,6 +54,24 @@ impl Config {
                 report.lines.iter().for_each(|line| output::error(line));
                 Err(CliError::Told)
             }
+            ConfigCommand::Seal => seal(context),
         }
+    }
+}
+
+fn seal(context: &Context) -> Result<(), CliError> {
+    let stdin = io::stdin();
+    let secret = if stdin.is_terminal() { ask_once("Secret: ")? } else { first_line(stdin.lock())? };
+    let secret = secret.trim();
+    if secret.is_empty() {
+        return Err(CliError::failed("no secret given; type one or pipe one in"));
+    }
+    let data_dir = data_dir(&context.flags, &context.env).map_err(CliError::failed)?;
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|error| CliError::Failed(format!("make {}: {error}", data_dir.display())))?;
+    let key = crate::app::data_secret(&data_dir).map_err(CliError::failed)?;
+    match crate::config::seal(&key, secret) {
+        Some(sealed) => out!("{sealed}"),
+        None => Err(CliError::failed("the system has no randomness to give; try again")),
     }
 }

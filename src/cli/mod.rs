@@ -3,12 +3,14 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
 //! A failure is one line, `error: ...`, that says what to do next.
 
+mod approvals;
 mod audit;
 mod chat;
 mod config;
 mod database;
 mod keys;
 mod output;
+mod panic;
 mod passwd;
 mod serve;
 mod sessions;
@@ -54,11 +56,14 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    Approvals(approvals::Approvals),
     Audit(audit::Audit),
     Chat(Box<chat::Chat>),
     Config(config::Config),
     Keys(keys::Keys),
+    Panic(panic::Panic),
     Passwd(passwd::Passwd),
+    Resume(panic::Resume),
     Serve(serve::Serve),
     Sessions(sessions::Sessions),
     SetupPin(setup_pin::SetupPin),
@@ -98,10 +103,13 @@ pub fn run() -> ExitCode {
     let flags = Flags { config: cli.global.config, data_dir: cli.global.data_dir, listen: None };
     let context = Context { flags, env: Env::from_process() };
     let result = match cli.command {
+        Command::Approvals(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
+        Command::Panic(command) => command.run(&context),
+        Command::Resume(command) => command.run(&context),
         Command::Passwd(command) => command.run(),
         Command::Serve(command) => command.run(&context),
         Command::Sessions(command) => command.run(&context),

@@ -47,18 +47,18 @@ fn ask() -> Result<String, CliError> {
     Err(CliError::failed("the two passwords differ; try again"))
 }
 
-fn ask_once(prompt: &str) -> Result<String, CliError> {
+pub(super) fn ask_once(prompt: &str) -> Result<String, CliError> {
     output::prompt(prompt);
     rpassword::read_password().map_err(|error| match error.kind() {
         ErrorKind::Interrupted => CliError::Interrupted,
-        _ => CliError::Failed(format!("read the password: {error}; a pipe works as well")),
+        _ => CliError::Failed(format!("read what was typed: {error}; a pipe works as well")),
     })
 }
 
-fn first_line(input: impl BufRead) -> Result<String, CliError> {
+pub(super) fn first_line(input: impl BufRead) -> Result<String, CliError> {
     let mut line = String::new();
     let read = input.take(LINE_BYTES_MAX).read_line(&mut line);
-    read.map_err(|error| CliError::Failed(format!("read the password from stdin: {error}")))?;
+    read.map_err(|error| CliError::Failed(format!("read stdin: {error}")))?;
     let line = line.strip_suffix('\n').unwrap_or(&line);
     Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }

@@ -5,20 +5,21 @@ use std::path::Path;
 
 use super::check::{given, tier, word};
 use super::error::ConfigError;
-use super::llm::{check_cost, fallbacks};
+use super::fallback::{self, fallbacks};
+use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
-use super::{AgentConfig, Tier};
+use super::{AgentConfig, LlmConfig, Tier};
 
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;
 
 /// The agents, `default` first; one is made up when the file has none (contract engine 10.2).
-pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConfig>, ConfigError> {
+pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Result<Vec<AgentConfig>, ConfigError> {
     let global = tier(typed, "session.tier", &typed.raw.session.tier, Tier::Supervised)?;
     if typed.raw.agents.is_empty() {
         let made_up =
             Agent { name: "default".into(), persona_dir: typed.raw.agent.persona_dir.clone(), ..Agent::default() };
-        return Ok(vec![agent(typed, 0, &made_up, global, data_dir)?]);
+        return Ok(vec![agent(typed, 0, &made_up, global, llm, data_dir)?]);
     }
     let mut names = HashSet::new();
     let mut agents = Vec::with_capacity(typed.raw.agents.len());
@@ -35,7 +36,9 @@ pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConf
                 raw.name
             ));
         }
-        agents.push(agent(typed, at, raw, global, data_dir)?);
+        let agent = agent(typed, at, raw, global, llm, data_dir)?;
+        warnings.extend(fallback::warnings(&format!("agents[{at}].fallback"), &agent.fallback, &llm.providers));
+        agents.push(agent);
     }
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
@@ -45,7 +48,14 @@ pub(super) fn agents(typed: &mut Typed, data_dir: &Path) -> Result<Vec<AgentConf
     Ok(agents)
 }
 
-fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -> Result<AgentConfig, ConfigError> {
+fn agent(
+    typed: &Typed,
+    at: usize,
+    raw: &Agent,
+    global: Tier,
+    llm: &LlmConfig,
+    data_dir: &Path,
+) -> Result<AgentConfig, ConfigError> {
     let key = |field: &str| format!("agents[{at}].{field}");
     let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
     let soft = raw.cost_limit_soft.unwrap_or(0.0);
@@ -57,7 +67,9 @@ fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -
             typed.bad(&key("cost_limit_soft"), format!("must not be above the hard limit of {hard}, got {soft}"))
         );
     }
-    fallbacks(typed, &key("fallback"), &raw.fallback)?;
+    let fallback = fallbacks(typed, &key("fallback"), &raw.fallback)?;
+    let provider = if raw.llm_provider.is_empty() { &llm.default_provider } else { &raw.llm_provider };
+    check_provider(typed, &key("llm_provider"), provider, &llm.providers)?;
     let persona_dir = match raw.persona_dir.as_str() {
         "" => data_dir.join("agents").join(&raw.name),
         dir => dir.into(),
@@ -66,9 +78,12 @@ fn agent(typed: &Typed, at: usize, raw: &Agent, global: Tier, data_dir: &Path) -
         name: raw.name.clone(),
         description: raw.description.clone(),
         tier,
+        provider: provider.clone(),
+        fallback,
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
+        auto_approve_tools: raw.auto_approve_tools.clone(),
     })
 }
 

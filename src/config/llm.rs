@@ -1,12 +1,17 @@
 //! `[llm]`: providers, which of them answers, and how long it may take.
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::api::some_text;
-use super::check::{at_least, given, number, time_above_zero, word};
+use super::check::{at_least, number, time_above_zero};
+use super::env::Env;
 use super::error::ConfigError;
-use super::raw::{Fallback, RawProvider, Typed};
-use super::{LlmConfig, ProviderConfig, ProviderKind};
+use super::fallback::{self, fallbacks};
+use super::raw::Typed;
+use super::raw_llm::RawProvider;
+use super::{LlmConfig, ProviderConfig, ProviderKind, secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A small computer loads a model from its disk before it says a word.
@@ -19,13 +24,18 @@ const CONTEXT_MESSAGES_MAX: usize = 50;
 const TOOL_ROUNDS_MAX: u32 = 10;
 /// Contract engine 10.2: 0 also means this.
 const COST_LIMIT_HARD: f64 = 1.0;
+/// No model reads or writes more in one call; a larger number is a slip.
+const TOKENS_MAX: u32 = 100_000_000;
+/// Longest name of a provider.
+const NAME_BYTES_MAX: usize = 64;
 
-pub(super) fn llm(typed: &mut Typed) -> Result<LlmConfig, ConfigError> {
-    let providers = providers(typed)?;
+pub(super) fn llm(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<LlmConfig, ConfigError> {
+    let providers = providers(typed, env, data_dir)?;
     let default_provider = default_provider(typed, &providers)?;
+    let fallback = fallbacks(typed, "llm.fallback", &typed.raw.llm.fallback)?;
+    typed.warnings.extend(fallback::warnings("llm.fallback", &fallback, &providers));
     let raw = &typed.raw.llm;
     let (cost_limit_soft, cost_limit_hard) = cost_limits(typed)?;
-    fallbacks(typed, "llm.fallback", &raw.fallback)?;
     let config = LlmConfig {
         default_model: raw.default_model.clone(),
         connect_timeout: time_above_zero(
@@ -57,6 +67,7 @@ pub(super) fn llm(typed: &mut Typed) -> Result<LlmConfig, ConfigError> {
         cost_limit_hard,
         default_provider,
         providers,
+        fallback,
     };
     if config.default_provider != "local" && config.default_model.is_empty() {
         typed.warnings.push(format!(
@@ -67,42 +78,128 @@ pub(super) fn llm(typed: &mut Typed) -> Result<LlmConfig, ConfigError> {
     Ok(config)
 }
 
-/// `local` and `ollama` always, the others with a credential; `openai` also with an address of its own, because local
-/// servers need no key.
-fn providers(typed: &Typed) -> Result<Vec<ProviderConfig>, ConfigError> {
+/// `local` and `ollama` always, the other fixed names with a credential; `openai` also with an address of its own,
+/// because local servers need no key. Then those of `[[llm.providers]]`.
+fn providers(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<Vec<ProviderConfig>, ConfigError> {
     let raw = &typed.raw.llm;
-    let mut providers = vec![provider("local", ProviderKind::Local, &RawProvider::default())];
-    for (name, kind, from, listed) in [
-        ("openai", ProviderKind::OpenAi, &raw.openai, has_credential(&raw.openai)),
-        ("ollama", ProviderKind::Ollama, &raw.ollama, true),
+    let mut providers = vec![ProviderConfig {
+        name: "local".to_owned(),
+        kind: ProviderKind::Local,
+        api_key: None,
+        base_url: None,
+        organization: None,
+        is_free: true,
+        max_tokens: None,
+        num_ctx: None,
+    }];
+    let fixed = [
         ("anthropic", ProviderKind::Anthropic, &raw.anthropic, !raw.anthropic.api_key.is_empty()),
         ("openrouter", ProviderKind::OpenRouter, &raw.openrouter, !raw.openrouter.api_key.is_empty()),
-    ] {
-        let url = from.base_url.trim();
-        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-        let key = format!("llm.{name}.base_url");
-        if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
-            return Err(typed.bad(&key, "must begin with http:// or https:// and name a host"));
+        ("openai", ProviderKind::OpenAi, &raw.openai, has_credential(&raw.openai)),
+        ("ollama", ProviderKind::Ollama, &raw.ollama, true),
+    ];
+    for (name, kind, from, listed) in fixed {
+        let provider = Reader { typed, env, data_dir }.read(&format!("llm.{name}"), name, kind, from, listed)?;
+        providers.extend(provider);
+    }
+    for (at, from) in raw.providers.iter().enumerate() {
+        let path = format!("llm.providers[{at}]");
+        let key = |field: &str| format!("{path}.{field}");
+        check_name(&from.name).map_err(|reason| typed.bad(&key("name"), reason))?;
+        if providers.iter().any(|known| known.name == from.name) {
+            return Err(typed.bad(&key("name"), format!("must be unique, there is a provider {:?}", from.name)));
         }
-        // Addresses are shown and logged; keys are not.
-        if host.is_some_and(|host| host.split('/').next().unwrap_or_default().contains('@')) {
-            return Err(typed.bad(&key, "must not hold a user name or password; use api_key"));
+        let kind = match from.kind.as_str() {
+            "openai" => ProviderKind::OpenAi,
+            "anthropic" => ProviderKind::Anthropic,
+            "openrouter" => ProviderKind::OpenRouter,
+            "ollama" => ProviderKind::Ollama,
+            other => {
+                let reason = format!("must be one of openai, anthropic, openrouter, ollama, got {other:?}");
+                return Err(typed.bad(&key("type"), reason));
+            }
+        };
+        if matches!(kind, ProviderKind::Anthropic | ProviderKind::OpenRouter) && !has_credential(from) {
+            return Err(typed.bad(&key("api_key"), "must be given for this type"));
         }
-        if listed {
-            providers.push(provider(name, kind, from));
-        }
+        providers.extend(Reader { typed, env, data_dir }.read(&path, &from.name, kind, from, true)?);
     }
     Ok(providers)
 }
 
-fn provider(name: &str, kind: ProviderKind, raw: &RawProvider) -> ProviderConfig {
-    ProviderConfig {
-        name: name.to_owned(),
-        kind,
-        api_key: some_text(&raw.api_key),
-        base_url: some_text(raw.base_url.trim()),
-        organization: some_text(&raw.organization),
+/// What reading a provider needs.
+struct Reader<'a> {
+    typed: &'a Typed,
+    env: &'a Env,
+    data_dir: &'a Path,
+}
+
+impl Reader<'_> {
+    /// A provider from its table at `path`; None when it is not `listed`, but what is wrong in it is refused anyway.
+    fn read(
+        &self,
+        path: &str,
+        name: &str,
+        kind: ProviderKind,
+        raw: &RawProvider,
+        listed: bool,
+    ) -> Result<Option<ProviderConfig>, ConfigError> {
+        let key = |field: &str| format!("{path}.{field}");
+        let url = raw.base_url.trim();
+        let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        if !url.is_empty() && host.is_none_or(|host| host.is_empty() || host.starts_with('/')) {
+            return Err(self.typed.bad(&key("base_url"), "must begin with http:// or https:// and name a host"));
+        }
+        // Addresses are shown and logged; keys are not.
+        let authority = host.map(|host| host.split(['/', '?', '#']).next().unwrap_or_default());
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            return Err(self.typed.bad(&key("base_url"), "must not hold a user name or password; use api_key"));
+        }
+        let tokens = |field: &str, value: Option<i64>| {
+            value.map(|value| number(self.typed, &key(field), value, 1, TOKENS_MAX)).transpose()
+        };
+        let max_tokens = tokens("max_tokens", raw.max_tokens)?;
+        let num_ctx = tokens("num_ctx", raw.num_ctx)?;
+        if !listed {
+            return Ok(None);
+        }
+        let is_own = kind == ProviderKind::Ollama || authority.is_some_and(is_own_host);
+        Ok(Some(ProviderConfig {
+            name: name.to_owned(),
+            kind,
+            api_key: secret::read(self.typed, &key("api_key"), &raw.api_key, self.env, self.data_dir)?,
+            base_url: some_text(url),
+            organization: some_text(&raw.organization),
+            is_free: raw.free.unwrap_or(is_own),
+            max_tokens,
+            num_ctx,
+        }))
     }
+}
+
+/// Whether a host is one of the user's own: this machine, a private address, a name of the local network.
+fn is_own_host(authority: &str) -> bool {
+    let bare = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => {
+            let name = bare.trim_end_matches('.').to_ascii_lowercase();
+            !name.contains('.') || [".local", ".localhost"].iter().any(|end| name.ends_with(end))
+        }
+    }
+}
+
+/// It stands in URLs and reports.
+fn check_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(format!("must be 1 to {NAME_BYTES_MAX} of a-z, 0-9, _ and -, got {name:?}"));
+    }
+    Ok(())
 }
 
 fn has_credential(raw: &RawProvider) -> bool {
@@ -110,45 +207,45 @@ fn has_credential(raw: &RawProvider) -> bool {
 }
 
 /// The chosen one, else the first with a credential, else `local` (decisions, row "defaults").
-fn default_provider(typed: &mut Typed, providers: &[ProviderConfig]) -> Result<String, ConfigError> {
-    let key = "llm.default_provider";
+fn default_provider(typed: &Typed, providers: &[ProviderConfig]) -> Result<String, ConfigError> {
     let chosen = typed.raw.llm.default_provider.as_str();
-    match chosen {
-        "local" | "ollama" => return Ok(chosen.to_owned()),
-        "openai" if has_credential(&typed.raw.llm.openai) => return Ok(chosen.to_owned()),
-        "openai" => {
-            return Err(
-                typed.bad(key, "openai needs llm.openai.api_key, or llm.openai.base_url for a server without keys")
-            );
-        }
-        "anthropic" => {
-            return Err(typed.bad(key, "anthropic comes with a later release; choose openai, ollama or local"));
-        }
-        "openrouter" => {
-            return Err(typed.bad(
-                key,
-                "openrouter comes with a later release; until then choose openai with \
-                 llm.openai.base_url = \"https://openrouter.ai/api/v1\" and your key as llm.openai.api_key",
-            ));
-        }
-        "" => {}
-        other => {
-            return Err(
-                typed.bad(key, format!("must be one of local, openai, ollama, anthropic, openrouter, got {other:?}"))
-            );
-        }
+    if !chosen.is_empty() {
+        return check_provider(typed, "llm.default_provider", chosen, providers).map(|()| chosen.to_owned());
     }
-    for skipped in providers.iter().filter(|p| matches!(p.kind, ProviderKind::Anthropic | ProviderKind::OpenRouter)) {
-        typed.warnings.push(format!("llm.{}: comes with a later release and is not used", skipped.name));
+    let has_credential = |provider: &&ProviderConfig| match provider.name.as_str() {
+        "local" => false,
+        // Ollama has no credential: naming its address is what shows that it is wanted.
+        "ollama" => has_credential(&typed.raw.llm.ollama),
+        _ => true,
+    };
+    Ok(providers.iter().find(has_credential).map_or_else(|| "local".to_owned(), |found| found.name.clone()))
+}
+
+/// Refuses the name of a provider that is not set up, and says what it lacks.
+pub(super) fn check_provider(
+    typed: &Typed,
+    key: &str,
+    name: &str,
+    providers: &[ProviderConfig],
+) -> Result<(), ConfigError> {
+    if providers.iter().any(|provider| provider.name == name) {
+        return Ok(());
     }
-    if has_credential(&typed.raw.llm.openai) {
-        return Ok("openai".to_owned());
-    }
-    // Ollama has no credential: naming its address is what shows that it is wanted.
-    if has_credential(&typed.raw.llm.ollama) {
-        return Ok("ollama".to_owned());
-    }
-    Ok("local".to_owned())
+    Err(typed.bad(
+        key,
+        match name {
+            "openai" => "openai needs llm.openai.api_key, or llm.openai.base_url for a server without keys".to_owned(),
+            "anthropic" | "openrouter" => format!("{name} needs llm.{name}.api_key"),
+            other => {
+                let known: Vec<&str> = providers.iter().map(|provider| provider.name.as_str()).collect();
+                format!(
+                    "must be one of local, openai, ollama, anthropic, openrouter or a name of [[llm.providers]], got \
+                     {other:?}; set up are {}",
+                    known.join(", ")
+                )
+            }
+        },
+    ))
 }
 
 /// Soft and hard limit in USD; a soft limit of 0 is off.
@@ -175,26 +272,4 @@ pub(super) fn check_cost(typed: &Typed, key: &str, value: f64) -> Result<(), Con
         return Ok(());
     }
     Err(typed.bad(key, format!("must be 0 or more, got {value}")))
-}
-
-/// Fallback rules are not followed yet, but a rule that makes no sense is refused as the reference does.
-pub(super) fn fallbacks(typed: &Typed, key: &str, rules: &[Fallback]) -> Result<(), ConfigError> {
-    for (at, rule) in rules.iter().enumerate() {
-        let key = |field: &str| format!("{key}[{at}].{field}");
-        word(typed, &key("trigger"), &rule.trigger, &["error", "rate_limit", "low_funds"])?;
-        word(typed, &key("action"), &rule.action, &["switch_provider", "switch_model", "wait_and_retry"])?;
-        match rule.action.as_str() {
-            "switch_provider" => given(typed, &key("provider"), &rule.provider)?,
-            "switch_model" => given(typed, &key("model"), &rule.model)?,
-            _ if rule.max_retries <= 0 => {
-                return Err(typed.bad(&key("max_retries"), format!("must be 1 or more, got {}", rule.max_retries)));
-            }
-            _ => {}
-        }
-        if rule.trigger == "low_funds" && (rule.threshold.is_nan() || rule.threshold <= 0.0) {
-            return Err(typed.bad(&key("threshold"), format!("must be more than 0, got {}", rule.threshold)));
-        }
-        word(typed, &key("backoff"), &rule.backoff, &["", "exponential", "constant"])?;
-    }
-    Ok(())
 }

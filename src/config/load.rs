@@ -46,11 +46,11 @@ pub struct Flags {
 pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let place = place::find(flags, env)?;
     let mut typed = Typed::read(&place, flags, env)?;
-    let data_dir = data_dir(&place, &typed)?;
+    let data_dir = chosen_data_dir(&place, &typed)?;
     let api = api(&mut typed, place.reference)?;
     let auth = auth(&mut typed)?;
-    let llm = llm(&mut typed)?;
-    let agents = agents(&mut typed, &data_dir)?;
+    let llm = llm(&mut typed, env, &data_dir)?;
+    let agents = agents(&mut typed, &llm, &data_dir)?;
     check_others(&typed)?;
     let db_path = db_path(&mut typed, &data_dir)?;
     let streams = streams(&typed)?;
@@ -76,7 +76,14 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     })
 }
 
-fn data_dir(place: &Place, typed: &Typed) -> Result<PathBuf, ConfigError> {
+/// The data directory alone, also when the rest of the configuration would be refused.
+pub fn data_dir(flags: &Flags, env: &Env) -> Result<PathBuf, ConfigError> {
+    let place = place::find(flags, env)?;
+    let typed = Typed::read(&place, flags, env)?;
+    chosen_data_dir(&place, &typed)
+}
+
+fn chosen_data_dir(place: &Place, typed: &Typed) -> Result<PathBuf, ConfigError> {
     let typed_dir = typed.raw.data_dir.as_deref().filter(|dir| !dir.is_empty()).map(PathBuf::from);
     place.data_dir.clone().or(typed_dir).or_else(|| place.home_data_dir.clone()).ok_or(ConfigError::NoDataDir)
 }
@@ -118,6 +125,12 @@ fn streams(typed: &Typed) -> Result<StreamConfig, ConfigError> {
             // Less than the rings in memory hold would make every resume a gap.
             Some(bytes) => number(typed, "streams.log_bytes_max", bytes, 1024 * 1024, u64::MAX)?,
         },
+        approval_timeout: time_above_zero(
+            typed,
+            "session.approval_timeout",
+            typed.raw.session.approval_timeout.as_deref(),
+            crate::limits::APPROVAL_TTL,
+        )?,
         turns_max: at_least(typed, "streams.turns_max", raw.turns_max, 1, TURNS_MAX)?,
     })
 }

@@ -9,14 +9,17 @@ mod check;
 mod duration;
 mod env;
 mod error;
+mod fallback;
 mod keys;
 mod kv;
 mod llm;
 mod load;
 mod place;
 mod raw;
+mod raw_llm;
 mod report;
 mod schema;
+mod secret;
 #[cfg(test)]
 mod tests;
 mod web;
@@ -28,9 +31,11 @@ pub use api::SCOPES;
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use kv::KvConfig;
-pub use load::{Flags, load};
+pub use load::{Flags, data_dir, load};
 pub use report::{Report, check};
+pub use secret::seal;
 pub use writer::{ConfigWriter, set_password_hash};
 
 use std::path::PathBuf;
@@ -149,10 +154,12 @@ impl std::fmt::Debug for StaticKey {
 /// `[llm]`.
 #[derive(Clone, Debug)]
 pub struct LlmConfig {
-    /// `local`, `openai`, `ollama`, ...: the configured one, else the first with a credential, else `local`.
+    /// `local`, `openai`, `ollama`, or a name of `[[llm.providers]]`: the configured one, else the first with a credential, else `local`.
     pub default_provider: String,
     pub default_model: String,
     pub providers: Vec<ProviderConfig>,
+    /// Tried in order when a call fails, by every agent without rules of its own.
+    pub fallback: Vec<FallbackRule>,
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
@@ -174,6 +181,12 @@ pub struct ProviderConfig {
     pub api_key: Option<String>,
     pub base_url: Option<String>,
     pub organization: Option<String>,
+    /// Its calls cost nothing: it runs on hardware of the user's.
+    pub is_free: bool,
+    /// Longest answer; None leaves it to the provider.
+    pub max_tokens: Option<u32>,
+    /// Ollama only: how many tokens of context the model is loaded with.
+    pub num_ctx: Option<u32>,
 }
 
 impl std::fmt::Debug for ProviderConfig {
@@ -189,8 +202,6 @@ pub enum ProviderKind {
     Local,
     OpenAi,
     Ollama,
-    /// Known from the reference's file; its adapter comes with a later release, so choosing it is refused with a
-    /// message that says so.
     Anthropic,
     OpenRouter,
 }
@@ -201,10 +212,16 @@ pub struct AgentConfig {
     pub name: String,
     pub description: String,
     pub tier: Tier,
-    /// Empty: the provider's default.
+    /// Name of the provider that answers first.
+    pub provider: String,
+    /// Empty: none is set.
     pub model: String,
+    /// Replaces the global rules when it is not empty.
+    pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
     pub adapters: Vec<String>,
+    /// Tools that it may call without asking.
+    pub auto_approve_tools: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.
@@ -267,6 +284,8 @@ pub struct FetchConfig {
 pub struct StreamConfig {
     pub log_age_max: Duration,
     pub log_bytes_max: u64,
+    /// `session.approval_timeout`: how long a request for approval can be decided.
+    pub approval_timeout: Duration,
     /// Turns that run at once.
     pub turns_max: usize,
 }

@@ -15,6 +15,7 @@ use super::Flags;
 use super::env::Env;
 use super::error::{ConfigError, Origin};
 use super::place::Place;
+use super::raw_llm::{Fallback, Llm};
 use super::schema;
 
 /// Variables and the keys that they stand for (contract engine 10.3), each as `HOLT_` and as `DENKEEPER_`.
@@ -88,47 +89,6 @@ pub(super) struct Channel {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Llm {
-    pub(super) default_provider: String,
-    pub(super) default_model: String,
-    pub(super) cost_limit_soft: f64,
-    pub(super) cost_limit_hard: f64,
-    pub(super) max_cost_per_session: f64,
-    pub(super) openrouter: RawProvider,
-    pub(super) anthropic: RawProvider,
-    pub(super) openai: RawProvider,
-    pub(super) ollama: RawProvider,
-    pub(super) fallback: Vec<Fallback>,
-    pub(super) connect_timeout: Option<String>,
-    pub(super) first_byte_timeout: Option<String>,
-    pub(super) idle_timeout: Option<String>,
-    pub(super) total_timeout: Option<String>,
-    pub(super) context_messages_max: Option<i64>,
-    pub(super) max_tool_rounds: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct RawProvider {
-    pub(super) api_key: String,
-    pub(super) base_url: String,
-    pub(super) organization: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Fallback {
-    pub(super) trigger: String,
-    pub(super) action: String,
-    pub(super) provider: String,
-    pub(super) model: String,
-    pub(super) threshold: f64,
-    pub(super) max_retries: i64,
-    pub(super) backoff: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
 pub(super) struct Memory {
     pub(super) db_path: String,
 }
@@ -144,6 +104,7 @@ pub(super) struct Log {
 #[serde(default)]
 pub(super) struct Session {
     pub(super) tier: String,
+    pub(super) approval_timeout: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -159,7 +120,9 @@ pub(super) struct Agent {
     pub(super) description: String,
     pub(super) persona_dir: String,
     pub(super) adapters: Vec<String>,
+    pub(super) auto_approve_tools: Vec<String>,
     pub(super) llm_model: String,
+    pub(super) llm_provider: String,
     pub(super) session_tier: String,
     pub(super) cost_limit_soft: Option<f64>,
     pub(super) cost_limit_hard: Option<f64>,

@@ -373,15 +373,18 @@ fn the_provider_is_the_chosen_one_or_the_first_with_a_credential() {
     check("[llm]\ndefault_model = 'm'\n[llm.ollama]\nbase_url = 'http://gpu:1'", "ollama", 0);
     check("[llm]\ndefault_provider = 'ollama'\ndefault_model = 'm'\n[llm.openai]\napi_key = 'k'", "ollama", 0);
     check("[llm]\ndefault_provider = 'local'\n[llm.openai]\napi_key = 'k'", "local", 0);
-    check("[llm.anthropic]\napi_key = 'k'\n[llm.openrouter]\napi_key = 'k'", "local", 2);
-    check("[llm]\ndefault_model = 'm'\n[llm.anthropic]\napi_key = 'k'\n[llm.openai]\napi_key = 'k'", "openai", 1);
+    check("[llm.anthropic]\napi_key = 'k'\n[llm.openrouter]\napi_key = 'k'", "anthropic", 1);
+    check("[llm]\ndefault_model = 'm'\n[llm.openrouter]\napi_key = 'k'\n[llm.openai]\napi_key = 'k'", "openrouter", 0);
+    let named = "[[llm.providers]]\nname = 'gpu'\ntype = 'openai'\nbase_url = 'http://gpu:8000'";
+    check(&format!("[llm]\ndefault_model = 'm'\n{named}"), "gpu", 0);
+    check(&format!("[llm]\ndefault_model = 'm'\ndefault_provider = 'gpu'\n{named}"), "gpu", 0);
     let refused = |text: &str, part: &str| {
         let error = complaint(text);
         assert!(error.starts_with("llm.default_provider: ") && error.contains(part), "{error}");
     };
     refused("[llm]\ndefault_provider = 'openai'", "llm.openai.api_key");
-    refused("[llm]\ndefault_provider = 'anthropic'\n[llm.anthropic]\napi_key = 'k'", "later release");
-    refused("[llm]\ndefault_provider = 'openrouter'\n[llm.openrouter]\napi_key = 'k'", "https://openrouter.ai/api/v1");
+    refused("[llm]\ndefault_provider = 'anthropic'", "llm.anthropic.api_key");
+    refused("[llm]\ndefault_provider = 'openrouter'", "llm.openrouter.api_key");
     refused("[llm]\ndefault_provider = 'gpt'", "one of local, openai, ollama");
 }
 
@@ -428,4 +431,88 @@ fn the_report_says_what_would_happen() {
     assert!(report.lines[0].contains("not there yet"), "{report:?}");
     let report = check(&Flags::default(), &home.env([("HOLT_SESSION_TIER", "x")]));
     assert!(!report.ok && report.lines.len() == 1, "{report:?}");
+}
+
+#[test]
+fn named_providers_are_checked_and_agents_choose_among_them() {
+    let gpu = "[[llm.providers]]\nname = 'gpu'\ntype = 'openai'\nbase_url = 'http://10.0.0.7:8000'\nmax_tokens = 900\n";
+    let paid = "[[llm.providers]]\nname = 'paid'\ntype = 'anthropic'\napi_key = 'k'\nfree = false\n";
+    let agents = "[[agents]]\nname = 'default'\n[[agents]]\nname = 'zoe'\nllm_provider = 'gpu'\nllm_model = 'm'\n\
+        [[agents.fallback]]\ntrigger = 'error'\naction = 'switch_provider'\nprovider = 'paid'\n\
+        [[agents.fallback]]\ntrigger = 'error'\naction = 'switch_provider'\nprovider = 'openrouter'\n";
+    let config = load_text(&format!("[llm]\ndefault_provider = 'local'\n{gpu}{paid}{agents}")).unwrap();
+    let free: Vec<_> = config.llm.providers.iter().map(|p| (p.name.as_str(), p.is_free)).collect();
+    assert_eq!(free, [("local", true), ("ollama", true), ("gpu", true), ("paid", false)]);
+    assert_eq!(config.llm.providers[2].max_tokens, Some(900));
+    assert_eq!((config.agents[0].provider.as_str(), config.agents[1].provider.as_str()), ("local", "gpu"));
+    let switch = FallbackAction::SwitchProvider { provider: "paid".into(), model: None };
+    assert_eq!(config.agents[1].fallback[0], FallbackRule { trigger: FallbackTrigger::Error, action: switch });
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].starts_with("agents[1].fallback[1].provider: \"openrouter\" is not set up"));
+    let refused = |text: &str, start: &str| {
+        let error = complaint(text);
+        assert!(error.starts_with(start), "{error}");
+    };
+    refused(&format!("{gpu}{gpu}"), "llm.providers[1].name: must be unique");
+    refused("[[llm.providers]]\nname = 'local'\ntype = 'openai'", "llm.providers[0].name: must be unique");
+    refused("[[llm.providers]]\nname = 'My GPU'\ntype = 'openai'", "llm.providers[0].name: must be 1 to 64");
+    refused("[[llm.providers]]\nname = 'x'\ntype = 'gemini'", "llm.providers[0].type: must be one of");
+    refused("[[llm.providers]]\nname = 'x'\ntype = 'anthropic'", "llm.providers[0].api_key: must be given");
+    refused("[[llm.providers]]\nname = 'x'\ntype = 'openai'\nmax_tokens = 0", "llm.providers[0].max_tokens: ");
+    refused("[[llm.providers]]\nname = 'x'\ntype = 'openai'\nbase_url = 'gpu'", "llm.providers[0].base_url: ");
+    refused("[[agents]]\nname = 'default'\nllm_provider = 'gpt'", "agents[0].llm_provider: must be one of");
+}
+
+#[test]
+fn what_runs_on_hardware_of_the_users_is_free() {
+    let check = |base: &str, free: bool| {
+        let config = load_text(&format!("[llm]\ndefault_model = 'm'\n[llm.openai]\nbase_url = '{base}'")).unwrap();
+        assert_eq!(config.llm.providers.iter().find(|p| p.name == "openai").unwrap().is_free, free, "{base}");
+    };
+    for own in [
+        "http://localhost:1234/v1",
+        "http://127.0.0.1",
+        "http://192.168.1.9:8000/v1",
+        "http://gpu",
+        "http://[::1]:9",
+        "http://[fd00::7]/v1",
+        "https://box.local/v1",
+        "http://10.1.2.3",
+    ] {
+        check(own, true);
+    }
+    for foreign in [
+        "https://api.example.com",
+        "http://8.8.8.8",
+        "http://172.32.0.1",
+        "http://[2001:db8::1]/v1",
+        "https://local.example",
+    ] {
+        check(foreign, false);
+    }
+}
+
+#[test]
+fn secrets_may_stand_elsewhere_and_are_never_shown() {
+    let home = Home::new();
+    home.write("d/holt.toml", "[llm]\ndefault_model = 'm'\n[llm.openai]\napi_key = 'env:OPENAI_KEY'");
+    let with = |value: &str| {
+        let env = home.env([("HOLT_DATA_DIR", "~/d"), ("OPENAI_KEY", value)]);
+        load(&Flags::default(), &env)
+    };
+    let config = with("sk-hidden").unwrap();
+    let key = config.llm.providers.iter().find(|p| p.name == "openai").unwrap().api_key.clone();
+    assert_eq!(key.as_deref(), Some("sk-hidden"));
+    assert!(!format!("{config:?}").contains("sk-hidden"));
+    let error = with("").unwrap_err().to_string();
+    assert!(error.contains("llm.openai.api_key: the variable OPENAI_KEY is not set"), "{error}");
+    home.write("d/secret", "00ff");
+    let sealed = seal("00ff", "sk-sealed").unwrap();
+    home.write("d/holt.toml", &format!("[llm]\ndefault_model = 'm'\n[llm.anthropic]\napi_key = '{sealed}'"));
+    let config = with("").unwrap();
+    assert_eq!(config.llm.providers[1].api_key.as_deref(), Some("sk-sealed"));
+    home.write("d/secret", "other");
+    let error = with("").unwrap_err().to_string();
+    assert!(error.contains("llm.anthropic.api_key: was sealed with another key"), "{error}");
+    assert!(!error.contains(&sealed), "{error}");
 }

@@ -3,24 +3,41 @@
 //! This room knows nothing of conversations, stores or sockets to clients. Calls block their thread and end by
 //! their own time-outs or by [`Cancel`].
 
+mod anthropic;
+mod anthropic_request;
+#[cfg(test)]
+mod anthropic_tests;
+mod anthropic_wire;
+mod endpoint;
 mod error;
 mod factory;
 pub mod local;
+mod ollama;
+#[cfg(test)]
+mod ollama_tests;
 mod openai;
-mod openai_error;
 #[cfg(test)]
 mod openai_tests;
 mod openai_wire;
+mod reading;
+mod router;
+#[cfg(test)]
+mod router_tests;
+mod wire_error;
 
-pub use factory::{build, build_one};
+pub use anthropic::AnthropicProvider;
+pub use factory::{Providers, build_one};
+pub use ollama::OllamaProvider;
 pub use openai::OpenAiProvider;
+pub use router::{Answered, Router};
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
 pub use crate::net::Phase;
-use crate::rt::Cancel;
+use crate::rt::{Cancel, clock};
 
 /// Who said a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +126,8 @@ pub trait Sink {
     fn thinking(&mut self, piece: &str);
     /// The pieces since the call began are void: it is made again.
     fn rollback(&mut self) {}
+    /// The tokens counted so far; what is paid for when the answer is cut off.
+    fn usage(&mut self, _usage: &Usage) {}
 }
 
 /// Why a call failed. Holds facts; `Display` is for the log, [`LlmError::public`] for the user.
@@ -173,6 +192,28 @@ pub trait Meter: Sync {
     fn settle(&self, reservation: i64, used: Option<&Completion>);
 }
 
+/// Counts nothing: for calls that nobody pays for.
+pub struct NoMeter;
+
+impl Meter for NoMeter {
+    fn reserve(&self, _call: &MeteredCall<'_>) -> Result<i64, LlmError> {
+        Ok(0)
+    }
+
+    fn settle(&self, _reservation: i64, _used: Option<&Completion>) {}
+}
+
+/// A model as its provider describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelDetail {
+    pub id: String,
+    pub name: String,
+    /// USD per million tokens; None where it is not known or varies.
+    pub input_per_mtok: Option<f64>,
+    pub output_per_mtok: Option<f64>,
+    pub supports_tools: bool,
+}
+
 /// A provider of models.
 pub trait Provider: Send + Sync {
     /// `local`, `openai`, ...: as configured.
@@ -188,4 +229,34 @@ pub trait Provider: Send + Sync {
 
     /// The names of its models; blocks like [`Provider::complete`].
     fn models(&self, cancel: &Cancel) -> Result<Vec<String>, LlmError>;
+
+    /// What the account still has in USD; None where it is unlimited or not known. Blocks like
+    /// [`Provider::complete`].
+    fn balance(&self, _cancel: &Cancel) -> Result<Option<f64>, LlmError> {
+        Ok(None)
+    }
+
+    /// What the provider tells about its models; None when it tells no more than their names. Blocks like
+    /// [`Provider::complete`].
+    fn model_details(&self, _cancel: &Cancel) -> Result<Option<Vec<ModelDetail>>, LlmError> {
+        Ok(None)
+    }
+}
+
+/// Stands at the end of an answer that reached the longest length.
+fn cut_note(max_tokens: Option<u32>) -> String {
+    let limit = max_tokens.map_or_else(String::new, |max| format!(" of {max} tokens"));
+    format!(
+        "\n\n[The answer ends here: it reached the limit{limit} for one answer. Ask to go on, or raise max_tokens of the \
+         provider.]"
+    )
+}
+
+/// `call_<n>`, never the same twice, also not after a restart: `n` begins at the clock's milliseconds.
+fn made_up_id() -> String {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now = clock::unix_ms();
+    let next = |last: i64| last.saturating_add(1).max(now);
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or_else(|l| l);
+    format!("call_{}", next(last))
 }

@@ -18,7 +18,7 @@ fn provider(peer: &Peer) -> OpenAiProvider {
 }
 
 fn provider_with(peer: &Peer, timeouts: Timeouts) -> OpenAiProvider {
-    OpenAiProvider::new(config(ProviderKind::OpenAi, &peer.url()), timeouts).unwrap()
+    OpenAiProvider::new(&config(ProviderKind::OpenAi, &peer.url()), timeouts).unwrap()
 }
 
 fn config(kind: ProviderKind, base: &str) -> ProviderConfig {
@@ -28,6 +28,9 @@ fn config(kind: ProviderKind, base: &str) -> ProviderConfig {
         api_key: Some("sk-secret".to_owned()),
         base_url: Some(base.to_owned()),
         organization: None,
+        is_free: false,
+        max_tokens: None,
+        num_ctx: None,
     }
 }
 
@@ -310,7 +313,7 @@ fn a_peer_that_is_not_there_is_unreachable() {
     let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let timeouts = TIMEOUTS;
     let check = |base: &str| {
-        let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, base), timeouts).unwrap();
+        let provider = OpenAiProvider::new(&config(ProviderKind::OpenAi, base), timeouts).unwrap();
         let result = ask(&provider, true).0;
         assert!(matches!(result, Err(LlmError::Connect { .. })), "{base}: {result:?}");
     };
@@ -395,25 +398,22 @@ fn connections_are_kept_and_dead_ones_replaced() {
 
 #[test]
 fn models_are_listed() {
-    let check = |kind: ProviderKind, suffix: &str, path: &str, body: &str| {
+    let check = |suffix: &str, path: &str| {
+        let body = r#"{"data":[{"id":"a"},{"no":1},{"id":"b"}]}"#;
         let peer = Peer::one(vec![whole("200 OK", "", body)]);
         let base = format!("http://{}{suffix}", peer.addr);
         let timeouts = TIMEOUTS;
-        let provider = OpenAiProvider::new(config(kind, &base), timeouts).unwrap();
+        let provider = OpenAiProvider::new(&config(ProviderKind::OpenAi, &base), timeouts).unwrap();
         assert_eq!(provider.models(&Cancel::new()).unwrap(), ["a", "b"]);
         let (head, _) = peer.requests.recv_timeout(LONG).unwrap();
         assert!(head.starts_with(&format!("GET {path} HTTP/1.1")), "{head}");
     };
-    let openai = r#"{"data":[{"id":"a"},{"no":1},{"id":"b"}]}"#;
-    check(ProviderKind::OpenAi, "", "/v1/models", openai);
-    check(ProviderKind::OpenAi, "/", "/v1/models", openai);
-    check(ProviderKind::OpenAi, "/v1/", "/v1/models", openai);
-    check(ProviderKind::OpenAi, "/api/v3", "/api/v3/models", openai);
-    check(ProviderKind::OpenAi, "/v1/chat/completions", "/v1/models", openai);
-    check(ProviderKind::OpenAi, "/x?version=1", "/x/models?version=1", openai);
-    let ollama = r#"{"models":[{"name":"a"},{"name":"b"}]}"#;
-    check(ProviderKind::Ollama, "", "/api/tags", ollama);
-    check(ProviderKind::Ollama, "/v1/", "/api/tags", ollama);
+    check("", "/v1/models");
+    check("/", "/v1/models");
+    check("/v1/", "/v1/models");
+    check("/api/v3", "/api/v3/models");
+    check("/v1/chat/completions", "/v1/models");
+    check("/x?version=1", "/x/models?version=1");
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn what_cannot_work_is_refused_when_it_is_set_up() {
     let timeouts = TIMEOUTS;
     let check = |base: &str, key: &str| {
         let config = ProviderConfig { api_key: Some(key.to_owned()), ..config(ProviderKind::OpenAi, base) };
-        assert!(matches!(OpenAiProvider::new(config, timeouts), Err(LlmError::Config { .. })), "{base} {key}");
+        assert!(matches!(OpenAiProvider::new(&config, timeouts), Err(LlmError::Config { .. })), "{base} {key}");
     };
     check("localhost:11434", "k");
     check("ftp://host", "k");
@@ -465,14 +465,14 @@ fn a_stalled_tls_handshake_times_out_and_can_be_cancelled() {
     let (said_tx, _said_rx) = bounded(1);
     let (base, threads) = stalled(said_tx);
     let timeouts = Timeouts { connect: short, first_byte: LONG, idle: LONG, total: Some(LONG) };
-    let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, &base), timeouts).unwrap();
+    let provider = OpenAiProvider::new(&config(ProviderKind::OpenAi, &base), timeouts).unwrap();
     assert_eq!(ask(&provider, true).0, Err(LlmError::Timeout { phase: Phase::Connect, after: short }));
     assert!(threads.join_all(LONG).is_empty());
 
     let (said_tx, said_rx) = bounded(1);
     let (base, threads) = stalled(said_tx);
     let timeouts = Timeouts { connect: LONG, ..timeouts };
-    let provider = OpenAiProvider::new(config(ProviderKind::OpenAi, &base), timeouts).unwrap();
+    let provider = OpenAiProvider::new(&config(ProviderKind::OpenAi, &base), timeouts).unwrap();
     let cancel = Cancel::new();
     let other = cancel.clone();
     let cancels = Threads::new();
@@ -486,4 +486,51 @@ fn a_stalled_tls_handshake_times_out_and_can_be_cancelled() {
     assert_eq!(ask_with(&provider, true, &cancel).0, Err(LlmError::Cancelled));
     assert!(started.elapsed() < LONG / 4);
     assert!(threads.join_all(LONG).is_empty() && cancels.join_all(LONG).is_empty());
+}
+
+#[test]
+fn openrouter_names_its_caller_asks_for_the_cost_and_tells_of_its_models() {
+    let models = json!({"data": [
+        {"id": "a/one", "name": "One", "pricing": {"prompt": "0.000003", "completion": "0.000015"},
+         "supported_parameters": ["tools", "temperature"]},
+        {"id": "b/two", "pricing": {"prompt": "-1", "completion": 0}},
+        {"no": "id"}]});
+    let answer = vec![stream_head(), chunk(delta(&json!({"content": "ok"})) + DONE), end()];
+    let peer = Peer::new(vec![
+        answer,
+        vec![whole("200 OK", "", &models.to_string())],
+        vec![whole("200 OK", "", r#"{"data":{"limit_remaining":1.5}}"#)],
+        vec![whole("200 OK", "", r#"{"data":{"limit_remaining":null}}"#)],
+    ]);
+    let base = peer.url() + "/api/v1";
+    let provider = OpenAiProvider::new(&config(ProviderKind::OpenRouter, &base), TIMEOUTS).unwrap();
+    let cancel = Cancel::new();
+    assert_eq!(ask(&provider, true).0.unwrap().text, "ok");
+    let details = provider.model_details(&cancel).unwrap().unwrap();
+    assert_eq!(provider.balance(&cancel), Ok(Some(1.5)));
+    assert_eq!(provider.balance(&cancel), Ok(None));
+    let (head, asked) = peer.requests.recv_timeout(LONG).unwrap();
+    assert!(head.starts_with("POST /api/v1/chat/completions "), "{head}");
+    let head = head.to_ascii_lowercase();
+    assert!(head.contains("x-title: holt\r\n") && head.contains("http-referer: http"), "{head}");
+    assert_eq!(asked["usage"], json!({"include": true}));
+    let paths = ["GET /api/v1/models ", "GET /api/v1/key ", "GET /api/v1/key "];
+    for path in paths {
+        let (head, _) = peer.requests.recv_timeout(LONG).unwrap();
+        assert!(head.starts_with(path), "{head}");
+    }
+    assert_eq!((&details[0].name[..], details[0].supports_tools), ("One", true));
+    assert!((details[0].input_per_mtok.unwrap() - 3.0).abs() < 1e-9);
+    assert!((details[0].output_per_mtok.unwrap() - 15.0).abs() < 1e-9);
+    let two = &details[1];
+    assert_eq!((&two.name[..], two.input_per_mtok, two.output_per_mtok), ("b/two", None, Some(0.0)));
+    assert!(!two.supports_tools && details.len() == 2);
+}
+
+#[test]
+fn an_answer_that_reached_its_length_says_so() {
+    let (result, heard) = stream(&[&delta(&json!({"content": "long"})), &finish("length"), DONE]);
+    let said = result.unwrap().text;
+    assert!(said.starts_with("long\n\n[The answer ends here"), "{said}");
+    assert_eq!(heard.text.concat(), said);
 }

@@ -4,14 +4,13 @@
 //! Servers that call themselves compatible differ in every detail, so everything optional is read leniently; what
 //! matters (an error, a cut, no answer at all) is not.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::openai_error::in_band_error;
-use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage};
-use crate::rt::clock;
+use super::endpoint::decode;
+use super::reading::Assembly;
+use super::wire_error::{event_error, in_band_error};
+use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage, cut_note, made_up_id};
 
 /// More calls than this in one answer are an error of the model or its server.
 const TOOL_CALLS_MAX: usize = 256;
@@ -26,6 +25,27 @@ struct WireRequest<'a> {
     stream: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<AskCost>,
+}
+
+/// What differs between servers of the family.
+pub(super) struct Dialect {
+    /// Longest answer, as configured.
+    pub(super) max_tokens: Option<u32>,
+    /// The limit is called `max_completion_tokens`.
+    pub(super) new_max_tokens: bool,
+    /// The server tells what a call costs when it is asked.
+    pub(super) ask_cost: bool,
+}
+
+#[derive(Serialize)]
+struct AskCost {
+    include: bool,
 }
 
 #[derive(Serialize)]
@@ -72,7 +92,7 @@ struct WireFunction<'a> {
 }
 
 /// The JSON body of a call. `ask_usage` is off for servers that know no `stream_options`.
-pub(crate) fn request_body(request: &Request<'_>, ask_usage: bool) -> Result<Vec<u8>, LlmError> {
+pub(super) fn request_body(request: &Request<'_>, dialect: &Dialect, ask_usage: bool) -> Result<Vec<u8>, LlmError> {
     let wire = WireRequest {
         model: request.model,
         messages: request.messages.iter().map(wire_message).collect(),
@@ -90,8 +110,11 @@ pub(crate) fn request_body(request: &Request<'_>, ask_usage: bool) -> Result<Vec
             .collect(),
         stream: request.stream.then_some(true),
         stream_options: (request.stream && ask_usage).then_some(StreamOptions { include_usage: true }),
+        max_tokens: dialect.max_tokens.filter(|_| !dialect.new_max_tokens),
+        max_completion_tokens: dialect.max_tokens.filter(|_| dialect.new_max_tokens),
+        usage: dialect.ask_cost.then_some(AskCost { include: true }),
     };
-    serde_json::to_vec(&wire).map_err(|error| LlmError::Decode { cause: format!("make the request: {error}") })
+    serde_json::to_vec(&wire).map_err(|error| decode(format!("make the request: {error}")))
 }
 
 fn wire_message(message: &Message) -> WireMessage<'_> {
@@ -175,7 +198,7 @@ struct WireDetails {
 
 /// Puts an answer together.
 #[derive(Default)]
-pub(crate) struct Assembler {
+pub(super) struct Assembler {
     text: String,
     calls: Vec<Entry>,
     usage: Usage,
@@ -189,25 +212,29 @@ struct Entry {
     call: ToolCall,
 }
 
-impl Assembler {
-    /// Takes one chunk of a stream. A chunk that is not JSON of the right shape is skipped, as the contract says;
-    /// an error in it ends the call.
-    pub(crate) fn chunk(&mut self, data: &str, sink: &mut dyn Sink) -> Result<(), LlmError> {
+impl Assembly for Assembler {
+    /// A chunk that is not JSON of the right shape is skipped, as the contract says; an error in it ends the call.
+    fn event(&mut self, name: &str, data: &str, sink: &mut dyn Sink) -> Result<bool, LlmError> {
+        if name == "error" {
+            return Err(event_error(data));
+        }
+        if data.trim() == "[DONE]" {
+            return Ok(true);
+        }
         match serde_json::from_str::<Chunk>(data) {
-            Ok(chunk) => self.take(chunk, Some(sink)),
+            Ok(chunk) => self.take(chunk, Some(sink)).map(|()| false),
             Err(_) => match error_of(data) {
                 Some(error) => Err(in_band_error(&error)),
-                None => Ok(()),
+                None => Ok(false),
             },
         }
     }
 
-    /// Takes a whole body. `sink` is given when deltas were wanted although the server does not stream.
-    pub(crate) fn body(&mut self, body: &[u8], sink: Option<&mut dyn Sink>) -> Result<(), LlmError> {
+    fn body(&mut self, body: &[u8], sink: Option<&mut dyn Sink>) -> Result<(), LlmError> {
         let chunk: Chunk =
             serde_json::from_slice(body).map_err(|error| match std::str::from_utf8(body).ok().and_then(error_of) {
                 Some(error) => in_band_error(&error),
-                None => LlmError::Decode { cause: format!("body: {error}") },
+                None => decode(format!("body: {error}")),
             })?;
         self.take(chunk, sink)?;
         self.finished = true;
@@ -215,14 +242,16 @@ impl Assembler {
     }
 
     /// Whether the model said that it is done.
-    pub(crate) fn finished(&self) -> bool {
+    fn finished(&self) -> bool {
         self.finished
     }
+}
 
+impl Assembler {
     /// The whole answer.
-    pub(crate) fn complete(self) -> Result<Completion, LlmError> {
+    pub(super) fn complete(self) -> Result<Completion, LlmError> {
         if !self.saw_choice {
-            return Err(LlmError::Decode { cause: "the answer holds no choices".to_owned() });
+            return Err(decode("the answer holds no choices"));
         }
         let mut entries = self.calls;
         // Stable: calls without an index stay behind in the order they came.
@@ -230,7 +259,7 @@ impl Assembler {
         let mut tool_calls: Vec<ToolCall> = Vec::with_capacity(entries.len());
         for Entry { mut call, .. } in entries {
             if call.name.is_empty() {
-                return Err(LlmError::Decode { cause: "a tool call has no name".to_owned() });
+                return Err(decode("a tool call has no name"));
             }
             // Pairing with results needs ids that differ, and some servers number every call 0.
             while call.id.is_empty() || tool_calls.iter().any(|known| known.id == call.id) {
@@ -252,15 +281,35 @@ impl Assembler {
         }
         if let Some(usage) = &chunk.usage {
             self.usage = read_usage(usage);
+            if let Some(sink) = &mut sink {
+                sink.usage(&self.usage);
+            }
         }
         let Some(choice) = chunk.choices.and_then(|choices| choices.into_iter().next()) else { return Ok(()) };
         self.saw_choice = true;
-        if choice.finish_reason.is_some_and(|reason| reason.as_str().is_some_and(|reason| !reason.is_empty())) {
-            self.finished = true;
+        if let Some(delta) = choice.delta {
+            self.take_delta(delta, &mut sink)?;
         }
-        let Some(delta) = choice.delta else { return Ok(()) };
+        // Which reason it is is not trusted: calls count whatever it says. But a length is a fact.
+        if let Some(Value::String(reason)) = choice.finish_reason
+            && !reason.is_empty()
+            && !self.finished
+        {
+            self.finished = true;
+            if reason == "length" && self.calls.is_empty() {
+                let note = cut_note(None);
+                if let Some(sink) = &mut sink {
+                    sink.text(&note);
+                }
+                self.text.push_str(&note);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_delta(&mut self, delta: Delta, sink: &mut Option<&mut dyn Sink>) -> Result<(), LlmError> {
         let mut thinking = |piece: &str| {
-            if let Some(sink) = &mut sink
+            if let Some(sink) = sink
                 && !piece.is_empty()
             {
                 sink.thinking(piece);
@@ -274,7 +323,7 @@ impl Assembler {
             read_content(content, &mut text, &mut thinking);
         }
         if !text.is_empty() {
-            if let Some(sink) = &mut sink {
+            if let Some(sink) = sink {
                 sink.text(&text);
             }
             if self.text.is_empty() {
@@ -313,7 +362,7 @@ impl Assembler {
                 entry.call.arguments.push_str(&arguments);
             }
             None if n_calls >= TOOL_CALLS_MAX => {
-                return Err(LlmError::Decode { cause: format!("more than {TOOL_CALLS_MAX} tool calls") });
+                return Err(decode(format!("more than {TOOL_CALLS_MAX} tool calls")));
             }
             None => self.calls.push(Entry { index, call: ToolCall { id, name, arguments } }),
         }
@@ -371,6 +420,11 @@ fn as_count(value: Option<&Value>) -> u64 {
     value.as_u64().unwrap_or_else(|| value.as_f64().unwrap_or(0.0) as u64)
 }
 
+/// A number, or a text that holds one.
+pub(super) fn as_number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()).filter(|number| number.is_finite())
+}
+
 fn as_text(value: Option<Value>) -> String {
     match value {
         Some(Value::String(text)) => text,
@@ -385,13 +439,4 @@ fn as_arguments(value: Value) -> String {
         Value::Null => String::new(),
         other => other.to_string(),
     }
-}
-
-/// `call_<n>`, never the same twice, also not after a restart: `n` begins at the clock's milliseconds.
-fn made_up_id() -> String {
-    static LAST: AtomicI64 = AtomicI64::new(0);
-    let now = clock::unix_ms();
-    let next = |last: i64| last.saturating_add(1).max(now);
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or_else(|l| l);
-    format!("call_{}", next(last))
 }

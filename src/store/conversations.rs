@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use crate::store::{Db, StoreError, time};
+use crate::store::{Db, StoreError, approvals, time};
 
 const COLUMNS: &str =
     "c.id, c.adapter, c.external_id, c.created_at, coalesce(i.message_count, 0), coalesce(i.agent, ''),
@@ -91,6 +91,7 @@ impl ConversationStore {
     /// `last_seq` is remembered, so that the numbering of its stream goes on should the id be used again.
     pub fn delete(&self, id: &str, last_seq: u64) -> Result<bool, StoreError> {
         self.db.write(|tx| {
+            approvals::abandon_conversation(tx, id)?;
             tx.execute("DELETE FROM messages WHERE conversation_id = ?1", [id])?;
             tx.execute(
                 "UPDATE streams SET floor_seq = max(floor_seq, ?2) WHERE session_id = ?1",

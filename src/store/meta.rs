@@ -36,5 +36,7 @@ pub const SETUP_DONE: &str = "setup_done";
 pub const SETUP_PIN: &str = "setup_pin";
 /// Key of the row with the id of the key that `holt chat` made for itself.
 pub const CLI_KEY: &str = "cli_key";
+/// Key of the row that says who stopped everything, and when; absent while nothing is stopped.
+pub const PANIC: &str = "panic";
 /// Key of the row with the epoch of the event log that belongs to this file.
 pub const EPOCH: &str = "epoch";

@@ -3,6 +3,7 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod approvals;
 pub mod audit;
 pub mod conversations;
 pub mod db;
@@ -12,17 +13,22 @@ pub mod log;
 pub mod logins;
 pub mod meta;
 mod migrate;
+pub mod parked;
+pub mod rules;
 pub mod search;
 pub mod time;
 mod turn_rows;
 pub mod turns;
 
+pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
 pub use kv::{KvError, KvLimits, KvStore};
 pub use log::{EventLog, LogReader};
 pub use logins::{SessionRecord, SessionStore};
+pub use parked::ParkedStore;
+pub use rules::RuleStore;
 pub use turns::TurnStore;
 
 use std::fmt;

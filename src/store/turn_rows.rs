@@ -52,7 +52,7 @@ pub struct TurnRow {
     pub user_name: String,
     pub origin: String,
     pub text: String,
-    /// `queued`, `running`, `done` or `failed`.
+    /// `queued`, `running`, `parked`, `done` or `failed`.
     pub state: String,
     pub after_seq: Option<u64>,
     pub user_message: Option<i64>,
@@ -75,6 +75,10 @@ pub struct StepRow {
     pub result: String,
     pub failed: bool,
     pub duration_ms: u64,
+    /// Its place in the model's order within the round.
+    pub position: u32,
+    /// The tool server; empty for built-in tools.
+    pub server: String,
 }
 
 /// How a turn ended.

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::limits;
 use crate::rt::clock;
+use crate::store::audit::{self, Entry};
 use crate::store::{Db, StoreError, time};
 
 pub use crate::store::turn_rows::{Accepted, Closed, NewTurn, Numbering, Reservation, StepRow, TurnRow};
@@ -26,8 +27,8 @@ const RESERVE: &str = "INSERT INTO streams(session_id, reserved_until, boot_id, 
     ON CONFLICT(session_id) DO UPDATE SET reserved_until = excluded.reserved_until, boot_id = excluded.boot_id,
     used_seq = max(used_seq, excluded.used_seq)";
 const INSERT_STEP: &str =
-    "INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, said, result, failed, duration_ms, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    "INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, said, result, failed, duration_ms, created_at,
+    position, server) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 /// The turns of `holt.db`.
 pub struct TurnStore {
@@ -125,9 +126,10 @@ impl TurnStore {
         })
     }
 
-    /// Stores one executed tool call.
-    pub fn add_step(&self, step: &StepRow) -> Result<(), StoreError> {
+    /// Stores one tool call and its result, and notes it in the audit log.
+    pub fn add_step(&self, step: &StepRow, audit: &Entry<'_>) -> Result<(), StoreError> {
         self.db.write(|tx| {
+            audit::insert(tx, audit)?;
             tx.prepare_cached(INSERT_STEP)?.execute(params![
                 step.turn_id,
                 step.round,
@@ -138,7 +140,9 @@ impl TurnStore {
                 step.result,
                 step.failed,
                 step.duration_ms.cast_signed(),
-                clock::unix_ms()
+                clock::unix_ms(),
+                step.position,
+                step.server
             ])?;
             Ok(())
         })
@@ -147,10 +151,10 @@ impl TurnStore {
     /// The tool steps of a conversation's turns from `first_turn` on, in order.
     pub fn steps(&self, conversation_id: &str, first_turn: i64) -> Result<Vec<StepRow>, StoreError> {
         self.db.read(|conn| {
-            let sql =
-                "SELECT s.turn_id, s.round, s.tool_id, s.tool, s.arguments, s.said, s.result, s.failed, s.duration_ms
-                FROM tool_steps s JOIN turns t ON t.id = s.turn_id
-                WHERE t.conversation_id = ?1 AND s.turn_id >= ?2 ORDER BY s.id";
+            let sql = "SELECT s.turn_id, s.round, s.tool_id, s.tool, s.arguments, s.said, s.result, s.failed,
+                s.duration_ms, s.position, s.server FROM tool_steps s JOIN turns t ON t.id = s.turn_id
+                WHERE t.conversation_id = ?1 AND s.turn_id >= ?2
+                ORDER BY s.turn_id, s.round, s.position, s.id";
             let mut statement = conn.prepare_cached(sql)?;
             let rows = statement.query_map(params![conversation_id, first_turn], step)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -205,10 +209,10 @@ impl TurnStore {
         })
     }
 
-    /// Turns that are queued or running, oldest first: after a start, those that a stop cut short.
+    /// Turns that are queued, running or parked, oldest first: after a start, those that a stop cut short, or kept.
     pub fn open(&self) -> Result<Vec<TurnRow>, StoreError> {
         self.db.read(|conn| {
-            let sql = format!("SELECT {COLUMNS} FROM turns WHERE state IN ('queued', 'running') ORDER BY id");
+            let sql = format!("SELECT {COLUMNS} FROM turns WHERE state IN ('queued', 'running', 'parked') ORDER BY id");
             let mut statement = conn.prepare_cached(&sql)?;
             let rows = statement.query_map([], turn)?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -294,7 +298,7 @@ fn start_turn(
     Ok(message)
 }
 
-fn reserve(tx: &Transaction<'_>, session_id: &str, reservation: &Reservation<'_>) -> Result<(), StoreError> {
+pub(super) fn reserve(tx: &Transaction<'_>, session_id: &str, reservation: &Reservation<'_>) -> Result<(), StoreError> {
     let until = i64::try_from(reservation.until).unwrap_or(i64::MAX);
     tx.prepare_cached(RESERVE)?.execute(params![
         session_id,
@@ -356,6 +360,8 @@ fn step(row: &Row<'_>) -> rusqlite::Result<StepRow> {
         result: row.get(6)?,
         failed: row.get(7)?,
         duration_ms: row.get::<_, i64>(8)?.cast_unsigned(),
+        position: row.get(9)?,
+        server: row.get(10)?,
     })
 }
 

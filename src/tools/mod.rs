@@ -8,10 +8,11 @@ mod kv;
 pub use kv::kv_tools;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::limits;
 use crate::llm::ToolSpec;
 use crate::rt::Cancel;
 
@@ -50,6 +51,16 @@ pub trait Tool: Send + Sync {
     #[expect(clippy::unnecessary_literal_bound, reason = "other tools name a server that they own")]
     fn server(&self) -> &str {
         ""
+    }
+
+    /// Arguments (top-level keys) that may hold secrets: their values are in no event, approval or stored step.
+    fn secret_arguments(&self) -> &[&'static str] {
+        &[]
+    }
+
+    /// How long a call may take.
+    fn timeout(&self) -> Duration {
+        limits::TOOL_TIMEOUT
     }
 
     /// Runs the tool. The text goes to the model; it is bounded by the caller.

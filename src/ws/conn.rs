@@ -22,6 +22,8 @@ pub struct Conn {
     pub(super) id: u64,
     pub(super) caller: Caller,
     pub(super) approves: bool,
+    /// For the audit log.
+    pub(super) address: Box<str>,
     pub(super) credential: Credential,
     pub(super) socket: TcpStream,
     started: Instant,
@@ -45,6 +47,8 @@ pub(super) struct ConnParts {
     pub(super) id: u64,
     pub(super) caller: Caller,
     pub(super) approves: bool,
+    /// For the audit log.
+    pub(super) address: Box<str>,
     pub(super) credential: Credential,
     pub(super) socket: TcpStream,
     pub(super) outbox: Outbox,
@@ -56,6 +60,7 @@ impl Conn {
             id: parts.id,
             caller: parts.caller,
             approves: parts.approves,
+            address: parts.address,
             credential: parts.credential,
             socket: parts.socket,
             started: Instant::now(),

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::chat::ChatError;
+use crate::chat::approvals::too_late;
 use crate::chat::engine::{self, Outcome, Session, Submit, Ticket};
 use crate::limits;
+use crate::store::approvals::{Decided, Decision};
+use crate::store::rules::RuleScope;
 use crate::store::{StoreError, random_hex};
 use crate::ws::conn::Conn;
-use crate::ws::frames::{self, ChatRequestFrame, ClientFrame, WsErrorFrame};
+use crate::ws::frames::{self, ApprovalResponseFrame, ChatRequestFrame, ClientFrame, WsErrorFrame};
 use crate::ws::hub::Hub;
 use crate::ws::outbox::Data;
 
@@ -34,7 +38,7 @@ impl Requests {
             Ok(ClientFrame::ApprovalResponse(_)) if !self.conn.approves => {
                 self.error("", "permission_denied", "deciding approvals needs the scope approvals:write")
             }
-            Ok(ClientFrame::ApprovalResponse(_)) => self.error("", "internal", "approval manager not configured"),
+            Ok(ClientFrame::ApprovalResponse(frame)) => self.decide(&frame),
             Ok(ClientFrame::Ping(_)) => self.send(br#"{"type":"pong"}"#),
             Ok(ClientFrame::Pong(_)) => true,
             Err(text) => {
@@ -144,6 +148,27 @@ impl Requests {
         self.conn.outbox().data(Data::Attach { stream: Arc::clone(stream), life, after_seq, head })
     }
 
+    /// Success sends nothing back (contract 8.2): the turn's next frames are the answer.
+    fn decide(&self, frame: &ApprovalResponseFrame) -> bool {
+        let rule = match frame.action.as_str() {
+            "auto_session" => Some(RuleScope::Session),
+            "auto_always" => Some(RuleScope::Permanent),
+            _ => None,
+        };
+        let identity = &self.conn.caller.identity;
+        let decision =
+            Decision { approve: frame.action != "deny", by: "ws", identity, source: &self.conn.address, rule };
+        match self.hub.engine.approvals().decide(&frame.approval_id, &decision) {
+            Ok(Decided::Done(..)) => true,
+            Ok(Decided::NotFound) => self.error("", "not_found", "approval not found"),
+            Ok(Decided::Already(row)) => self.error("", "already_resolved", &format!("approval {}", too_late(&row))),
+            Err(error) => {
+                log::error!("decide approval {}: {error}", frame.approval_id);
+                self.error("", "internal", "failed to resolve approval")
+            }
+        }
+    }
+
     fn cancel(&self, session_id: &str) -> bool {
         match self.hub.engine.cancel(session_id, &self.conn.caller) {
             Ok(()) => true, // its terminal frame is the answer
@@ -158,6 +183,7 @@ impl Requests {
             ChatError::Denied => "permission_denied",
             ChatError::QueueFull => "rate_limited",
             ChatError::NotRunning => "not_running",
+            ChatError::Panicked => "panicked",
             ChatError::Stopping => "interrupted",
             ChatError::Store(error) => return self.store_error(session_id, error),
         };
@@ -195,6 +221,11 @@ struct TurnTicket {
 
 impl Ticket for TurnTicket {
     fn started(&mut self, _after_seq: u64) {}
+
+    fn parked(&mut self, _waited: Duration) -> bool {
+        self.release(); // it runs no more; others may
+        true
+    }
 
     fn ended(&mut self, _outcome: &Outcome) {
         self.release();

@@ -5,6 +5,7 @@
 #[macro_use]
 mod support;
 
+mod approvals;
 mod audit;
 mod chat;
 mod cli;

@@ -38,6 +38,11 @@ impl Client {
         self.with("Authorization", &format!("Bearer {key}"))
     }
 
+    /// The same client for a hub at another address.
+    pub fn at(&self, address: &str) -> Self {
+        Self { address: address.to_owned(), headers: self.headers.clone() }
+    }
+
     pub fn headers(&self) -> &[(String, String)] {
         &self.headers
     }

@@ -6,6 +6,8 @@
 //! - `cut N`: N pieces, then the connection ends without a finish
 //! - `status CODE`: an error answer
 //! - `tool NAME JSON`: one tool call; once its result is there, `done: <result>`
+//! - `calls [["NAME", {..}], ..]`: several tool calls at once; once their results are there, `done: <result> | ..`
+//! - `loop NAME`: a tool call, `{"n": <round>}`, in every round that offers tools; then `looped <rounds>`
 //! - `silent`: reads the request and never answers
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -128,6 +130,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     reader.read_exact(&mut body)?;
     let request: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let messages = request["messages"].as_array().cloned().unwrap_or_default();
+    let offers_tools = request["tools"].as_array().is_some_and(|tools| !tools.is_empty());
     shared.requests.lock().unwrap().push(request);
     let wish = messages
         .iter()
@@ -155,10 +158,26 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     out.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")?;
     match (verb, result) {
         ("tool", Some(result)) => say(&mut out, &format!("done: {result}"))?,
-        ("tool", None) => {
-            let call =
-                json!({"index": 0, "id": "call_t", "type": "function", "function": {"name": first, "arguments": rest}});
-            event(&mut out, &json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))?;
+        ("tool", None) => tool_call(&mut out, 0, "call_t", first, rest)?,
+        ("calls", _) if messages.last().is_some_and(|m| m["role"] == "tool") => {
+            let results: Vec<&str> = messages
+                .iter()
+                .rev()
+                .take_while(|m| m["role"] == "tool")
+                .filter_map(|m| m["content"].as_str())
+                .collect();
+            say(&mut out, &format!("done: {}", results.into_iter().rev().collect::<Vec<_>>().join(" | ")))?;
+        }
+        ("calls", _) => {
+            let wanted: Vec<(String, Value)> = serde_json::from_str(wish.trim_start_matches("calls ")).unwrap();
+            for (index, (name, arguments)) in wanted.into_iter().enumerate() {
+                tool_call(&mut out, index, &format!("call_{index}"), &name, &arguments.to_string())?;
+            }
+        }
+        ("loop", _) if offers_tools => {
+            let round =
+                messages.iter().rev().take_while(|m| m["role"] != "user").filter(|m| m["role"] == "tool").count();
+            tool_call(&mut out, 0, &format!("call_{round}"), first, &format!("{{\"n\":{round}}}"))?;
         }
         ("deltas", _) => pieces(&mut out, 1, number(first))?,
         ("cut", _) => return pieces(&mut out, 1, number(first)),
@@ -181,6 +200,12 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}),
     )?;
     out.write_all(b"data: [DONE]\n\n")
+}
+
+fn tool_call(out: &mut TcpStream, index: usize, id: &str, name: &str, arguments: &str) -> std::io::Result<()> {
+    let call =
+        json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+    event(out, &json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}))
 }
 
 fn pieces(out: &mut TcpStream, from: usize, to: usize) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Errors as OpenAI-compatible servers spell them: in a body beside a status, or inside a stream. Does no I/O.
+//! Errors as providers spell them: in a body beside a status, or inside a stream. Does no I/O.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::LlmError;
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// The message of an error body, which may be JSON of any of the usual shapes, or plain text.
-pub(crate) fn message_of_body(body: &[u8]) -> String {
+pub(super) fn message_of_body(body: &[u8]) -> String {
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
         return message_of(&value);
     }
@@ -20,16 +20,26 @@ pub(crate) fn message_of_body(body: &[u8]) -> String {
 
 /// An `{"error":...}` inside a stream or beside status 200: its own status if it names one, else by its code, else 400
 /// (contract engine 9.2).
-pub(crate) fn in_band_error(error: &Value) -> LlmError {
+pub(super) fn in_band_error(error: &Value) -> LlmError {
+    error_with(error, 400)
+}
+
+/// The same with another status for what nobody knows.
+pub(super) fn error_with(error: &Value, unknown: u16) -> LlmError {
     let code = ["code", "status", "type"].iter().find_map(|key| error.get(key).and_then(status_of));
-    LlmError::Status { status: code.unwrap_or(400), message: message_of(error), retry_after: None }
+    LlmError::Status { status: code.unwrap_or(unknown), message: message_of(error), retry_after: None }
 }
 
 /// The data of an SSE `event: error`.
-pub(crate) fn event_error(data: &str) -> LlmError {
+pub(super) fn event_error(data: &str) -> LlmError {
+    event_error_with(data, 400)
+}
+
+/// The same with another status for what nobody knows.
+pub(super) fn event_error_with(data: &str, unknown: u16) -> LlmError {
     match serde_json::from_str::<Value>(data) {
-        Ok(value) => in_band_error(value.get("error").unwrap_or(&value)),
-        Err(_) => LlmError::Status { status: 400, message: bounded(data), retry_after: None },
+        Ok(value) => error_with(value.get("error").unwrap_or(&value), unknown),
+        Err(_) => LlmError::Status { status: unknown, message: bounded(data), retry_after: None },
     }
 }
 
@@ -44,7 +54,12 @@ fn status_of(value: &Value) -> Option<u16> {
         ("rate_limit", 429),
         ("overloaded", 503),
         ("server_error", 500),
+        ("api_error", 500),
         ("internal", 500),
+        ("timeout", 504),
+        ("billing", 402),
+        ("too_large", 413),
+        ("invalid_request", 400),
         ("authentication", 401),
         ("invalid_api_key", 401),
         ("permission", 403),
@@ -56,7 +71,7 @@ fn status_of(value: &Value) -> Option<u16> {
 
 /// `{"error":{"message"}}`, `{"message"}`, `{"error":"..."}`, `{"detail"}`, a string, else the JSON itself. A word in
 /// `code` or `type` that the text lacks is put in front.
-fn message_of(value: &Value) -> String {
+pub(super) fn message_of(value: &Value) -> String {
     let inner = match value.get("error") {
         Some(error) if !error.is_null() => error,
         _ => value,
