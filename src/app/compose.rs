@@ -20,6 +20,7 @@ use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
 use crate::config::Config;
+use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Provider, Providers, Router};
@@ -46,12 +47,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let recorder = Threads::new();
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
-    let tools = built_in_tools(&config, &db, &kv_store)?;
+    let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
     let agents = agents(&config, provider, tools)?;
     let engine = engine(&config, &db, &recorder, &stop, agents)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, budgets, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -162,9 +164,15 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
 }
 
 /// What every agent can do inside the hub.
-fn built_in_tools(config: &Config, db: &Arc<Db>, kv: &Arc<KvStore>) -> Result<Vec<Arc<dyn Tool>>, AppError> {
+fn built_in_tools(
+    config: &Config,
+    db: &Arc<Db>,
+    kv: &Arc<KvStore>,
+    budgets: &Arc<Budgets>,
+) -> Result<Vec<Arc<dyn Tool>>, AppError> {
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
+    tools.push(cost_tool(budgets));
     tools.push(builtin::conversation_search(Arc::clone(db)));
     if let Some(web) = &config.web {
         tools.extend(builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?);
@@ -205,6 +213,7 @@ fn deps(
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
+    budgets: Arc<Budgets>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
     let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
@@ -219,6 +228,7 @@ fn deps(
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
+        cost_tracker: Some(budgets),
         sessions: Arc::new(sessions),
         approvals: Some(Arc::clone(engine.approvals())),
         engine,

@@ -116,6 +116,11 @@ impl Keeper {
     }
 
     fn purge(&self) {
+        if let Some(budgets) = &self.server.ctx().deps.cost_tracker
+            && let Err(error) = budgets.put_old_together()
+        {
+            log::warn!("put old costs together: {error}");
+        }
         if let Some(store) = &self.server.ctx().deps.sessions.store
             && let Err(error) = store.purge_expired()
         {
