@@ -50,7 +50,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
     let agents = agents(&config, provider, tools)?;
-    let engine = engine(&config, &db, &recorder, &stop, agents)?;
+    let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let deps = deps(&config, &db, &key_store, kv_store, budgets, engine)?;
@@ -115,7 +115,14 @@ fn lock_data_dir(config: &Config) -> Result<File, AppError> {
     }
 }
 
-fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents: Agents) -> Result<Engine, AppError> {
+fn engine(
+    config: &Config,
+    db: &Arc<Db>,
+    recorder: &Threads,
+    stop: &Stop,
+    agents: Agents,
+    budgets: &Arc<Budgets>,
+) -> Result<Engine, AppError> {
     let turns = Arc::new(TurnStore::new(Arc::clone(db)));
     let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
     adopt_epoch(db, &turns, &epoch)?;
@@ -146,7 +153,7 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents
         approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(Arc::clone(db), agents, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), Arc::clone(budgets), agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it

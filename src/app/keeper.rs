@@ -129,6 +129,9 @@ impl Keeper {
         if let Err(error) = self.server.ctx().deps.audit.purge() {
             log::warn!("shorten the audit log: {error}");
         }
+        if let Err(error) = self.engine.approvals().purge() {
+            log::warn!("remove old approvals: {error}");
+        }
         if let Err(error) = self.engine.forget_orphans() {
             log::warn!("look for events without a conversation: {error}");
         }
