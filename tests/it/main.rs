@@ -19,4 +19,5 @@ mod logins;
 mod page;
 mod setup;
 mod streams;
+mod web_tools;
 mod ws_protocol;
