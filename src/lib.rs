@@ -41,7 +41,11 @@
 //! | who may call a route | [`api::routes::ROUTES`], `api::guard` |
 //! | the order of a turn's events | `chat::turn`, [`chat::event`] |
 //! | numbering, replay, slow clients | [`chat::stream`], [`chat::replay`], `ws::write_pump`, [`http::sse`] |
-//! | what a restart does | `chat::interrupted`, [`chat::Engine::recover`] |
+//! | what a restart does | `chat::interrupted`, `chat::parking`, [`chat::Engine::recover`] |
+//! | what a tool call needs, and who is asked | `chat::round`, [`chat::approvals`], [`store::rules`] |
+//! | how calls are made, together and bounded | `chat::execute` |
+//! | a turn that waits for a decision | `chat::parking`, [`store::parked`] |
+//! | the off switch | `chat::panic` |
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
@@ -52,6 +56,9 @@
 //! - No frame is sent before it is in the log. `kill -9` loses no frame that any client ever received.
 //! - A sequence number is never given twice under one epoch; the only gap names itself (`prev_seq`).
 //! - One turn at a time per conversation; a turn ends with exactly one terminal frame.
+//! - A request for approval is a row before its event exists, and is decided once. A turn that waits for one is rows and a
+//!   place in its session: no thread, no slot, and no end at a restart.
+//! - No call of a model is made before its cost is reserved, none is forgotten after it.
 //! - One thread writes a socket. No worker waits for a client. No lock is held over I/O, but the writers' own.
 //! - Every queue is bounded and says what happens when it is full; every thread has a name, an owner and an end.
 //! - Secrets are in no log, no URL that Holt makes, no error and no event. The setup PIN is printed on purpose.
