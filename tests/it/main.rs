@@ -9,6 +9,7 @@ mod approvals;
 mod audit;
 mod chat;
 mod cli;
+mod costs;
 mod http_framing;
 mod http_limits;
 mod http_load;
