@@ -79,6 +79,9 @@ pub(super) struct Inner {
     pub(super) stop: Stop,
     // Atomics: everything is stopped until somebody says otherwise.
     pub(super) panicked: AtomicBool,
+    /// Held while a panic is begun, ended or followed, over its one row: what the row says and the flag change together.
+    /// The value is a panic that could not be stored yet.
+    pub(super) panic_row: Mutex<Option<String>>,
     /// Grows with the database; the keeper's, to notice other processes.
     pub(super) seen_generation: AtomicU64,
     /// Guarded by this mutex: sessions in memory. A session's own mutex may be taken under it.
@@ -131,6 +134,7 @@ impl Engine {
                 db,
                 budgets,
                 panicked: AtomicBool::new(false),
+                panic_row: Mutex::new(None),
                 seen_generation: AtomicU64::new(0),
                 agents,
                 conversations,
@@ -262,6 +266,10 @@ impl Engine {
         let claimed = {
             let mut state = session.settled_state();
             state.used = Instant::now();
+            // Again, under the lock that a panic takes to see what runs: one of both sees the other.
+            if self.inner.is_panicked() {
+                return Err(ChatError::Panicked);
+            }
             if state.running.is_none() && state.waiting.is_empty() && state.joining == 0 {
                 if self.slots_are_full() {
                     return Err(ChatError::QueueFull);
@@ -314,6 +322,9 @@ impl Engine {
     /// Deletes a conversation with its turns, frames and whatever runs in it; false when it was unknown.
     pub fn delete(&self, session_id: &str) -> Result<bool, ChatError> {
         let session = self.session(session_id)?;
+        // The rows first: when they cannot go, nothing has happened.
+        let (last_planned, _) = session.stream.plan_start();
+        let known = self.inner.conversations.delete(session_id, last_planned)?;
         let cancel = {
             let mut state = lock(&session.state);
             state.deleted_turn = state.running.as_ref().map(|running| running.turn_id);
@@ -332,7 +343,6 @@ impl Engine {
             cancel.cancel();
         }
         let (last_planned, _) = session.stream.plan_start();
-        let known = self.inner.conversations.delete(session_id, last_planned)?;
         self.inner.streams.forget(session_id, last_planned);
         self.end_cancelled_parked(&session);
         Ok(known)

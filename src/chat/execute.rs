@@ -76,6 +76,9 @@ impl Round {
         if jobs.len() == 1 {
             // The turn's own handle: a cancel reaches the tool without a detour.
             for job in jobs {
+                if run.cancel.is_set() {
+                    return Err(TurnError::Llm(LlmError::Cancelled));
+                }
                 self.start(run, job.index)?;
                 let started = Instant::now();
                 let result = call_tool(&*job.tool, &job.arguments, &Owned::of(run), run.cancel);
@@ -104,7 +107,7 @@ impl Round {
         let mut running = 0;
         let mut failed = None;
         loop {
-            while running < limits::TOOLS_PARALLEL_MAX && failed.is_none() {
+            while running < limits::TOOLS_PARALLEL_MAX && failed.is_none() && !run.cancel.is_set() {
                 let Some(job) = jobs.pop_front() else { break };
                 if let Err(error) = self.start(run, job.index) {
                     failed = Some(error);
@@ -273,6 +276,9 @@ fn next(finished_rx: &Receiver<Finished>) -> Option<Finished> {
 
 /// Makes a call. A panic of a tool is its failure, not the turn's.
 fn call_tool(tool: &dyn Tool, arguments: &Value, owned: &Owned, cancel: &Cancel) -> Result<String, ToolError> {
+    if cancel.is_set() {
+        return Err(ToolError::new("the turn was cancelled before this call was made"));
+    }
     let context = ToolContext {
         agent: &owned.agent,
         session_id: &owned.session_id,

@@ -1,5 +1,6 @@
 //! Panic: everything stops at once and stays stopped, also across a restart, until somebody says otherwise.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
@@ -8,7 +9,6 @@ use crate::chat::engine::{Engine, Inner};
 use crate::chat::session::Session;
 use crate::rt::{clock, lock};
 use crate::store::{StoreError, meta};
-use std::sync::Arc;
 
 /// Who stopped everything, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,21 +20,31 @@ pub struct PanicState {
 
 impl Engine {
     /// Stops all running turns and starts none until [`Engine::resume_all`]. What waits keeps its place: messages in
-    /// their queues, turns that ask. Durable when this returns.
+    /// their queues, turns that ask. Stops first and stores then: an error means that it does not outlast a restart yet;
+    /// the keeper goes on trying.
     pub fn panic(&self, by: &str) -> Result<(), StoreError> {
         let value = json!({"at": clock::unix_ms(), "by": by}).to_string();
-        self.inner.db.write(|tx| meta::set(tx, meta::PANIC, &value))?;
+        let mut row = lock(&self.inner.panic_row);
         self.inner.panicked.store(true, Ordering::Release);
         log::warn!("panic by {by}: all turns are stopped");
         self.stop_running();
-        Ok(())
+        let stored = self.inner.db.write(|tx| meta::set(tx, meta::PANIC, &value));
+        *row = stored.is_err().then_some(value);
+        stored
     }
 
     /// Ends a panic; false when there was none. What waited goes on.
     pub fn resume_all(&self, by: &str) -> Result<bool, StoreError> {
-        let was = self.panic_state()?.is_some();
-        self.inner.db.write(|tx| meta::delete(tx, meta::PANIC))?;
-        self.inner.panicked.store(false, Ordering::Release);
+        let was = {
+            let mut row = lock(&self.inner.panic_row);
+            let stored = self.inner.db.write(|tx| {
+                let was = meta::get(tx, meta::PANIC)?.is_some();
+                meta::delete(tx, meta::PANIC)?;
+                Ok(was)
+            })?;
+            *row = None;
+            self.inner.panicked.swap(false, Ordering::AcqRel) || stored
+        };
         if was {
             log::warn!("the panic is over, says {by}");
             self.start_waiting();
@@ -54,8 +64,15 @@ impl Engine {
 
     /// The keeper's part, and that of the start: another process may have said so.
     pub(super) fn follow_panic(&self) -> Result<(), StoreError> {
-        let now = self.panic_state()?.is_some();
-        let before = self.inner.panicked.swap(now, Ordering::AcqRel);
+        let (before, now) = {
+            let mut row = lock(&self.inner.panic_row);
+            if let Some(value) = row.as_ref() {
+                self.inner.db.write(|tx| meta::set(tx, meta::PANIC, value))?;
+                *row = None;
+            }
+            let now = self.panic_state()?.is_some();
+            (self.inner.panicked.swap(now, Ordering::AcqRel), now)
+        };
         match (before, now) {
             (false, true) => self.stop_running(),
             (true, false) => self.start_waiting(),
@@ -65,7 +82,9 @@ impl Engine {
     }
 
     fn stop_running(&self) {
-        for session in self.all_sessions() {
+        let sessions = self.all_sessions();
+        let mut stopped = Vec::new();
+        for session in sessions {
             let cancel =
                 lock(&session.state).running.as_ref().filter(|running| running.parked.is_none()).map(|running| {
                     running.reason.set_cancelled();
@@ -73,8 +92,12 @@ impl Engine {
                 });
             if let Some(cancel) = cancel {
                 cancel.cancel();
-                self.end_cancelled_job(session.stream().id());
+                stopped.push(session);
             }
+        }
+        // All are stopped; now those that have no thread to end them.
+        for session in stopped {
+            self.end_cancelled_job(session.stream().id());
         }
     }
 

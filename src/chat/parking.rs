@@ -2,7 +2,7 @@
 //! session. They go on when everything they asked for is decided, by whomever, also after a restart.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::chat::ChatError;
 use crate::chat::engine::Engine;
@@ -17,19 +17,20 @@ use crate::store::StoreError;
 use crate::store::turns::{Reservation, TurnRow};
 
 impl Engine {
-    /// The thread of a turn has stored its round and asked: the turn waits in its session.
-    pub(super) fn park(&self, job: Job) {
+    /// The thread of a turn has stored its round and asked: the turn waits in its session. `at_once`: what was decided in
+    /// between counts now, otherwise when the keeper looks.
+    pub(super) fn park(&self, job: Job, at_once: bool) {
         let turn_id = job.turn.id;
         {
             let mut state = lock(&job.session.state);
             let Some(running) = state.running.as_mut() else { return };
             running.parked = Some(Parked { turn: Box::new(job.turn), since: Instant::now() });
-            running.tickets.retain_mut(|ticket| ticket.parked(std::time::Duration::ZERO));
+            running.tickets.retain_mut(|ticket| ticket.parked(Duration::ZERO));
         }
-        // Whoever decided or cancelled in between found nobody here.
+        // Whoever decided or cancelled in between found nobody here. A stop leaves it parked.
         if job.cancel.is_set() {
             self.end_cancelled_parked(&job.session);
-        } else {
+        } else if at_once {
             self.resume_decided(&[turn_id]);
         }
     }
@@ -56,23 +57,31 @@ impl Engine {
         let job = {
             let mut state = lock(&session.state);
             let Some(running) = state.running.as_mut().filter(|running| running.turn_id == turn_id) else { return };
+            if self.inner.is_panicked() {
+                return; // asked under the lock that a panic takes to see what runs
+            }
             let Some(parked) = running.parked.take() else { return };
             Job::resumed(Arc::clone(session), *parked.turn, running)
         };
         self.run_job(job);
     }
 
-    /// A cancelled turn that only waits ends now; what it asked for ends with it.
+    /// A cancelled turn that only waits ends now; what it asked for ends with it. One that a stop cut short stays.
     pub(super) fn end_cancelled_parked(&self, session: &Arc<Session>) {
         let job = {
             let mut state = lock(&session.state);
-            let Some(running) = state.running.as_mut().filter(|running| running.cancel.is_set()) else { return };
+            let ends = |running: &&mut Running| running.cancel.is_set() && !running.reason.is_stopping();
+            let Some(running) = state.running.as_mut().filter(ends) else { return };
             let Some(parked) = running.parked.take() else { return };
             Job::resumed(Arc::clone(session), *parked.turn, running)
         };
+        // First the row: from here on no decision counts, and a restart ends the turn instead of asking again.
+        if let Err(error) = self.inner.parked.give_up(job.turn.id, "its turn was cancelled") {
+            log::error!("end the requests of turn {}: {error}", job.turn.id);
+        }
         let text = self.keep_text(&job.turn);
         let error = Some(("cancelled", "the turn was cancelled".to_owned()));
-        self.finish(&job, Outcome { error, text });
+        self.finish_elsewhere(job, Outcome { error, text });
     }
 
     /// What the model said before it asked is kept as the answer of a turn that ends here.
@@ -95,7 +104,7 @@ impl Engine {
     /// After a restart: the turn is back in its place, and whoever follows sees what it asked for.
     pub(super) fn restore_parked(&self, session: &Arc<Session>, turn: &TurnRow) -> Result<(), ChatError> {
         let remains = read_remains(&self.inner, turn)?;
-        if remains.finished {
+        if remains.finished || turn.assistant_message.is_some() {
             self.inner.note_end(turn, remains.failed, session.stream().last_seq());
             return Ok(self.inner.approvals.abandon(turn.id, "its turn has ended")?);
         }
@@ -106,9 +115,8 @@ impl Engine {
             .into_iter()
             .filter_map(|call| {
                 let approval_id = call.approval_id.filter(|id| !remains.asked.contains(id))?;
-                let request = self.inner.approvals.get(&approval_id).ok().flatten();
                 Some(ChatEvent::ToolApproval {
-                    text: request.map_or_else(|| summary(&call.tool, &call.arguments), |request| request.summary),
+                    text: summary(&call.tool, &call.shown),
                     tool: call.tool,
                     round: call.round,
                     tool_id: call.tool_id,
@@ -144,6 +152,10 @@ impl Engine {
                 any = true;
                 let waited = parked.since.elapsed();
                 running.tickets.retain_mut(|ticket| ticket.parked(waited));
+                // Who stands behind it waits for the same decision.
+                for waiting in &mut state.waiting {
+                    waiting.tickets.retain_mut(|ticket| ticket.parked(waited));
+                }
             }
         }
         if !any {

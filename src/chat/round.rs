@@ -43,6 +43,8 @@ pub(super) struct Call {
     pub(super) tool: Option<Arc<dyn Tool>>,
     pub(super) arguments: Value,
     pub(super) approval_id: Option<String>,
+    /// What was shown when it was asked for.
+    shown: Option<String>,
 }
 
 /// What the model asked for at once.
@@ -83,30 +85,35 @@ impl Round {
         Ok(Self { number, said: completion.text, calls })
     }
 
-    /// A parked round after its decisions.
-    pub(super) fn resume(tools: &ToolSet, rows: Vec<CallRow>) -> Self {
+    /// A parked round after its decisions. Nothing is allowed here that was not allowed before: what was free must still
+    /// be free, what a rule or somebody allowed must still be that tool of that server.
+    pub(super) fn resume(tier: Tier, tools: &ToolSet, rows: Vec<CallRow>) -> Self {
         let mut round = Self { number: 1, said: String::new(), calls: Vec::with_capacity(rows.len()) };
         for row in rows {
             round.number = row.round;
+            let mut call = check(tools, ToolCall { id: row.tool_id, name: row.tool, arguments: row.arguments });
             if row.position == 0 {
                 round.said = row.said;
             }
-            let mut call = check(tools, ToolCall { id: row.tool_id, name: row.tool, arguments: row.arguments });
-            if let Some(approval_id) = row.approval_id {
-                let same = call.tool.as_ref().is_some_and(|tool| tool.server() == row.server)
-                    && arguments_hash(&call.call.arguments) == row.arguments_hash;
-                call.permission = match row.status.as_str() {
-                    "approved" if same => Permission::Approved,
-                    "approved" => Permission::Refused(
-                        "the tool is no longer the one that was approved; nothing was done".to_owned(),
-                    ),
-                    "denied" => Permission::Denied("The user denied this tool call. It was not made."),
-                    _ => Permission::Denied("Nobody allowed this tool call in time. It was not made."),
-                };
-                call.approval_id = Some(approval_id);
-            } else if call.permission == Permission::Ask {
-                call.permission = Permission::Free; // found free, or allowed by a rule, when the round was parked
-            }
+            let same = call.tool.as_ref().is_some_and(|tool| tool.server() == row.server);
+            let free = tier == Tier::Autonomous || call.permission == Permission::Free;
+            call.permission = match (row.permission.as_str(), row.status.as_str()) {
+                ("refused", _) => Permission::Refused(row.refusal),
+                ("ask", "denied") => Permission::Denied("The user denied this tool call. It was not made."),
+                ("ask", "approved") if same && arguments_hash(&call.call.arguments) == row.arguments_hash => {
+                    Permission::Approved
+                }
+                ("ask", "pending" | "expired" | "") => {
+                    Permission::Denied("Nobody allowed this tool call in time. It was not made.")
+                }
+                ("free", _) if same && free => Permission::Free,
+                (scope, _) if same && RuleScope::parse(scope).is_some() => {
+                    RuleScope::parse(scope).map_or(Permission::Ask, Permission::Rule)
+                }
+                _ => Permission::Refused("the tool is no longer the one that was allowed; nothing was done".to_owned()),
+            };
+            call.approval_id = row.approval_id;
+            call.shown = Some(row.shown);
             round.calls.push(call);
         }
         round
@@ -128,7 +135,16 @@ impl Round {
                 let shown = shown_arguments(call);
                 asked.push((index, id, summary(&call.call.name, &shown), shown, arguments_hash(&call.call.arguments)));
             }
+            let (permission, refusal) = match &call.permission {
+                Permission::Free => ("free", ""),
+                Permission::Rule(scope) => (scope.as_str(), ""),
+                Permission::Refused(text) => ("refused", text.as_str()),
+                Permission::Ask | Permission::Approved | Permission::Denied(_) => ("ask", ""),
+            };
             rows.push(CallRow {
+                shown: shown_arguments(call),
+                permission: permission.to_owned(),
+                refusal: refusal.to_owned(),
                 turn_id: run.turn.id,
                 position: u32::try_from(index).unwrap_or(u32::MAX),
                 round: self.number,
@@ -189,7 +205,7 @@ fn check(tools: &ToolSet, call: ToolCall) -> Call {
             }
         },
     };
-    Call { call, permission, tool, arguments, approval_id: None }
+    Call { call, permission, tool, arguments, approval_id: None, shown: None }
 }
 
 fn permission(run: &TurnRun<'_>, agent: &Agent, call: &Call) -> Result<Permission, TurnError> {
@@ -215,8 +231,14 @@ fn server_of(call: &Call) -> &str {
 
 /// The raw arguments as others may see them: secrets masked where the tool takes any.
 pub(super) fn shown_arguments(call: &Call) -> String {
+    if let Some(shown) = &call.shown {
+        return shown.clone();
+    }
     let secret = call.tool.as_ref().map_or(&[][..], |tool| tool.secret_arguments());
-    if secret.is_empty() || !secret.iter().any(|key| call.arguments.get(key).is_some()) {
+    if !secret.is_empty() && call.arguments.is_null() {
+        return "(not valid JSON)".to_owned(); // nobody knows where in it the secrets are
+    }
+    if !secret.iter().any(|key| call.arguments.get(key).is_some()) {
         let raw = call.call.arguments.trim();
         return if raw.is_empty() { "{}".to_owned() } else { raw.to_owned() };
     }

@@ -131,7 +131,8 @@ impl Engine {
         });
         match end {
             TurnEnd::Over(outcome) => self.finish(&job, outcome),
-            TurnEnd::Parked => self.park(job),
+            TurnEnd::Parked => self.park(job, true),
+            TurnEnd::StillParked => self.park(job, false),
         }
     }
 
@@ -252,6 +253,23 @@ impl Engine {
         }
     }
 
+    /// Ends a turn that has no thread of its own: the caller's has other things to do than to wait for the log.
+    pub(super) fn finish_elsewhere(&self, job: Job, outcome: Outcome) {
+        let engine = self.clone();
+        let handed = Arc::new(Mutex::new(Some((job, outcome))));
+        let taken = Arc::clone(&handed);
+        let body = move || {
+            if let Some((job, outcome)) = lock(&taken).take() {
+                engine.finish(&job, outcome);
+            }
+        };
+        if self.inner.threads.spawn("turn-end", limits::WORKER_STACK_BYTES, body).is_err()
+            && let Some((job, outcome)) = lock(&handed).take()
+        {
+            self.finish(&job, outcome);
+        }
+    }
+
     /// A cancelled turn that only waits for a slot ends now, not when there is one.
     pub(super) fn end_cancelled_job(&self, session_id: &str) {
         let job = {
@@ -262,19 +280,20 @@ impl Engine {
         };
         if let Some(job) = job {
             let error = Some(("cancelled", "the turn was cancelled".to_owned()));
-            self.finish(&job, Outcome { error, text: String::new() });
+            self.finish_elsewhere(job, Outcome { error, text: String::new() });
         }
     }
 
     /// Starts the oldest waiting message of an idle session.
     pub(super) fn start_next(&self, session: &Arc<Session>) {
         loop {
-            if self.inner.stop.is_set() || self.inner.is_panicked() {
+            if self.inner.stop.is_set() {
                 return;
             }
             let waiting = {
                 let mut state = lock(&session.state);
-                if state.running.is_some() {
+                // Asked under the lock that a panic takes to see what runs: one of both sees the other.
+                if state.running.is_some() || self.inner.is_panicked() {
                     return;
                 }
                 let Some(waiting) = state.waiting.pop_front() else {

@@ -37,6 +37,8 @@ pub(super) enum TurnEnd {
     Over(Outcome),
     /// Its round waits for decisions, as rows; the thread has no more to do.
     Parked,
+    /// It was to go on and could not be taken out of its rows, or the hub stops: it stays as it is.
+    StillParked,
 }
 
 /// Why a turn ends without an answer.
@@ -45,6 +47,8 @@ pub(super) enum TurnError {
     Stream(StreamError),
     Store(StoreError),
     AgentGone,
+    /// See [`TurnEnd::StillParked`].
+    StillParked,
 }
 
 impl From<StreamError> for TurnError {
@@ -76,6 +80,7 @@ impl TurnRun<'_> {
         match self.answer(&mut progress) {
             Ok(Some(text)) => TurnEnd::Over(Outcome { error: None, text }),
             Ok(None) => TurnEnd::Parked,
+            Err(TurnError::StillParked) => TurnEnd::StillParked,
             Err(error) => TurnEnd::Over(self.failed(error, &progress)),
         }
     }
@@ -92,7 +97,7 @@ impl TurnRun<'_> {
         let count = self.inner.settings.context_messages_max;
         let mut messages = history::prompt(self.inner, agent.system_prompt(), session, user_message, count)?;
         if !parked.is_empty() {
-            let round = Round::resume(&agent.tools(), parked);
+            let round = Round::resume(agent.tier, &agent.tools(), parked);
             progress.begin_round(&round);
             round.execute(self, &mut messages)?;
             self.emit(&ChatEvent::Thinking { round: progress.round })?;
@@ -152,15 +157,30 @@ impl TurnRun<'_> {
 
     /// Takes the decided round out of its rows, and what the turn had done before.
     fn unpark(&self, progress: &mut Progress) -> Result<Vec<CallRow>, TurnError> {
-        let (used_seq, until) = self.stream.plan_start();
-        let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id, used_seq };
-        let rows = self.inner.parked.unpark(self.turn, &reservation)?;
-        self.stream.set_reserved(until);
         for step in self.inner.turns.steps(&self.turn.conversation_id, self.turn.id)? {
             progress.round = progress.round.max(step.round);
             push_paragraph(&mut progress.earlier_text, &step.said);
             *progress.repeats.entry((step.tool, step.arguments)).or_default() += 1;
         }
+        if self.cancel.is_set() {
+            // Between the decision and here: nothing of the round is made.
+            if self.reason.is_stopping() {
+                return Err(TurnError::StillParked);
+            }
+            for call in self.inner.parked.calls(self.turn.id)? {
+                push_paragraph(&mut progress.earlier_text, &call.said);
+            }
+            self.inner.parked.give_up(self.turn.id, "its turn was cancelled")?;
+            return Err(TurnError::Llm(LlmError::Cancelled));
+        }
+        let (used_seq, until) = self.stream.plan_start();
+        let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id, used_seq };
+        let rows = match self.inner.parked.unpark(self.turn, &reservation) {
+            // Decided is decided: it keeps its place, and the keeper tries again.
+            Err(StoreError::Full | StoreError::Busy) => return Err(TurnError::StillParked),
+            other => other?,
+        };
+        self.stream.set_reserved(until);
         Ok(rows)
     }
 
@@ -226,6 +246,7 @@ impl TurnRun<'_> {
                 log::error!("turn {} of session {}: {error}", self.turn.id, self.turn.conversation_id);
                 ("internal", "failed to process message".to_owned())
             }
+            TurnError::StillParked => interrupted(),
             TurnError::AgentGone => ("internal", format!("agent {:?} no longer exists", self.turn.agent)),
         }
     }

@@ -25,10 +25,13 @@ impl Engine {
 
     /// Another process (the command line) may have begun or ended a panic.
     fn follow_others(&self) {
+        let seen = self.inner.seen_generation.load(Ordering::Acquire);
+        let unsaved = lock(&self.inner.panic_row).is_some();
         let followed = self.inner.db.generation().and_then(|generation| {
-            if self.inner.seen_generation.swap(generation, Ordering::AcqRel) != generation {
+            if generation != seen || unsaved {
                 self.follow_panic()?;
                 self.end_deleted_parked();
+                self.inner.seen_generation.store(generation, Ordering::Release);
             }
             Ok(())
         });

@@ -144,8 +144,10 @@ fn decide(store: &ApprovalStore, id: &str, approve: bool, rule: Option<RuleScope
 
 /// The one request whose id begins so.
 fn find(store: &ApprovalStore, id: &str) -> Result<ApprovalRow, CliError> {
-    let rows = store.list("").map_err(CliError::failed)?;
-    let mut found = rows.into_iter().filter(|row| !id.is_empty() && row.id.starts_with(id));
+    if id.is_empty() {
+        return Err(unknown(id));
+    }
+    let mut found = store.find_by_prefix(id).map_err(CliError::failed)?.into_iter();
     match (found.next(), found.next()) {
         (Some(row), None) => Ok(row),
         (Some(_), Some(_)) => Err(CliError::Failed(format!("{id} is the beginning of several ids; give more of it"))),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::rt::clock;
 use crate::store::audit::{self, Entry};
@@ -192,21 +192,17 @@ impl ApprovalStore {
 
     /// Ends what a turn still waits for, because the turn is over: whoever decides later is told so.
     pub fn abandon(&self, turn_id: i64, note: &str) -> Result<(), StoreError> {
-        let ids: Vec<String> = self.db.read(|conn| {
-            let sql = "SELECT a.id FROM approval_info i JOIN approvals a ON a.id = i.approval_id
-                WHERE i.turn_id = ?1 AND a.status = 'pending'";
-            let mut statement = conn.prepare_cached(sql)?;
-            let rows = statement.query_map([turn_id], |row| row.get(0))?;
+        let waits = self.db.read(|conn| Ok(!pending_of(conn, turn_id)?.is_empty()))?;
+        if waits { self.db.write(|tx| abandon(tx, turn_id, note)) } else { Ok(()) }
+    }
+
+    /// Requests whose id begins so, two at most: enough to know whether it is one.
+    pub fn find_by_prefix(&self, prefix: &str) -> Result<Vec<ApprovalRow>, StoreError> {
+        self.db.read(|conn| {
+            let sql = format!("SELECT {COLUMNS} {FROM} WHERE substr(a.id, 1, length(?1)) = ?1 LIMIT 2");
+            let mut statement = conn.prepare_cached(&sql)?;
+            let rows = statement.query_map([prefix], approval)?;
             Ok(rows.collect::<Result<_, _>>()?)
-        })?;
-        if ids.is_empty() {
-            return Ok(());
-        }
-        self.db.write(|tx| {
-            for id in ids {
-                resolve(tx, &id, "expired", "cancelled", "", note)?;
-            }
-            Ok(())
         })
     }
 
@@ -244,7 +240,29 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewApproval<'_>) -> Result<(), 
     Ok(())
 }
 
-/// Ends the requests of a conversation that is being deleted.
+/// [`ApprovalStore::abandon`] within a transaction.
+pub(super) fn abandon(tx: &Transaction<'_>, turn_id: i64, note: &str) -> Result<(), StoreError> {
+    for id in pending_of(tx, turn_id)? {
+        resolve(tx, &id, "expired", "cancelled", "", note)?;
+    }
+    Ok(())
+}
+
+/// A request that a rule answers in the moment it is made.
+pub(super) fn approve_by_rule(tx: &Transaction<'_>, id: &str) -> Result<(), StoreError> {
+    resolve(tx, id, "approved", "auto_approve", "", "")
+}
+
+fn pending_of(conn: &Connection, turn_id: i64) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT a.id FROM approval_info i JOIN approvals a ON a.id = i.approval_id
+        WHERE i.turn_id = ?1 AND a.status = 'pending'";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map([turn_id], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Ends the requests of a conversation that is being deleted, and the rules made for it: its id may be used again, by
+/// somebody else.
 pub(super) fn abandon_conversation(tx: &Transaction<'_>, conversation_id: &str) -> Result<(), StoreError> {
     let sql = "SELECT id FROM approvals WHERE conversation_id = ?1 AND status = 'pending'";
     let ids: Vec<String> =
@@ -252,6 +270,8 @@ pub(super) fn abandon_conversation(tx: &Transaction<'_>, conversation_id: &str) 
     for id in ids {
         resolve(tx, &id, "expired", "cancelled", "", "its conversation was deleted")?;
     }
+    let sql = "DELETE FROM auto_approve_rules WHERE scope = 'session' AND conversation_id = ?1";
+    tx.prepare_cached(sql)?.execute([conversation_id])?;
     Ok(())
 }
 

@@ -6,12 +6,12 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::store::approvals::{self, NewApproval};
 use crate::store::turns::Reservation;
-use crate::store::{Db, StoreError, turns};
+use crate::store::{Db, StoreError, rules, turns};
 
 const INSERT_CALL: &str = "INSERT INTO tool_calls(turn_id, position, round, tool_id, tool, server, arguments, said,
-    approval_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    approval_id, shown, permission, refusal) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const CALLS: &str = "SELECT c.turn_id, c.position, c.round, c.tool_id, c.tool, c.server, c.arguments, c.said,
-    c.approval_id, coalesce(a.status, ''), coalesce(i.arguments_hash, '')
+    c.approval_id, coalesce(a.status, ''), coalesce(i.arguments_hash, ''), c.shown, c.permission, c.refusal
     FROM tool_calls c LEFT JOIN approvals a ON a.id = c.approval_id
     LEFT JOIN approval_info i ON i.approval_id = c.approval_id
     WHERE c.turn_id = ?1 ORDER BY c.position";
@@ -27,9 +27,15 @@ pub struct CallRow {
     pub tool: String,
     pub server: String,
     pub arguments: String,
+    /// The arguments as others may see them.
+    pub shown: String,
+    /// `free`, `session` or `permanent` (a rule), `ask`, `refused`.
+    pub permission: String,
+    /// What the model is told of a refused one.
+    pub refusal: String,
     /// The model's text beside the calls; on the first of the round.
     pub said: String,
-    /// None: needs no approval.
+    /// Only of `ask`.
     pub approval_id: Option<String>,
     /// The approval's status; empty without one. Not written.
     pub status: String,
@@ -56,6 +62,11 @@ impl ParkedStore {
             }
             for request in requests {
                 approvals::insert(tx, request)?;
+                // A rule that was made since the round was planned has found nothing to approve.
+                let (agent, session) = (request.agent, request.conversation_id);
+                if rules::matching(tx, agent, session, request.tool, request.server)?.is_some() {
+                    approvals::approve_by_rule(tx, request.id)?;
+                }
             }
             let mut insert = tx.prepare_cached(INSERT_CALL)?;
             for call in calls {
@@ -68,7 +79,10 @@ impl ParkedStore {
                     call.server,
                     call.arguments,
                     call.said,
-                    call.approval_id
+                    call.approval_id,
+                    call.shown,
+                    call.permission,
+                    call.refusal
                 ])?;
             }
             Ok(())
@@ -109,6 +123,16 @@ impl ParkedStore {
         })
     }
 
+    /// The turn ends without its round: what it asked for ends with it, and a stop from here on counts as an
+    /// interruption. False when it is not parked any more.
+    pub fn give_up(&self, turn_id: i64, note: &str) -> Result<bool, StoreError> {
+        self.db.write(|tx| {
+            approvals::abandon(tx, turn_id, note)?;
+            let sql = "UPDATE turns SET state = 'running' WHERE id = ?1 AND state = 'parked'";
+            Ok(tx.prepare_cached(sql)?.execute([turn_id])? == 1)
+        })
+    }
+
     /// The turn goes on: its round is taken out and given to the thread that runs it from here.
     pub fn unpark(&self, turn: &turns::TurnRow, reservation: &Reservation<'_>) -> Result<Vec<CallRow>, StoreError> {
         self.db.write(|tx| {
@@ -141,5 +165,8 @@ fn call(row: &Row<'_>) -> rusqlite::Result<CallRow> {
         approval_id: row.get(8)?,
         status: row.get(9)?,
         arguments_hash: row.get(10)?,
+        shown: row.get(11)?,
+        permission: row.get(12)?,
+        refusal: row.get(13)?,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use crate::limits;
 use crate::rt::clock;
@@ -103,18 +103,7 @@ impl RuleStore {
         tool: &str,
         server: &str,
     ) -> Result<Option<RuleScope>, StoreError> {
-        self.db.read(|conn| {
-            let sql = "SELECT r.scope FROM auto_approve_rules r LEFT JOIN rule_info i ON i.rule_id = r.id
-                WHERE r.agent_name = ?1 AND r.tool_name = ?2 AND (r.scope <> 'session' OR r.conversation_id = ?3)
-                AND (i.server IS NULL OR i.server = ?4) AND (i.expires_at IS NULL OR i.expires_at > ?5)
-                ORDER BY r.scope <> 'session' LIMIT 1";
-            let mut statement = conn.prepare_cached(sql)?;
-            let mut rows = statement.query(params![agent, tool, conversation_id, server, clock::unix_ms()])?;
-            Ok(match rows.next()? {
-                Some(row) => RuleScope::parse(&row.get::<_, String>(0)?),
-                None => None,
-            })
-        })
+        self.db.read(|conn| matching(conn, agent, conversation_id, tool, server))
     }
 
     /// Makes a rule and approves what waits for it; the rule, and the turns that may go on.
@@ -142,6 +131,26 @@ impl RuleStore {
             Ok(())
         })
     }
+}
+
+/// [`RuleStore::matching`] within a transaction, or on a reader.
+pub(super) fn matching(
+    conn: &Connection,
+    agent: &str,
+    conversation_id: &str,
+    tool: &str,
+    server: &str,
+) -> Result<Option<RuleScope>, StoreError> {
+    let sql = "SELECT r.scope FROM auto_approve_rules r LEFT JOIN rule_info i ON i.rule_id = r.id
+        WHERE r.agent_name = ?1 AND r.tool_name = ?2 AND (r.scope <> 'session' OR r.conversation_id = ?3)
+        AND (i.server IS NULL OR i.server = ?4) AND (i.expires_at IS NULL OR i.expires_at > ?5)
+        ORDER BY r.scope <> 'session' LIMIT 1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params![agent, tool, conversation_id, server, clock::unix_ms()])?;
+    Ok(match rows.next()? {
+        Some(row) => RuleScope::parse(&row.get::<_, String>(0)?),
+        None => None,
+    })
 }
 
 /// [`RuleStore::add`] within a transaction; the request `but` is decided by somebody else.

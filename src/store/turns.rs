@@ -200,7 +200,9 @@ impl TurnStore {
                 tx.prepare_cached("UPDATE turns SET state = ?2, outcome = ?3, ended_at = ?4 WHERE id = ?1")?;
             let mut floor =
                 tx.prepare_cached("UPDATE streams SET floor_seq = max(floor_seq, ?2) WHERE session_id = ?1")?;
+            let mut calls = tx.prepare_cached("DELETE FROM tool_calls WHERE turn_id = ?1")?;
             for end in closed {
+                calls.execute([end.turn_id])?; // of a turn that ended while it was parked
                 let state = if end.outcome.is_empty() { "done" } else { "failed" };
                 turn.execute(params![end.turn_id, state, end.outcome, clock::unix_ms()])?;
                 floor.execute(params![end.conversation_id, end.last_seq.cast_signed()])?;

@@ -547,3 +547,62 @@ fn panic_stops_everything_until_somebody_says_otherwise() {
     assert_eq!(all.chat(json!({"message": "say x"})).status, 200);
     assert_eq!(hub.client().post("/api/v1/panic", "").status, 401);
 }
+
+#[test]
+fn what_was_refused_stays_refused_after_the_decision() {
+    // Four identical calls: the fourth is one too many. Denying the three must not let it through.
+    let bench = Bench::new("");
+    let hub = bench.hub();
+    let all = client(&hub);
+    let mut socket = Socket::open(&all);
+    let call = r#"["kv_set",{"key":"a","value":"1"}]"#;
+    socket.chat("s1", &format!("calls [{call},{call},{call},{call}]"));
+    for _ in 0..3 {
+        let asked = wait_for(&mut socket, "tool_approval");
+        respond(&mut socket, &asked["approval_id"], "deny");
+    }
+    let frames = socket.turn();
+    assert_eq!(frames.last().unwrap()["type"], "done");
+    let ends: Vec<&Value> = frames.iter().filter(|frame| frame["type"] == "tool_end").collect();
+    assert_eq!(ends.len(), 1);
+    assert!(ends[0]["error"].as_str().unwrap().contains("made before"), "{}", ends[0]);
+    assert_eq!(value_of(&all), None);
+}
+
+#[test]
+fn a_cancel_beats_calls_that_have_not_begun() {
+    let bench = Bench::new("");
+    let hub = bench.hub();
+    let all = client(&hub);
+    let mut socket = Socket::open(&all);
+    let asked = ask(&mut socket, "s1");
+    all.post("/api/v1/sessions/s1/stop", "");
+    let late = all.post(&format!("/api/v1/approvals/{}/approve", asked["approval_id"].as_str().unwrap()), "");
+    assert_eq!(late.status, 409, "{}", late.text());
+    assert_eq!(socket.turn().last().unwrap()["code"], "cancelled");
+    assert_eq!(value_of(&all), None);
+}
+
+#[test]
+fn messages_wait_through_a_panic_and_a_restart() {
+    let bench = Bench::new("");
+    let mut hub = bench.hub();
+    let all = client(&hub);
+    let mut socket = Socket::open(&all);
+    ask(&mut socket, "s1");
+    socket.chat("s1", "say behind");
+    assert_eq!(wait_for(&mut socket, "queued")["position"], 1);
+    all.post("/api/v1/panic", "");
+    hub.kill();
+    let hub = bench.hub();
+    let all = all.at(&hub.address);
+    // The parked turn is cancelled in the panic; what stands behind it waits for its end.
+    all.post("/api/v1/sessions/s1/stop", "");
+    wait_until("the request is gone", || pending(&all).is_empty().then_some(()));
+    assert_eq!(all.get("/api/v1/sessions/s1/messages").json().as_array().unwrap().len(), 1);
+    assert_eq!(all.post("/api/v1/resume", "").json()["panicked"], false);
+    wait_until("the queued message is answered", || {
+        let messages = all.get("/api/v1/sessions/s1/messages").json();
+        (messages.as_array().unwrap().last().unwrap()["content"] == "behind").then_some(())
+    });
+}

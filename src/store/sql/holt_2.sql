@@ -27,12 +27,16 @@ CREATE TABLE tool_calls (
   tool TEXT NOT NULL,
   server TEXT NOT NULL DEFAULT '',
   arguments TEXT NOT NULL,
+  shown TEXT NOT NULL DEFAULT '',        -- the arguments as others may see them
   said TEXT NOT NULL DEFAULT '',
-  approval_id TEXT,                      -- null: needs none
+  permission TEXT NOT NULL,              -- free, session, permanent, ask, refused
+  refusal TEXT NOT NULL DEFAULT '',      -- what the model is told of a refused one
+  approval_id TEXT,                      -- only of `ask`
   PRIMARY KEY (turn_id, position)
 ) WITHOUT ROWID;
 ALTER TABLE tool_steps ADD COLUMN position INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tool_steps ADD COLUMN server TEXT NOT NULL DEFAULT '';
+CREATE INDEX idx_turns_parked ON turns(id) WHERE state = 'parked';
 DROP INDEX idx_turns_open;
 CREATE INDEX idx_turns_open ON turns(id) WHERE state IN ('queued', 'running', 'parked');
 
