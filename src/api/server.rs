@@ -23,6 +23,7 @@ use crate::auth::{AuthError, Authenticator, SessionManager};
 use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
+use crate::llm::Catalog;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
 
@@ -47,6 +48,8 @@ pub struct Deps {
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
     pub approvals: Option<Arc<Approvals>>,
+    pub model_lister: Option<Arc<Catalog>>,
+    pub model_detail_lister: Option<Arc<Catalog>>,
     pub config: Arc<Config>,
     pub audit: Arc<AuditLog>,
     /// bcrypt; None until setup.

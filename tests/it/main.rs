@@ -16,6 +16,7 @@ mod identity;
 mod kv;
 mod logins;
 mod page;
+mod providers;
 mod setup;
 mod streams;
 mod ws_protocol;

@@ -4,11 +4,13 @@
 pub mod http;
 pub mod hub;
 pub mod model;
+pub mod peer;
 pub mod ws;
 
 pub use http::{Answer, Client};
 pub use hub::Hub;
 pub use model::Model;
+pub use peer::Peer;
 pub use ws::Socket;
 
 use std::time::{Duration, Instant};
