@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::hub::Builder;
 use crate::support::peer::{cut, status, stream};
 use crate::support::ws::kinds;
-use crate::support::{Hub, Peer, Socket};
+use crate::support::{Client, Hub, Peer, Socket};
 
 const EVENTS: &str = "text/event-stream";
 const LINES: &str = "application/x-ndjson";
@@ -64,14 +64,21 @@ fn openai_says(text: &str, cost: Option<f64>) -> String {
     stream(EVENTS, &format!("{}data: {end}\n\ndata: [DONE]\n\n", openai_piece(text)))
 }
 
+/// A hub and the directory that it works in, dropped in this order.
+struct Asked {
+    hub: Hub,
+    _dir: tempfile::TempDir,
+}
+
 /// Starts a hub with this configuration and asks it once over a WebSocket.
-fn ask(config: &str) -> (tempfile::TempDir, Hub, Vec<Value>) {
+fn ask(config: &str) -> (Asked, Client, Vec<Value>) {
     let dir = tempfile::tempdir().unwrap();
     let hub = Builder::new(dir.path()).config(config).start();
-    let mut socket = Socket::open(&hub.admin());
+    let admin = hub.admin();
+    let mut socket = Socket::open(&admin);
     socket.chat("s1", "how long is this machine up?");
     let frames = socket.turn();
-    (dir, hub, frames)
+    (Asked { hub, _dir: dir }, admin, frames)
 }
 
 #[track_caller]
@@ -113,7 +120,7 @@ fn ollama_answers_with_tools_on_its_own_wire() {
     let peer = Peer::start(vec![first, ollama_says("Long.")]);
     let config =
         format!("[llm]\ndefault_model = 'llama'\n[llm.ollama]\nbase_url = '{}/v1'\nnum_ctx = 8192", peer.url());
-    let (_dir, _hub, frames) = ask(&config);
+    let (_hub, _, frames) = ask(&config);
     assert_eq!(content(&frames), "Long.");
     let asked = peer.asked();
     assert!(asked[1].0.starts_with("POST /api/chat "), "{}", asked[1].0);
@@ -135,10 +142,9 @@ fn openrouter_and_named_endpoints_answer_their_agents() {
         router.url(),
         gpu.url()
     );
-    let (_dir, hub, frames) = ask(&config);
+    let (_hub, admin, frames) = ask(&config);
     assert_eq!(content(&frames), "from the router");
     assert!(router.asked()[0].0.to_ascii_lowercase().contains("x-title: holt\r\n"));
-    let admin = hub.admin();
     let answer = admin.chat(json!({"message": "hi", "agent": "home"})).json();
     assert!(answer.to_string().contains("from the gpu"), "{answer}");
     assert_eq!(gpu.asked()[0].1["model"], "own");
@@ -158,7 +164,7 @@ fn a_cut_answer_is_taken_back_and_another_provider_asked() {
         first.url(),
         second.url()
     );
-    let (_dir, hub, frames) = ask(&config);
+    let (_hub, admin, frames) = ask(&config);
     let told: Vec<String> = kinds(&frames);
     let expected = [
         "thinking",
@@ -175,9 +181,9 @@ fn a_cut_answer_is_taken_back_and_another_provider_asked() {
     assert_eq!(content(&frames), "A whole answer.");
     assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
     assert_eq!(second.asked()[0].1["model"], "llama");
-    let messages = hub.admin().get("/api/v1/sessions/s1/messages").json();
+    let messages = admin.get("/api/v1/sessions/s1/messages").json();
     assert_eq!(messages[1]["content"], "A whole answer.");
-    let agent = hub.admin().get("/api/v1/agents/default").json();
+    let agent = admin.get("/api/v1/agents/default").json();
     assert_eq!(
         agent["fallbacks"][1],
         json!({"trigger": "error", "action": "switch_provider", "provider": "spare", "model": "llama"})
@@ -200,7 +206,7 @@ fn a_rate_limit_is_waited_for_as_the_provider_asks() {
          [[llm.fallback]]\ntrigger = 'rate_limit'\naction = 'wait_and_retry'\nmax_retries = 5\nbackoff = 'constant'",
         peer.url()
     );
-    let (_dir, _hub, frames) = ask(&config);
+    let (_hub, _, frames) = ask(&config);
     assert_eq!(content(&frames), "There.");
     assert_eq!(peer.asked().len(), 3);
 }
@@ -211,10 +217,10 @@ fn failures_tell_what_to_do() {
         let peer = Peer::start(vec![answer]);
         let config =
             format!("[llm]\ndefault_model = 'm'\n[llm.anthropic]\napi_key = 'k-hidden'\nbase_url = '{}'", peer.url());
-        let (_dir, hub, frames) = ask(&config);
+        let (asked, _, frames) = ask(&config);
         let last = frames.last().unwrap();
         assert_eq!((&last["type"], &last["code"]), (&json!("error"), &json!(code)), "{last}");
-        assert!(!hub.log_contains("k-hidden"));
+        assert!(!asked.hub.log_contains("k-hidden"));
     };
     let error = |kind: &str, message: &str| json!({"type": "error", "error": {"type": kind, "message": message}});
     check(status("401 No", "", &error("authentication_error", "invalid k-hidden").to_string()), "provider_auth");
@@ -242,20 +248,18 @@ fn models_are_listed_and_described() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Builder::new(dir.path()).config(&config).start();
     let admin = hub.admin();
-    let names = admin.get("/api/v1/models");
+    let reader = admin.new_key("reader", &["agents:read"]);
+    let names = reader.get("/api/v1/models");
     assert_eq!((names.status, names.json()), (200, json!({"models": ["a/one", "local", "qwen3-8b"]})));
-    let all = admin.get("/api/v1/models/details").json();
-    let one = json!({"id": "a/one", "name": "One", "provider": "openrouter", "input_per_mtok": 3.0,
-        "output_per_mtok": 15.0, "supports_tools": true, "weekly_tokens": 0});
-    assert_eq!(all["models"][0]["provider"], one["provider"]);
-    assert_eq!(all["models"][0]["name"], one["name"]);
+    let all = reader.get("/api/v1/models/details").json();
+    assert_eq!((&all["models"][0]["provider"], &all["models"][0]["name"]), (&json!("openrouter"), &json!("One")));
     assert!((all["models"][0]["input_per_mtok"].as_f64().unwrap() - 3.0).abs() < 1e-9);
     assert_eq!(all["models"].as_array().unwrap().len(), 3);
-    let gpu_models = admin.get("/api/v1/models/details?provider=gpu").json();
-    let own = json!({"id": "qwen3-8b", "name": "Qwen3 8b", "provider": "gpu", "input_per_mtok": 0.0,
-        "output_per_mtok": 0.0, "supports_tools": true, "weekly_tokens": 0});
+    let gpu_models = reader.get("/api/v1/models/details?provider=gpu").json();
+    let own = json!({"id": "qwen3-8b", "name": "Qwen3 8b", "provider": "gpu", "input_per_mtok": 0,
+        "output_per_mtok": 0, "supports_tools": true, "weekly_tokens": 0});
     assert_eq!(gpu_models["models"][1], own);
-    assert_eq!(admin.get("/api/v1/models/details?provider=nobody").json(), json!({"models": null}));
+    assert_eq!(reader.get("/api/v1/models/details?provider=nobody").json(), json!({"models": null}));
     // Lists are remembered, a failing provider is asked again.
     assert_eq!((router.asked().len(), gpu.asked().len()), (1, 1));
     assert!(broken.asked().len() >= 2);
