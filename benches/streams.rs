@@ -30,6 +30,10 @@ impl Provider for Instantly {
         "instant"
     }
 
+    fn is_free(&self) -> bool {
+        true
+    }
+
     fn complete(&self, _: Request<'_>, sink: &mut dyn Sink, _: &Cancel) -> Result<Completion, LlmError> {
         let mut text = String::new();
         for number in 0..DELTAS {

@@ -28,7 +28,7 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; who did what |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what it costs; who did what |
 //! | [`llm`], [`store`] | model providers; the two database files |
 //! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
 //! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
@@ -76,6 +76,7 @@ pub mod auth;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod costs;
 pub mod diag;
 pub mod http;
 pub mod limits;

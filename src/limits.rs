@@ -233,6 +233,23 @@ pub const KV_TOOL_LIST_BYTES_MAX: usize = 12 * 1024;
 /// What a model gets of each value in a listing; the whole of it with `kv_get`.
 pub const KV_TOOL_VALUE_BYTES_MAX: usize = 512;
 
+// --- Costs: contract engine 4 ---------------------------------------------------------------------------------------
+
+/// Output tokens set aside for a call before anybody knows: longer than most answers. What an answer costs beyond it
+/// counts once it is there.
+pub const COST_OUTPUT_TOKENS_ESTIMATED: u64 = 1024;
+/// Sums kept in memory, mostly of conversations; beyond it those without an open call are read again when needed.
+pub const COST_ACCOUNTS_MAX: usize = 4096;
+/// Days after which the rows of calls are put together. Longer than any series that is shown.
+pub const COST_ROW_DAYS: i64 = 400;
+/// Days in one answer of the costs route.
+pub const COST_DAYS_MAX: u32 = 366;
+pub const COST_DAYS: u32 = 30;
+/// Conversations, models and keys in one answer, the latest used first.
+pub const COST_LINES_MAX: usize = 1000;
+/// Rendered answers kept.
+pub const COST_REPORTS_CACHED: usize = 4;
+
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < BUFFERED_BYTES_MAX);

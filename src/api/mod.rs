@@ -6,6 +6,7 @@ mod approvals;
 mod audit;
 pub mod body;
 mod chat;
+mod costs;
 pub mod error;
 mod guard;
 mod health;

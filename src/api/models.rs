@@ -30,13 +30,20 @@ pub(super) fn details(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let missing = || ApiError::new(503, "not_configured", "model details not available");
     let catalog = ctx.deps.model_detail_lister.as_ref().ok_or_else(missing)?;
     let only = call.req.query_param("provider").filter(|name| !name.is_empty());
-    answer(catalog, only, |lists| {
+    let budgets = ctx.deps.cost_tracker.clone();
+    answer(catalog, only, move |lists| {
         let mut shapes: Vec<(&str, Value)> = Vec::new();
         for (list, model) in lists.iter().flat_map(|list| list.models.iter().map(move |model| (list, model))) {
-            let free = list.is_free.then_some(0.0);
+            // What the provider says of itself counts before the table.
+            let known = || budgets.as_ref()?.prices().lookup(&model.id).map(|price| (price.input, price.output));
+            let (input, output) = match (model.input_per_mtok, model.output_per_mtok) {
+                (None, None) if list.is_free => (Some(0.0), Some(0.0)),
+                (None, None) => known().unzip(),
+                told => told,
+            };
             let shape = json!({
                 "id": model.id, "name": model.name, "provider": list.provider,
-                "input_per_mtok": model.input_per_mtok.or(free), "output_per_mtok": model.output_per_mtok.or(free),
+                "input_per_mtok": input, "output_per_mtok": output,
                 "supports_tools": model.supports_tools, "weekly_tokens": 0,
             });
             shapes.push((&model.id, shape));

@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, approvals, audit, chat, health, keys, kv, login, login_sessions, models, panic, sessions, setup, ws,
+    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, models, panic, sessions, setup, ws,
 };
 use crate::auth::Identity;
 
@@ -89,6 +89,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/panic", ADMIN, panic::panic),
     route("POST", "/api/v1/resume", ADMIN, panic::resume),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),

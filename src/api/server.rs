@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tiny_http::Method;
 
+use crate::api::costs::CostReports;
 use crate::api::error::ApiError;
 use crate::api::guard;
 use crate::api::kv::KvLists;
@@ -23,6 +24,7 @@ use crate::auth::{AuthError, Authenticator, SessionManager};
 use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
+use crate::costs::Budgets;
 use crate::llm::Catalog;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
@@ -44,6 +46,7 @@ pub struct Deps {
     pub db: Arc<Db>,
     pub key_store: Option<Arc<KeyStore>>,
     pub kv_store: Option<Arc<KvStore>>,
+    pub cost_tracker: Option<Arc<Budgets>>,
     pub sessions: Arc<SessionManager>,
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
@@ -93,6 +96,7 @@ pub struct CtxInner {
     /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
     pub(super) kv_lists: KvLists,
+    pub(super) cost_reports: CostReports,
 }
 
 impl std::ops::Deref for Ctx {
@@ -170,6 +174,7 @@ impl Server {
             sse_open: Arc::new(AtomicUsize::new(0)),
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             kv_lists: KvLists::default(),
+            cost_reports: CostReports::default(),
             deps,
         };
         let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\

@@ -20,6 +20,7 @@ use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
 use crate::config::Config;
+use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
@@ -46,11 +47,12 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let recorder = Threads::new();
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
-    let agents = agents(&config, provider, &kv_store)?;
-    let engine = engine(&config, &db, &recorder, &stop, agents)?;
+    let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let agents = agents(&config, provider, &kv_store, &budgets)?;
+    let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, budgets, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -112,7 +114,14 @@ fn lock_data_dir(config: &Config) -> Result<File, AppError> {
     }
 }
 
-fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents: Agents) -> Result<Engine, AppError> {
+fn engine(
+    config: &Config,
+    db: &Arc<Db>,
+    recorder: &Threads,
+    stop: &Stop,
+    agents: Agents,
+    budgets: &Arc<Budgets>,
+) -> Result<Engine, AppError> {
     let turns = Arc::new(TurnStore::new(Arc::clone(db)));
     let (log, epoch) = EventLog::open(&config.db_path.with_file_name("events.db"))?;
     adopt_epoch(db, &turns, &epoch)?;
@@ -143,7 +152,7 @@ fn engine(config: &Config, db: &Arc<Db>, recorder: &Threads, stop: &Stop, agents
         approval_ttl: config.streams.approval_timeout,
     };
     let conversations = ConversationStore::new(Arc::clone(db));
-    Ok(Engine::new(Arc::clone(db), agents, conversations, turns, streams, settings, stop.clone()))
+    Ok(Engine::new(Arc::clone(db), Arc::clone(budgets), agents, conversations, turns, streams, settings, stop.clone()))
 }
 
 /// The log's epoch and ours must agree: another one means that the stored history was lost or replaced, and with it
@@ -160,7 +169,12 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>) -> Result<Agents, AppError> {
+fn agents(
+    config: &Config,
+    brought: Option<Arc<dyn Provider>>,
+    kv: &Arc<KvStore>,
+    budgets: &Arc<Budgets>,
+) -> Result<Agents, AppError> {
     let is_brought = brought.is_some();
     let providers = match brought {
         Some(provider) => Providers::of(vec![provider]),
@@ -169,6 +183,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, kv: &Arc<KvStore>
     let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
+    tools.push(cost_tool(budgets));
     let mut agents = Vec::with_capacity(config.agents.len());
     for agent in &config.agents {
         let provider = only.as_deref().unwrap_or(&agent.provider);
@@ -195,6 +210,7 @@ fn deps(
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
+    budgets: Arc<Budgets>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
     let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
@@ -213,6 +229,7 @@ fn deps(
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
+        cost_tracker: Some(budgets),
         sessions: Arc::new(sessions),
         approvals: Some(Arc::clone(engine.approvals())),
         model_lister: catalog.clone(),

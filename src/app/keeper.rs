@@ -116,6 +116,11 @@ impl Keeper {
     }
 
     fn purge(&self) {
+        if let Some(budgets) = &self.server.ctx().deps.cost_tracker
+            && let Err(error) = budgets.put_old_together()
+        {
+            log::warn!("put old costs together: {error}");
+        }
         if let Some(store) = &self.server.ctx().deps.sessions.store
             && let Err(error) = store.purge_expired()
         {
@@ -123,6 +128,9 @@ impl Keeper {
         }
         if let Err(error) = self.server.ctx().deps.audit.purge() {
             log::warn!("shorten the audit log: {error}");
+        }
+        if let Err(error) = self.engine.approvals().purge() {
+            log::warn!("remove old approvals: {error}");
         }
         if let Err(error) = self.engine.forget_orphans() {
             log::warn!("look for events without a conversation: {error}");

@@ -16,6 +16,7 @@ use crate::chat::session::{Running, Waiting};
 use crate::chat::stream::Streams;
 use crate::chat::upkeep::drop_idle;
 use crate::chat::{ChatError, interrupted as recovery};
+use crate::costs::Budgets;
 use crate::limits;
 use crate::rt::{Stop, Threads, lock};
 use crate::store::turns::{Closed, TurnRow};
@@ -68,6 +69,7 @@ pub(super) struct Inner {
     pub(super) db: Arc<Db>,
     pub(super) approvals: Arc<Approvals>,
     pub(super) parked: ParkedStore,
+    pub(super) budgets: Arc<Budgets>,
     pub(super) agents: Agents,
     pub(super) conversations: ConversationStore,
     pub(super) turns: Arc<TurnStore>,
@@ -114,6 +116,7 @@ impl Engine {
     /// An engine over open stores. [`Engine::recover`] comes before the first message.
     pub fn new(
         db: Arc<Db>,
+        budgets: Arc<Budgets>,
         agents: Agents,
         conversations: ConversationStore,
         turns: Arc<TurnStore>,
@@ -126,6 +129,7 @@ impl Engine {
                 approvals: Arc::new(Approvals::new(&db, &agents)),
                 parked: ParkedStore::new(Arc::clone(&db)),
                 db,
+                budgets,
                 panicked: AtomicBool::new(false),
                 seen_generation: AtomicU64::new(0),
                 agents,
@@ -165,7 +169,10 @@ impl Engine {
                     lock(&self.inner.retries).push(Retry::EndTurn(session, Box::new(turn)));
                 }
             } else if turn.state == "parked" {
-                self.restore_parked(&self.session(&turn.conversation_id)?, &turn)?;
+                // A full disk must not keep the hub from starting: without its event a request can still be decided.
+                if let Err(error) = self.restore_parked(&self.session(&turn.conversation_id)?, &turn) {
+                    log::error!("tell again what turn {} asks for: {error}", turn.id);
+                }
             } else {
                 queued.push(turn);
             }

@@ -116,6 +116,12 @@ impl Engine {
                 })
             })
             .collect();
+        let mut running = Running::claim();
+        running.turn_id = turn.id;
+        running.started = true;
+        running.after_seq = turn.after_seq.unwrap_or_else(|| session.stream().last_seq());
+        running.parked = Some(Parked { turn: Box::new(turn.clone()), since: Instant::now() });
+        lock(&session.state).running = Some(running);
         if !asked.is_empty() {
             let (used_seq, until) = session.stream().plan_start();
             let reservation = Reservation { until, boot_id: &self.inner.streams.boot_id, used_seq };
@@ -123,12 +129,6 @@ impl Engine {
             session.stream().set_reserved(until);
             settle_events(session, &asked, turn.id)?;
         }
-        let mut running = Running::claim();
-        running.turn_id = turn.id;
-        running.started = true;
-        running.after_seq = turn.after_seq.unwrap_or_else(|| session.stream().last_seq());
-        running.parked = Some(Parked { turn: Box::new(turn.clone()), since: Instant::now() });
-        lock(&session.state).running = Some(running);
         Ok(())
     }
 

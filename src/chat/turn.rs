@@ -10,12 +10,16 @@ use crate::chat::history;
 use crate::chat::round::{Repeats, Round};
 use crate::chat::session::{EndReason, Outcome};
 use crate::chat::stream::{SessionStream, StreamError};
+use crate::costs::{Spender, Totals, TurnMeter};
 use crate::limits;
-use crate::llm::{Completion, LlmError, Message, NoMeter, Request, Role, Sink, Usage};
+use crate::llm::{Completion, LlmError, Message, Request, Role, Sink};
 use crate::rt::Cancel;
 use crate::store::StoreError;
 use crate::store::parked::CallRow;
 use crate::store::turns::{Reservation, TurnRow};
+
+/// Text of the event `cost_limit` (contract http-api 7).
+const COST_LIMIT: &str = "Session approaching cost limit — pausing tool use.";
 
 /// Everything that one turn works with.
 pub(super) struct TurnRun<'a> {
@@ -63,8 +67,6 @@ struct Progress {
     earlier_text: String,
     round: u32,
     repeats: Repeats,
-    usage: Usage,
-    cost_usd: f64,
 }
 
 impl TurnRun<'_> {
@@ -95,6 +97,7 @@ impl TurnRun<'_> {
             round.execute(self, &mut messages)?;
             self.emit(&ChatEvent::Thinking { round: progress.round })?;
         }
+        let meter = self.meter();
         let mut wrapping_up = false;
         let text = loop {
             let tools = agent.tools();
@@ -105,7 +108,14 @@ impl TurnRun<'_> {
             if wrapping_up && !specs.is_empty() {
                 messages.push(Message::text(Role::User, "Answer now from what the tools have told you."));
             }
-            let completion = self.call(&agent, &messages, offered, progress)?;
+            let completion = self.call(&agent, &meter, &messages, offered, progress)?;
+            if progress.round > 0 && !wrapping_up && meter.soft_reached() {
+                self.emit(&ChatEvent::CostLimit { text: COST_LIMIT.to_owned() })?;
+                wrapping_up = true;
+                if completion.text.is_empty() {
+                    continue; // what was paid for ends in an answer
+                }
+            }
             let silent = completion.text.is_empty() && progress.earlier_text.is_empty();
             if completion.tool_calls.is_empty() && silent && progress.round > 0 && !wrapping_up {
                 wrapping_up = true; // it used tools and then said nothing: asked once more
@@ -123,11 +133,21 @@ impl TurnRun<'_> {
             round.execute(self, &mut messages)?;
             self.emit(&ChatEvent::Thinking { round: progress.round })?;
         };
-        let tokens = progress.usage.input_tokens + progress.usage.output_tokens + progress.usage.cached_tokens;
-        self.inner.turns.answer(self.turn.id, session, &text, tokens, progress.cost_usd)?;
-        self.emit(&ChatEvent::Usage { tokens, cost_usd: progress.cost_usd })?;
+        let Totals { tokens, cost_usd } = meter.totals();
+        self.inner.turns.answer(self.turn.id, session, &text, tokens, cost_usd)?;
+        self.emit(&ChatEvent::Usage { tokens, cost_usd })?;
         LoggedStreamSession(self.stream).send_content(&text)?;
         Ok(Some(text))
+    }
+
+    /// Counts the turn's money, from before a restart too.
+    fn meter(&self) -> TurnMeter {
+        self.inner.budgets.meter(Spender {
+            turn_id: self.turn.id,
+            conversation_id: self.turn.conversation_id.clone(),
+            agent: self.turn.agent.clone(),
+            identity: self.turn.identity.clone(),
+        })
     }
 
     /// Takes the decided round out of its rows, and what the turn had done before.
@@ -147,22 +167,21 @@ impl TurnRun<'_> {
     fn call(
         &self,
         agent: &Agent,
+        meter: &TurnMeter,
         messages: &[Message],
         offered: &[crate::llm::ToolSpec],
         progress: &mut Progress,
     ) -> Result<Completion, TurnError> {
-        let request = Request { model: "", messages, tools: offered, stream: true };
+        let request = Request { model: "", messages, tools: offered, stream: true }; // the router knows the model
         let mut sink = EventSink { run: self, text: &mut progress.round_text, failed: None };
-        let result =
-            agent.router.complete(request, &NoMeter, &mut sink, self.cancel).map(|answered| answered.completion);
+        let result = agent.router.complete(request, meter, &mut sink, self.cancel);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
-        let completion = result.map_err(TurnError::Llm)?;
-        progress.usage.input_tokens += completion.usage.input_tokens;
-        progress.usage.output_tokens += completion.usage.output_tokens;
-        progress.usage.cached_tokens += completion.usage.cached_tokens;
-        progress.cost_usd += completion.usage.cost_usd.unwrap_or(0.0);
+        for notice in meter.take_notices() {
+            self.emit(&ChatEvent::CostWarning { text: notice.message, percent: u32::from(notice.percent) })?;
+        }
+        let completion = result.map_err(TurnError::Llm)?.completion;
         if self.cancel.is_set() {
             return Err(TurnError::Llm(LlmError::Cancelled));
         }
@@ -178,9 +197,10 @@ impl TurnRun<'_> {
         let (code, message) = self.explain(&error);
         let mut text = progress.earlier_text.clone();
         push_paragraph(&mut text, &progress.round_text);
+        let Totals { tokens, cost_usd } = self.meter().totals();
         if !text.is_empty()
             && let Err(error) =
-                self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, 0, progress.cost_usd)
+                self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, &text, tokens, cost_usd)
             && !matches!(error, StoreError::NotFound)
         {
             log::error!("store the partial answer of turn {}: {error}", self.turn.id);

@@ -59,7 +59,7 @@ fn agent(
     let key = |field: &str| format!("agents[{at}].{field}");
     let tier = tier(typed, &key("session_tier"), &raw.session_tier, global)?;
     let soft = raw.cost_limit_soft.unwrap_or(0.0);
-    let hard = raw.cost_limit_hard.unwrap_or(0.0);
+    let hard = raw.cost_limit_hard.unwrap_or(llm.cost_limit_hard);
     check_cost(typed, &key("cost_limit_soft"), soft)?;
     check_cost(typed, &key("cost_limit_hard"), hard)?;
     if hard > 0.0 && soft > hard {
@@ -83,6 +83,8 @@ fn agent(
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
         adapters: raw.adapters.clone(),
+        cost_limit_soft: raw.cost_limit_soft,
+        cost_limit_hard: raw.cost_limit_hard,
         auto_approve_tools: raw.auto_approve_tools.clone(),
     })
 }

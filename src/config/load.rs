@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::agents::{agents, check_others};
 use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
+use super::costs::costs;
 use super::env::Env;
 use super::error::ConfigError;
 use super::kv::kv;
@@ -57,6 +58,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let audit = audit(&typed)?;
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
+    let costs = costs(&mut typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -72,6 +74,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         audit,
         web,
         kv,
+        costs,
         warnings: typed.warnings,
     })
 }

@@ -6,6 +6,7 @@
 mod agents;
 mod api;
 mod check;
+mod costs;
 mod duration;
 mod env;
 mod error;
@@ -28,6 +29,7 @@ mod writer;
 mod writer_tests;
 
 pub use api::SCOPES;
+pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
@@ -69,6 +71,7 @@ pub struct Config {
     /// None: switched off.
     pub web: Option<WebConfig>,
     pub kv: KvConfig,
+    pub costs: CostsConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }
@@ -220,6 +223,9 @@ pub struct AgentConfig {
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
     pub adapters: Vec<String>,
+    /// USD per conversation; None is the value of `[llm]`, 0 is off.
+    pub cost_limit_soft: Option<f64>,
+    pub cost_limit_hard: Option<f64>,
     /// Tools that it may call without asking.
     pub auto_approve_tools: Vec<String>,
 }

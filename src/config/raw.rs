@@ -75,6 +75,7 @@ pub(super) struct Raw {
     pub(super) streams: Streams,
     pub(super) audit: Audit,
     pub(super) kv: super::kv::RawKv,
+    pub(super) costs: super::costs::RawCosts,
     pub(super) web: Web,
     pub(super) sandbox: Sandbox,
     pub(super) otel: Otel,

@@ -6,6 +6,7 @@
 pub mod approvals;
 pub mod audit;
 pub mod conversations;
+pub mod costs;
 pub mod db;
 pub mod keys;
 pub mod kv;
@@ -22,6 +23,7 @@ pub mod turns;
 
 pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;
+pub use costs::CostStore;
 pub use db::Db;
 pub use keys::{ApiKeyRecord, KeyStore};
 pub use kv::{KvError, KvLimits, KvStore};

@@ -1,5 +1,5 @@
 // A scripted model server (OpenAI chat completions): `count to N` answers with N numbered lines, slowly; anything else
-// with one sentence that repeats the question.
+// with one sentence that repeats the question. `call NAME {..}` calls that tool and repeats its result.
 import http from 'node:http';
 
 export async function startModel(delayMs = 25) {
@@ -18,9 +18,18 @@ export async function startModel(delayMs = 25) {
 function textFor(messages) {
   const question = [...messages].reverse().find((message) => message.role === 'user');
   const said = Array.isArray(question?.content) ? question.content.map((part) => part.text || '').join('') : question?.content || '';
+  const last = messages[messages.length - 1];
+  if (last?.role === 'tool') return [`The tool said: ${last.content}`];
   const count = /count to (\d+)/i.exec(said);
   if (!count) return [`You said: ${said.slice(-200)}`];
   return Array.from({ length: Number(count[1]) }, (_, i) => `- line ${i + 1} of ${count[1]}\n`);
+}
+
+// The call that the last message asks for; none once its result is there.
+function callFor(messages) {
+  const last = messages[messages.length - 1];
+  const wish = last?.role === 'user' && /^call (\w+) (\{.*\})$/s.exec(last.content);
+  return wish ? { name: wish[1], arguments: wish[2] } : null;
 }
 
 async function answer(request, body, response, delayMs) {
@@ -43,6 +52,13 @@ async function answer(request, body, response, delayMs) {
   const send = (delta, finish_reason, extra) => response.write(`data: ${JSON.stringify({ id, object: 'chat.completion.chunk', model: asked.model,
     choices: [{ index: 0, delta, finish_reason }], ...extra })}\n\n`);
   send({ role: 'assistant', content: '' }, null);
+  const call = callFor(asked.messages);
+  if (call) {
+    send({ tool_calls: [{ index: 0, id: `call-${asked.messages.length}`, type: 'function', function: call }] }, null);
+    send({}, 'tool_calls', { usage });
+    response.end('data: [DONE]\n\n');
+    return;
+  }
   for (const part of parts) {
     if (response.destroyed) return;
     await new Promise((later) => setTimeout(later, delayMs));

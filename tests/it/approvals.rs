@@ -504,11 +504,10 @@ fn a_fast_decision_is_never_lost() {
                 }))
             })
             .collect();
-        for socket in sockets {
-            socket.join().unwrap();
-        }
+        let ended: Vec<_> = sockets.into_iter().map(|socket| socket.join()).collect();
         over.store(true, std::sync::atomic::Ordering::Release);
         poller.join().unwrap();
+        ended.into_iter().for_each(|end| end.unwrap());
     });
     assert!(pending(&all).is_empty());
     let approved = all.get("/api/v1/approvals?status=approved").json().as_array().unwrap().len();

@@ -238,23 +238,31 @@ fn models_are_listed_and_described() {
     let router = Peer::start(vec![status("200 OK", "", &openrouter.to_string())]);
     let gpu = Peer::start(vec![status("200 OK", "", "{\"data\":[{\"id\":\"qwen3-8b\"},{\"id\":\"a/one\"}]}")]);
     let broken = Peer::start(vec![status("500 Oops", "", "")]);
+    let cloud = Peer::start(vec![status("200 OK", "", "{\"data\":[{\"id\":\"claude-sonnet-4-20250514\"}]}")]);
     let config = format!(
         "[llm]\ndefault_provider = 'local'\n[llm.openrouter]\napi_key = 'k'\nbase_url = '{}'\n[llm.ollama]\nbase_url = '{}'\n\
-         [[llm.providers]]\nname = 'gpu'\ntype = 'openai'\nbase_url = '{}'",
+         [[llm.providers]]\nname = 'gpu'\ntype = 'openai'\nbase_url = '{}'\n[llm.anthropic]\napi_key = 'k'\nbase_url = '{}'\nfree = false",
         router.url(),
         broken.url(),
-        gpu.url()
+        gpu.url(),
+        cloud.url()
     );
     let dir = tempfile::tempdir().unwrap();
     let hub = Builder::new(dir.path()).config(&config).start();
     let admin = hub.admin();
     let reader = admin.new_key("reader", &["agents:read"]);
     let names = reader.get("/api/v1/models");
-    assert_eq!((names.status, names.json()), (200, json!({"models": ["a/one", "local", "qwen3-8b"]})));
+    assert_eq!(
+        (names.status, names.json()),
+        (200, json!({"models": ["a/one", "claude-sonnet-4-20250514", "local", "qwen3-8b"]}))
+    );
     let all = reader.get("/api/v1/models/details").json();
     assert_eq!((&all["models"][0]["provider"], &all["models"][0]["name"]), (&json!("openrouter"), &json!("One")));
     assert!((all["models"][0]["input_per_mtok"].as_f64().unwrap() - 3.0).abs() < 1e-9);
-    assert_eq!(all["models"].as_array().unwrap().len(), 3);
+    let claude = json!({"id": "claude-sonnet-4-20250514", "name": "Claude Sonnet 4 20250514", "provider": "anthropic",
+        "input_per_mtok": 3, "output_per_mtok": 15, "supports_tools": true, "weekly_tokens": 0});
+    assert_eq!(all["models"][1], claude);
+    assert_eq!(all["models"].as_array().unwrap().len(), 4);
     let gpu_models = reader.get("/api/v1/models/details?provider=gpu").json();
     let own = json!({"id": "qwen3-8b", "name": "Qwen3 8b", "provider": "gpu", "input_per_mtok": 0,
         "output_per_mtok": 0, "supports_tools": true, "weekly_tokens": 0});

@@ -73,9 +73,8 @@ pub(super) fn cancel(session_id: &str) -> String {
     json!({"type": "cancel", "session_id": session_id}).to_string()
 }
 
-/// Decides an approval.
-pub(super) fn approval(approval_id: &str, approve: bool) -> String {
-    let action = if approve { "approve" } else { "deny" };
+/// Decides an approval: `approve`, `deny` or `auto_session`.
+pub(super) fn approval(approval_id: &str, action: &str) -> String {
     json!({"type": "approval_response", "approval_id": approval_id, "action": action}).to_string()
 }
 

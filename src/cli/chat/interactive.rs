@@ -163,7 +163,16 @@ impl<'a> Interactive<'a> {
         if frame.is_first() && !self.talk.follow.is_waiting() {
             self.view.note("(another client asked something here)");
         }
-        // Whoever decided it, it is decided.
+        if frame.kind == "tool_decision" {
+            // By whomever: this page, another device, a rule, or the time.
+            let before = self.asking.len();
+            self.asking.retain(|asked| asked.approval_id != frame.approval_id);
+            if self.asking.len() < before {
+                self.view.note(&format!("({})", frame.approval_status));
+            }
+            return;
+        }
+        // A hub that does not tell decisions shows them by what comes next.
         let decided = matches!(frame.kind.as_str(), "tool_start" | "tool_end" | "content" | "done" | "error");
         if decided && !self.asking.is_empty() {
             self.asking.clear();
@@ -183,7 +192,7 @@ impl<'a> Interactive<'a> {
                 if frame.text.is_empty() { format!("Execute tool {:?}", frame.tool) } else { frame.text.clone() };
             self.view.screen.end_line();
             self.view.screen.line(Style::Bold, &question);
-            self.view.screen.piece(Style::Bold, "Allow it? [y/n] ");
+            self.view.screen.piece(Style::Bold, "Allow it? [y/n/a: always in this conversation, for 15 min] ");
         }
     }
 
@@ -220,8 +229,14 @@ impl<'a> Interactive<'a> {
         };
         if let Some(frame) = self.asking.front() {
             let answer = text.trim().to_ascii_lowercase();
-            if matches!(answer.as_str(), "y" | "yes" | "n" | "no") {
-                let decision = frame::approval(&frame.approval_id, answer.starts_with('y'));
+            let action = match answer.as_str() {
+                "y" | "yes" => "approve",
+                "n" | "no" => "deny",
+                "a" | "always" => "auto_session",
+                _ => "",
+            };
+            if !action.is_empty() {
+                let decision = frame::approval(&frame.approval_id, action);
                 self.talk.link.send(&[decision]);
                 self.asking.pop_front();
             }

@@ -133,7 +133,7 @@ impl<'a> Once<'a> {
         if frame.kind == "tool_approval" && frame.approval_status.is_empty() && self.begun {
             let id = &frame.approval_id;
             self.view.note(&format!(
-                "{}: waits for approval; decide on the hub's page, or POST /api/v1/approvals/{id}/approve",
+                "{}: waits for approval; decide on the hub's page, or with: holt approvals approve {id}",
                 frame.tool
             ));
         }

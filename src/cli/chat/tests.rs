@@ -283,9 +283,9 @@ fn approvals_are_asked_and_answered() {
         line.write(
             json!({"type": "tool_approval", "tool": "get_weather", "text": text, "approval_id": "a1", "seq": 2}),
         );
-        person.sees("Allow it? [y/n] ");
+        person.sees("Allow it? [y/n/a");
         person.types("maybe");
-        person.sees("[y/n] Execute tool");
+        person.sees("min] Execute tool");
         person.types("y");
         let decision = line.read();
         assert_eq!(decision, json!({"type": "approval_response", "approval_id": "a1", "action": "approve"}));

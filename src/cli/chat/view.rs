@@ -39,7 +39,7 @@ impl View {
             "tool_approval" if self.shown.steps && !frame.approval_status.is_empty() => {
                 self.screen.line(Style::Dim, &format!("· {}: {}", frame.tool, frame.text));
             }
-            "cost_limit" => self.screen.line(Style::Dim, &frame.text),
+            "cost_limit" | "cost_warning" => self.screen.line(Style::Dim, &frame.text),
             "stream_rollback" => self.rollback(),
             "usage" => self.usage = Some((frame.tokens, frame.cost_usd)),
             "content" => self.content(&frame.text),

@@ -47,6 +47,10 @@ impl Provider for LocalProvider {
         NAME
     }
 
+    fn is_free(&self) -> bool {
+        true
+    }
+
     fn complete(&self, request: Request<'_>, sink: &mut dyn Sink, cancel: &Cancel) -> Result<Completion, LlmError> {
         if cancel.is_set() {
             return Err(LlmError::Cancelled);

@@ -91,6 +91,6 @@ export const api = {
   remove: (sid) => call('DELETE', `/api/v1/sessions/${id(sid)}`),
   stop: (sid) => call('POST', `/api/v1/sessions/${id(sid)}/stop`),
   agents: () => call('GET', '/api/v1/agents'),
-  approve: (aid, auto) => call('POST', `/api/v1/approvals/${id(aid)}/approve${auto ? '?auto_approve=session' : ''}`),
+  approve: (aid, rule) => call('POST', `/api/v1/approvals/${id(aid)}/approve${rule ? `?auto_approve=${rule}` : ''}`),
   deny: (aid) => call('POST', `/api/v1/approvals/${id(aid)}/deny`),
 };

@@ -496,7 +496,7 @@ export class Session {
   async decide(id, action) {
     if (this.conn.send({ type: 'approval_response', approval_id: id, action })) return;
     if (action === 'deny') await api.deny(id);
-    else await api.approve(id, action === 'auto_session');
+    else await api.approve(id, { auto_session: 'session', auto_always: 'permanent' }[action]);
   }
 }
 

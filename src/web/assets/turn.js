@@ -65,9 +65,11 @@ export class Turn {
         this.waiting('Trying again');
         break;
       case 'tool_approval': this.approval(f); break;
+      case 'tool_decision': this.decision(f); break;
       case 'tool_start': this.toolStart(f); break;
       case 'tool_end': this.toolEnd(f); break;
       case 'cost_limit': this.note(f.text || 'Close to the cost limit: no more tools in this answer.'); break;
+      case 'cost_warning': this.note(f.text); break;
       case 'usage': this.usage = f; break;
       case 'content':
         this.markdown.set(f.text || '');
@@ -167,12 +169,21 @@ export class Turn {
     const buttons = [
       h('button', { type: 'button', class: 'btn primary', onclick: () => choose('approve') }, 'Approve'),
       h('button', { type: 'button', class: 'btn', onclick: () => choose('deny') }, 'Deny'),
-      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_session') }, 'Always in this chat'),
+      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_session') }, 'Allow in this chat for 15 min'),
+      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_always') }, 'Always allow'),
     ];
     step.asking = h('div', { class: 'ask' }, h('div', { class: 'ask-row' }, ...buttons), say);
     step.approvalId = f.approval_id;
     step.body.append(h('pre', { class: 'ask-text', tabindex: '0' }, f.text || `Run ${step.tool}?`), step.asking);
     announce(`Holt asks for permission. ${f.text || step.tool}`);
+  }
+
+  // Somebody decided: here, on another device, by a rule, or nobody did in time.
+  decision(f) {
+    const step = this.step(f);
+    const approved = f.approval_status === 'approved';
+    this.settle(step, approved ? 'Approved.' : f.approval_status === 'denied' ? 'Denied.' : 'Nobody decided in time.');
+    if (!approved) this.mark(step, 'denied', f.approval_status === 'denied' ? 'Denied' : 'Expired', 'close');
   }
 
   settle(step, text) {

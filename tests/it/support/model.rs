@@ -30,7 +30,7 @@ struct Shared {
     gate: Mutex<Gate>,
     moved: Condvar,
     requests: Mutex<Vec<Value>>,
-    sockets: Mutex<Vec<TcpStream>>,
+    sockets: Mutex<Vec<Arc<TcpStream>>>,
 }
 
 #[derive(Default)]
@@ -54,13 +54,14 @@ impl Model {
                         return;
                     }
                     let Ok(stream) = stream else { continue };
-                    accepting.sockets.lock().unwrap().push(stream.try_clone().unwrap());
-                    let shared = Arc::clone(&accepting);
+                    let (kept, shared) = (Arc::new(stream.try_clone().unwrap()), Arc::clone(&accepting));
+                    accepting.sockets.lock().unwrap().push(Arc::clone(&kept));
                     // A test that ends cuts its model off: errors are not its business.
                     let ending = stream.try_clone().unwrap();
                     let serving = move || {
                         drop(serve(&shared, stream));
                         let _ = ending.shutdown(Shutdown::Both);
+                        shared.sockets.lock().unwrap().retain(|known| !Arc::ptr_eq(known, &kept));
                     };
                     spawning.spawn("model-conn", 256 * 1024, serving).unwrap();
                 }

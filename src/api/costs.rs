@@ -1,0 +1,136 @@
+//! What was spent (contract 4.5; W-36). The contract's keys, and behind them those that Holt adds.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Map, Value, json};
+
+use crate::api::error::ApiError;
+use crate::api::message::{Reply, json_response};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::costs::{CostReport, LimitState};
+use crate::limits;
+use crate::rt::{json as wire, lock};
+use crate::store::costs::Group;
+
+/// Rendered answers, the oldest first. Guarded by this mutex; nothing is taken under it. Bounded by
+/// [`limits::COST_REPORTS_CACHED`].
+#[derive(Default)]
+pub(super) struct CostReports(Mutex<Vec<CachedReport>>);
+
+struct CachedReport {
+    /// What was asked for: agent and days.
+    asked: (Option<String>, u32),
+    /// Of the stored calls, and the day: at midnight today is another one.
+    version: (u64, String),
+    body: Arc<[u8]>,
+}
+
+/// All figures, or those of one agent. Rendered once per state of what is stored.
+pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let missing = || ApiError::new(503, "not_configured", "cost tracking not configured");
+    let budgets = ctx.deps.cost_tracker.as_ref().ok_or_else(missing)?;
+    let agent = call.req.query_param("agent").filter(|agent| !agent.is_empty());
+    let asked = (agent, days(call)?);
+    let version = (budgets.version(), budgets.today());
+    let cached = {
+        let reports = lock(&ctx.cost_reports.0);
+        let found = reports.iter().find(|report| report.asked == asked && report.version == version);
+        found.map(|report| Arc::clone(&report.body))
+    };
+    if let Some(body) = cached {
+        return Ok(Reply::Full(json_response(200, body.to_vec())));
+    }
+    let report = budgets.report(asked.0.as_deref(), asked.1)?;
+    let mut body = wire::to_vec(&shape(&report, asked.0.is_some()));
+    body.push(b'\n');
+    let mut reports = lock(&ctx.cost_reports.0);
+    reports.retain(|report| report.asked != asked);
+    if reports.len() >= limits::COST_REPORTS_CACHED {
+        reports.remove(0);
+    }
+    reports.push(CachedReport { asked, version, body: body.as_slice().into() });
+    Ok(Reply::Full(json_response(200, body)))
+}
+
+fn days(call: &Call<'_>) -> Result<u32, ApiError> {
+    let Some(text) = call.req.query_param("days").filter(|text| !text.is_empty()) else { return Ok(limits::COST_DAYS) };
+    let days = text.parse().ok().filter(|days| (1..=limits::COST_DAYS_MAX).contains(days));
+    days.ok_or_else(|| ApiError::bad_request(format!("days must be a number from 1 to {}", limits::COST_DAYS_MAX)))
+}
+
+fn shape(report: &CostReport, of_one_agent: bool) -> Value {
+    let hard = report.conversation.hard;
+    let costs: Map<String, Value> =
+        report.session_costs.iter().map(|(name, cost)| (name.clone(), json!(cost))).collect();
+    let stats: Map<String, Value> = report.sessions.iter().map(|group| (group.name.clone(), session(group))).collect();
+    let by_agent: Vec<Value> = report.by_agent.iter().map(agent).collect();
+    let by_agent = if of_one_agent && by_agent.is_empty() { Value::Null } else { json!(by_agent) };
+    let today = report.by_day.last().map(day);
+    json!({
+        "global_cost": report.global_usd,
+        "max_per_session": hard,
+        "cost_limits": {"soft": report.conversation.soft, "hard": hard},
+        "session_count": stats.len(),
+        "session_costs": costs,
+        "session_stats": stats,
+        "by_agent": by_agent,
+        "pricing_config": {
+            "fallback_rate_per_1k_tokens": report.fallback_rate,
+            "custom_model_count": report.n_own_prices,
+        },
+        "by_key": report.by_identity.iter().map(|group| named("identity", group)).collect::<Vec<_>>(),
+        "by_model": report.by_model.iter().map(model).collect::<Vec<_>>(),
+        "by_day": report.by_day.iter().map(day).collect::<Vec<_>>(),
+        "today": today,
+        "limits": report.limits.iter().map(limit).collect::<Vec<_>>(),
+    })
+}
+
+/// The figures that every group has; `messages` counts calls of models, as in the reference.
+fn session(group: &Group) -> Value {
+    let mut shape = json!({
+        "cost": group.cost_usd, "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
+        "messages": group.calls,
+    });
+    if !group.pricing.is_empty() {
+        let sources: Map<String, Value> =
+            group.pricing.iter().map(|(name, calls)| (name.clone(), json!(calls))).collect();
+        shape["pricing_sources"] = sources.into();
+    }
+    shape
+}
+
+fn named(name: &str, group: &Group) -> Value {
+    let mut shape = json!({
+        "cost": group.cost_usd, "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
+        "messages": group.calls, "sessions": group.conversations,
+    });
+    shape[name] = json!(group.name);
+    shape
+}
+
+fn agent(group: &Group) -> Value {
+    named("agent", group)
+}
+
+fn model(group: &Group) -> Value {
+    let mut shape = named("model", group);
+    shape["provider"] = json!(group.second);
+    shape["cached_tokens"] = json!(group.cached_tokens);
+    shape
+}
+
+fn day(group: &Group) -> Value {
+    json!({
+        "day": group.name, "cost": group.cost_usd, "input_tokens": group.input_tokens,
+        "output_tokens": group.output_tokens, "calls": group.calls,
+    })
+}
+
+fn limit(state: &LimitState) -> Value {
+    json!({
+        "scope": state.scope, "name": state.name, "period": state.period, "soft": state.soft_usd,
+        "hard": state.hard_usd, "spent": state.spent_usd,
+    })
+}
