@@ -1,6 +1,7 @@
 //! Hot paths without a socket: replay rings, frame parsing, session cookies.
 #![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +11,14 @@ use holt::auth::SessionManager;
 use holt::chat::frame;
 use holt::chat::replay::ReplayStore;
 use holt::chat::{ChatEvent, frame::push_text};
+use holt::config::{Allowance, CostsConfig, Limit};
+use holt::costs::{Budgets, Settings, Spender, TurnMeter};
+use holt::llm::{Completion, Message, Meter, MeteredCall, Request, Role, Usage};
 use holt::rt::Headers;
+use holt::store::Db;
 use holt::store::log::Run;
 use holt::ws::frames::parse_client_frame;
+use jiff::tz::TimeZone;
 
 fn main() {
     divan::main();
@@ -102,6 +108,76 @@ fn cookie_read(bencher: Bencher<'_, '_>) {
     let cookie = manager.create("admin", &["chat".to_owned()]).unwrap_or_default();
     let headers = Headers::from_pairs(&[("Cookie", cookie.split(';').next().unwrap_or(""))]);
     bencher.bench_local(|| black_box(manager.read(&headers).is_ok_and(|session| session.is_some())));
+}
+
+/// What accounting costs a call of a model: the check of all limits and a durable row before it, another write after
+/// it. A conversation of its own each time is the worst case: its sum has to be read first.
+#[divan::bench(args = ["on a disk", "on a disk, new conversations", "in memory"], max_time = 3)]
+fn cost_reserve_and_settle(bencher: Bencher<'_, '_>, place: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let db = match place {
+        "in memory" => Db::in_memory(),
+        _ => Db::open(&directory.path().join("holt.db")),
+    };
+    let budgets = budgets(db.expect("a database"));
+    let mut number = 0;
+    let meter = meter(&budgets, "c");
+    bencher.bench_local(|| {
+        if place.ends_with("conversations") {
+            number += 1;
+            account(&self::meter(&budgets, &format!("c{number}")), false);
+        } else {
+            account(&meter, false);
+        }
+    });
+}
+
+/// The check alone, in memory: a call that a limit refuses.
+#[divan::bench]
+fn cost_check_that_refuses(bencher: Bencher<'_, '_>) {
+    let budgets = budgets(Db::in_memory().expect("a database"));
+    budgets.set_conversation_limits(Limit { soft: 0.0, hard: 1e-6 });
+    let meter = meter(&budgets, "c");
+    let messages = [Message::text(Role::User, "how is this machine doing?")];
+    let request = Request { model: "gpt-4o", messages: &messages, tools: &[], stream: true };
+    let call = MeteredCall { provider: "openai", is_free: false, model: "gpt-4o", request: &request };
+    bencher.bench_local(|| assert!(black_box(meter.reserve(&call)).is_err()));
+}
+
+/// A call that costs nothing: no check, no row.
+#[divan::bench]
+fn cost_of_a_free_call(bencher: Bencher<'_, '_>) {
+    let budgets = budgets(Db::in_memory().expect("a database"));
+    let meter = meter(&budgets, "c");
+    bencher.bench_local(|| account(&meter, true));
+}
+
+fn budgets(db: Db) -> Arc<Budgets> {
+    let day = Allowance { daily: Limit { soft: 1e6, hard: 1e6 }, ..Allowance::default() };
+    let mut costs = CostsConfig { all: day, ..CostsConfig::default() };
+    costs.agents.insert("default".to_owned(), day);
+    costs.keys.insert("laptop".to_owned(), day);
+    let conversation = Limit { soft: 1e6, hard: 1e6 };
+    let settings = Settings { costs, conversation, agents: HashMap::new(), zone: TimeZone::UTC };
+    Arc::new(Budgets::new(Arc::new(db), settings).expect("a database that can be written"))
+}
+
+fn meter(budgets: &Arc<Budgets>, conversation: &str) -> TurnMeter {
+    budgets.meter(Spender {
+        turn_id: 1,
+        conversation_id: conversation.to_owned(),
+        agent: "default".to_owned(),
+        identity: "key:laptop".to_owned(),
+    })
+}
+
+fn account(meter: &TurnMeter, is_free: bool) {
+    let messages = [Message::text(Role::User, "how is this machine doing?")];
+    let request = Request { model: "gpt-4o", messages: &messages, tools: &[], stream: true };
+    let call = MeteredCall { provider: "openai", is_free, model: "gpt-4o", request: &request };
+    let id = meter.reserve(&call).expect("a limit far away");
+    let counted = Usage { input_tokens: u64::from(!is_free), ..Usage::default() };
+    meter.settle(id, Some(&Completion { usage: counted, ..Completion::default() }));
 }
 
 fn manager() -> SessionManager {

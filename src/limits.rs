@@ -180,6 +180,9 @@ pub const REVOCATION_INTERVAL: Duration = Duration::from_millis(500);
 
 // --- Tools for the web ----------------------------------------------------------------------------------------------
 
+/// What `web_fetch` gives of a page at once (contract engine 8.7).
+pub const WEB_PAGE_BYTES_MAX: usize = 8000;
+pub const WEB_TITLE_BYTES_MAX: usize = 300;
 /// Results of one search (contract engine 10.2 allows 20).
 pub const SEARCH_RESULTS_MAX: usize = 20;
 

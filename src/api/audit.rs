@@ -93,7 +93,8 @@ fn number(call: &Call<'_>, name: &str) -> Result<Option<i64>, ApiError> {
 pub(super) fn note(ctx: &Ctx, call: &Call<'_>, action: &str, target: &str, detail: &str) {
     let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
     let actor = call.caller.as_ref().map(|caller| caller.caller().identity).unwrap_or_default();
-    log::info!("{action} {target} by {actor} from {source}");
+    let who = if actor.is_empty() { "-" } else { &actor };
+    log::info!("{action} {target} by {who} from {source}");
     ctx.deps.audit.record(&Entry { actor: &actor, target, source: &source, detail, ..Entry::ok(action) });
 }
 

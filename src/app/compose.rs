@@ -28,7 +28,7 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
 };
-use crate::tools::kv_tools;
+use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -48,7 +48,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
-    let agents = agents(&config, provider, &kv_store, &budgets)?;
+    let tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
+    let agents = agents(&config, provider, tools)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
@@ -169,21 +170,30 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
 }
 
-fn agents(
+/// What every agent can do inside the hub.
+fn built_in_tools(
     config: &Config,
-    brought: Option<Arc<dyn Provider>>,
+    db: &Arc<Db>,
     kv: &Arc<KvStore>,
     budgets: &Arc<Budgets>,
-) -> Result<Agents, AppError> {
+) -> Result<Vec<Arc<dyn Tool>>, AppError> {
+    let mut tools = host_tools(HostRoot::system());
+    tools.extend(kv_tools(kv));
+    tools.push(cost_tool(budgets));
+    tools.push(builtin::conversation_search(Arc::clone(db)));
+    if let Some(web) = &config.web {
+        tools.extend(builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?);
+    }
+    Ok(tools)
+}
+
+fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dyn Tool>>) -> Result<Agents, AppError> {
     let is_brought = brought.is_some();
     let providers = match brought {
         Some(provider) => Providers::of(vec![provider]),
         None => Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?,
     };
     let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
-    let mut tools = host_tools(HostRoot::system());
-    tools.extend(kv_tools(kv));
-    tools.push(cost_tool(budgets));
     let mut agents = Vec::with_capacity(config.agents.len());
     for agent in &config.agents {
         let provider = only.as_deref().unwrap_or(&agent.provider);

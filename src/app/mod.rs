@@ -50,6 +50,10 @@ pub enum AppError {
         path: String,
         cause: io::Error,
     },
+    /// A value of the configuration that only the part it is for could judge.
+    Setting {
+        reason: String,
+    },
     Store(StoreError),
     Chat(ChatError),
     Provider(LlmError),
@@ -68,6 +72,7 @@ impl fmt::Display for AppError {
             }
             Self::Secret { path, cause } => write!(f, "read or make the secret {path}: {cause}"),
             Self::WebDir { path, cause } => write!(f, "api.web_dir {path}: {cause}"),
+            Self::Setting { reason } => f.write_str(reason),
             Self::Store(cause) => write!(f, "{cause}"),
             Self::Chat(cause) => write!(f, "finish interrupted turns: {cause}"),
             Self::Provider(cause) => write!(f, "set up the model provider: {cause}"),

@@ -7,6 +7,7 @@ mod approvals;
 mod audit;
 mod chat;
 mod config;
+mod costs;
 mod database;
 mod keys;
 mod output;
@@ -60,6 +61,7 @@ enum Command {
     Audit(audit::Audit),
     Chat(Box<chat::Chat>),
     Config(config::Config),
+    Costs(costs::Costs),
     Keys(keys::Keys),
     Panic(panic::Panic),
     Passwd(passwd::Passwd),
@@ -107,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Audit(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Config(command) => command.run(&context),
+        Command::Costs(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Panic(command) => command.run(&context),
         Command::Resume(command) => command.run(&context),

@@ -272,6 +272,21 @@ fn bad_values_are_refused_with_key_and_reason() {
     check("[streams]\nturns_max = 0", "streams.turns_max: must be 1 or more, got 0");
     check("[llm]\nidle_timeout = '0s'", "llm.idle_timeout: must be more than 0");
     check("[llm]\ncost_limit_soft = 2", "llm.cost_limit_soft: must not be above the hard limit of 1, got 2");
+    check("[kv]\nmax_value_bytes = -1", "kv.max_value_bytes: must be 1 or more, got -1");
+    check("[kv]\ncleanup_interval = '0s'", "kv.cleanup_interval: must be more than 0");
+    check("[costs]\ndaily_limit_hard = -1.0", "costs.daily_limit_hard: must be 0 or more, got -1");
+    check(
+        "[costs.agents.default]\nmonthly_limit_soft = 2.0\nmonthly_limit_hard = 1.0",
+        "costs.agents.\"default\".monthly_limit_soft: must not be above the hard limit of 1, got 2",
+    );
+    check(
+        "[costs.model_prices.\"x/y\"]\noutput = inf",
+        "costs.model_prices.\"x/y\".output: must be 0 or more, got inf",
+    );
+    check(
+        "[[agents]]\nname = 'default'\ncost_limit_soft = 2",
+        "agents[0].cost_limit_soft: must not be above the hard limit of 1, got 2",
+    );
     check("[llm]\ncost_limit_hard = -2.5", "llm.cost_limit_hard: must be 0 or more, got -2.5");
     check(
         "[llm.ollama]\nbase_url = 'gpu:1'",

@@ -18,5 +18,5 @@ mod tool;
 pub use budget::{Budgets, Settings};
 pub use meter::{Notice, Spender, Totals, TurnMeter};
 pub use prices::{Price, PriceTable};
-pub use report::{CostReport, LimitState, day_of};
+pub use report::{CostReport, LimitState, day_of, series};
 pub use tool::cost_tool;

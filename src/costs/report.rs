@@ -103,13 +103,8 @@ impl Budgets {
     }
 }
 
-/// A line for each of the last days, also those without a call.
-pub(crate) fn series(
-    store: &CostStore,
-    agent: Option<&str>,
-    days: u32,
-    zone: &TimeZone,
-) -> Result<Vec<Group>, StoreError> {
+/// A line for each of the last days, also those without a call; of one agent, or of all. Blocks on the disk.
+pub fn series(store: &CostStore, agent: Option<&str>, days: u32, zone: &TimeZone) -> Result<Vec<Group>, StoreError> {
     let today = Timestamp::from_millisecond(clock::unix_ms()).unwrap_or(Timestamp::UNIX_EPOCH);
     let today = today.to_zoned(zone.clone()).date();
     let days = i64::from(days.clamp(1, limits::COST_DAYS_MAX));

@@ -2,6 +2,7 @@
 //!
 //! This room knows no transport and no conversation. A tool runs on the thread of its turn.
 
+pub mod builtin;
 mod kv;
 
 pub use kv::kv_tools;

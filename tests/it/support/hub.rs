@@ -41,11 +41,21 @@ impl Builder {
         self
     }
 
-    /// Answers come from a scripted model, at 100 USD per million tokens in and 200 out.
+    /// Answers come from a scripted model that costs nothing: it runs on this machine.
     pub fn model(self, model: &Model) -> Self {
+        self.model_with(model, "")
+    }
+
+    /// Answers come from a scripted model, at 100 USD per million tokens in and 200 out.
+    pub fn paid_model(self, model: &Model) -> Self {
+        let prices = "[costs.model_prices.test-model]\ninput = 100.0\noutput = 200.0\n";
+        self.model_with(model, "free = false").config(prices)
+    }
+
+    /// A scripted model with more lines in its provider's section.
+    pub fn model_with(self, model: &Model, lines: &str) -> Self {
         let text = format!(
-            "[llm]\ndefault_provider = \"openai\"\ndefault_model = \"test-model\"\n[llm.openai]\napi_key = \"k\"\nbase_url = \"{}\"\n\
-             [costs.model_prices.test-model]\ninput = 100.0\noutput = 200.0\n",
+            "[llm]\ndefault_provider = \"openai\"\ndefault_model = \"test-model\"\n[llm.openai]\napi_key = \"k\"\nbase_url = \"{}\"\n{lines}\n",
             model.url()
         );
         self.config(&text)

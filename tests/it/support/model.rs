@@ -8,6 +8,7 @@
 //! - `tool NAME JSON`: one tool call; once its result is there, `done: <result>`
 //! - `calls [["NAME", {..}], ..]`: several tool calls at once; once their results are there, `done: <result> | ..`
 //! - `loop NAME`: a tool call, `{"n": <round>}`, in every round that offers tools; then `looped <rounds>`
+//! - `usage JSON WISH`: any of these, and the usage that is reported for it (no blanks in it)
 //! - `silent`: reads the request and never answers
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -141,6 +142,12 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         .unwrap_or("")
         .to_owned();
     let result = messages.last().filter(|m| m["role"] == "tool").and_then(|m| m["content"].as_str()).map(str::to_owned);
+    let mut usage = json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15});
+    let mut wish = wish;
+    if let Some((scripted, rest)) = wish.strip_prefix("usage ").and_then(|rest| rest.split_once(' ')) {
+        usage = serde_json::from_str(scripted).unwrap();
+        wish = rest.to_owned();
+    }
     let mut words = wish.splitn(3, ' ');
     let (verb, first, rest) = (words.next().unwrap_or(""), words.next().unwrap_or(""), words.next().unwrap_or(""));
     let number = |text: &str| text.trim().parse::<usize>().unwrap_or(0);
@@ -195,11 +202,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         ("say", _) => say(&mut out, wish.trim_start_matches("say "))?,
         _ => say(&mut out, &format!("you said: {wish}"))?,
     }
-    event(
-        &mut out,
-        &json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}}),
-    )?;
+    event(&mut out, &json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage}))?;
     out.write_all(b"data: [DONE]\n\n")
 }
 

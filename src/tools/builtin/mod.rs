@@ -1,0 +1,36 @@
+//! Tools inside the hub that every agent has: the web, earlier conversations.
+//!
+//! A page of the web is read by the model, so it is fetched as if by a stranger (decisions, row "SSRF"): see
+//! [`crate::net::guard`]. No threads of its own: a tool runs on the thread of its turn.
+
+mod arguments;
+mod charset;
+mod download;
+mod entities;
+mod fetch;
+mod html;
+mod markdown;
+#[cfg(test)]
+mod markdown_tests;
+mod recall;
+mod robots;
+mod search;
+
+use std::sync::Arc;
+
+use crate::config::WebConfig;
+use crate::net::guard::HostPattern;
+use crate::store::Db;
+use crate::tools::Tool;
+
+/// `web_fetch` and `web_search`. The error says which entry of `web.fetch.allow_private` is wrong.
+pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
+    let listed = config.fetch.allow_private.iter().map(|entry| HostPattern::parse(entry));
+    let listed = listed.collect::<Result<Vec<_>, _>>().map_err(|reason| format!("{}: {reason}", fetch::SETTING))?;
+    Ok(vec![Arc::new(fetch::WebFetch::new(&config.fetch, &listed)), Arc::new(search::WebSearch::new(&config.search))])
+}
+
+/// `conversation_search`.
+pub fn conversation_search(db: Arc<Db>) -> Arc<dyn Tool> {
+    Arc::new(recall::ConversationSearch::new(db))
+}
