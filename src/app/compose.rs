@@ -199,16 +199,19 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dy
         let provider = only.as_deref().unwrap_or(&agent.provider);
         let model = if provider == llm::local::NAME { llm::local::NAME } else { &agent.model };
         let rules = if agent.fallback.is_empty() { &config.llm.fallback } else { &agent.fallback };
-        let router = Router::new(providers.clone(), provider, model, rules.clone()).map_err(AppError::Provider)?;
+        let router =
+            Arc::new(Router::new(providers.clone(), provider, model, rules.clone()).map_err(AppError::Provider)?);
+        let mut tools = tools.clone();
+        tools.push(builtin::set_fallback(&router));
         agents.push(Arc::new(Agent::new(AgentParts {
             name: agent.name.clone(),
             description: agent.description.clone(),
             tier: agent.tier,
-            router: Arc::new(router),
+            router,
             persona_dir: agent.persona_dir.display().to_string(),
             adapters: agent.adapters.clone(),
             auto_approve: agent.auto_approve_tools.clone(),
-            tools: tools.clone(),
+            tools,
             source: None,
         })));
     }

@@ -7,6 +7,7 @@ mod arguments;
 mod charset;
 mod download;
 mod entities;
+mod fallback;
 mod fetch;
 mod html;
 mod markdown;
@@ -19,6 +20,7 @@ mod search;
 use std::sync::Arc;
 
 use crate::config::WebConfig;
+use crate::llm::Router;
 use crate::net::guard::HostPattern;
 use crate::store::Db;
 use crate::tools::Tool;
@@ -28,6 +30,11 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
     let listed = config.fetch.allow_private.iter().map(|entry| HostPattern::parse(entry));
     let listed = listed.collect::<Result<Vec<_>, _>>().map_err(|reason| format!("{}: {reason}", fetch::SETTING))?;
     Ok(vec![Arc::new(fetch::WebFetch::new(&config.fetch, &listed)), Arc::new(search::WebSearch::new(&config.search))])
+}
+
+/// `set_fallback` for the agent of this router.
+pub fn set_fallback(router: &Arc<Router>) -> Arc<dyn Tool> {
+    Arc::new(fallback::SetFallback::new(Arc::clone(router)))
 }
 
 /// `conversation_search`.
