@@ -1,4 +1,4 @@
-//! Hot paths without a socket: replay rings, frame parsing, session cookies.
+//! Hot paths without a socket: replay rings, frame parsing, session cookies, accounting.
 #![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
 
 use std::collections::HashMap;

@@ -15,6 +15,7 @@ mod kv;
 mod login;
 mod login_sessions;
 pub mod message;
+mod models;
 mod panic;
 pub mod routes;
 pub mod server;

@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, panic, sessions, setup, ws,
+    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, models, panic, sessions, setup, ws,
 };
 use crate::auth::Identity;
 
@@ -71,6 +71,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
+    route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
+    route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),
     route("GET", "/api/v1/sessions/{id}", Guard::Scope(&["sessions:read", "chat"]), sessions::get),
     route("DELETE", "/api/v1/sessions/{id}", Guard::Scope(&["sessions:write", "admin"]), sessions::delete),

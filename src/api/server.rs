@@ -25,6 +25,7 @@ use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
+use crate::llm::Catalog;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
 
@@ -50,6 +51,8 @@ pub struct Deps {
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
     pub approvals: Option<Arc<Approvals>>,
+    pub model_lister: Option<Arc<Catalog>>,
+    pub model_detail_lister: Option<Arc<Catalog>>,
     pub config: Arc<Config>,
     pub audit: Arc<AuditLog>,
     /// bcrypt; None until setup.

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
-use crate::llm::{self, Provider, Providers, Router};
+use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
@@ -234,6 +234,10 @@ fn deps(
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    let catalog = engine.agents().iter().next().map(|agent| {
+        // All agents share their providers.
+        Arc::new(Catalog::new(agent.router.providers().clone()))
+    });
     Ok(Deps {
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
@@ -241,6 +245,8 @@ fn deps(
         cost_tracker: Some(budgets),
         sessions: Arc::new(sessions),
         approvals: Some(Arc::clone(engine.approvals())),
+        model_lister: catalog.clone(),
+        model_detail_lister: catalog,
         engine,
         config: Arc::clone(config),
         audit,

@@ -27,6 +27,8 @@ pub fn check(flags: &Flags, env: &Env) -> Report {
     lines.push(format!("data:      {}", config.data_dir.display()));
     lines.push(format!("listen:    {}", config.api.listen));
     lines.push(format!("provider:  {}{model}", config.llm.default_provider));
+    let providers: Vec<&str> = config.llm.providers.iter().map(|provider| provider.name.as_str()).collect();
+    lines.push(format!("set up:    {}", providers.join(", ")));
     lines.push(format!("agents:    {}", agents.join(", ")));
     lines.push("ok".to_owned());
     Report { lines, ok: true }

@@ -8,6 +8,7 @@ mod anthropic_request;
 #[cfg(test)]
 mod anthropic_tests;
 mod anthropic_wire;
+mod catalog;
 mod endpoint;
 mod error;
 mod factory;
@@ -26,6 +27,7 @@ mod router_tests;
 mod wire_error;
 
 pub use anthropic::AnthropicProvider;
+pub use catalog::{Catalog, Listing};
 pub use factory::{Providers, build_one};
 pub use ollama::OllamaProvider;
 pub use openai::OpenAiProvider;

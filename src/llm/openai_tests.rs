@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::{Value, json};
 
+use super::reading::Assembly as _;
 use super::*;
 use crate::config::{ProviderConfig, ProviderKind};
 use crate::net::Timeouts;
@@ -533,4 +534,39 @@ fn an_answer_that_reached_its_length_says_so() {
     let said = result.unwrap().text;
     assert!(said.starts_with("long\n\n[The answer ends here"), "{said}");
     assert_eq!(heard.text.concat(), said);
+}
+
+#[test]
+fn tool_calls_may_be_split_at_every_byte() {
+    let call = |value: Value| delta(&json!({"tool_calls": [value]}));
+    let text = call(json!({"index": 0, "id": "a", "function": {"name": "one", "arguments": "{\"x\":\"gr"}}))
+        + &call(json!({"index": 1, "id": "b", "function": {"name": "two", "arguments": ""}}))
+        + &call(json!({"index": 0, "function": {"arguments": "ü\u{df}e 🦀\"}"}}))
+        + &finish("tool_calls")
+        + DONE;
+    let check = |done: Completion| {
+        let calls: Vec<_> = done.tool_calls.iter().map(|c| (&c.id[..], &c.name[..], &c.arguments[..])).collect();
+        assert_eq!(calls, [("a", "one", "{\"x\":\"grüße 🦀\"}"), ("b", "two", "")]);
+    };
+    // Over the parser: cut in two at every byte, and byte by byte.
+    let bytes = text.as_bytes();
+    let cuts = (0..=bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]);
+    for pieces in cuts.chain([bytes.chunks(1).collect()]) {
+        let mut parser = crate::net::sse::Parser::new(1 << 20);
+        let mut assembler = crate::llm::openai_wire::Assembler::default();
+        let mut ended = false;
+        for piece in pieces {
+            parser.push(piece);
+            while let Some(event) = parser.next_event().unwrap() {
+                ended = assembler.event(event.name, event.data, &mut Heard::default()).unwrap();
+            }
+        }
+        assert!(ended);
+        check(assembler.complete().unwrap());
+    }
+    // Over a socket.
+    let mut steps = vec![stream_head()];
+    steps.extend(bytes.chunks(1).map(chunk));
+    steps.push(end());
+    check(ask(&provider(&Peer::one(steps)), true).0.unwrap());
 }

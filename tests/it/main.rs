@@ -17,6 +17,7 @@ mod identity;
 mod kv;
 mod logins;
 mod page;
+mod providers;
 mod setup;
 mod streams;
 mod web_tools;

@@ -4,12 +4,14 @@
 pub mod http;
 pub mod hub;
 pub mod model;
+pub mod peer;
 pub mod site;
 pub mod ws;
 
 pub use http::{Answer, Client};
 pub use hub::Hub;
 pub use model::Model;
+pub use peer::Peer;
 pub use site::Site;
 pub use ws::Socket;
 
