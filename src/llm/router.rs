@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 
 use super::factory::Providers;
-use super::{Completion, LlmError, Meter, MeteredCall, Provider, Request, Sink, Usage};
+use super::{Completion, LlmError, Meter, MeteredCall, Phase, Provider, Request, Sink, Usage};
 use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 use crate::rt::{Cancel, lock};
 
@@ -292,8 +292,8 @@ impl Run<'_> {
         let (n_bytes, usage) = (heard.n_bytes, heard.usage);
         match &result {
             Ok(completion) => reserved.settle(Some(completion)),
-            Err(_) if n_bytes == 0 && usage == Usage::default() => reserved.settle(None),
-            // What was given out before the cut has its price.
+            Err(error) if n_bytes == 0 && usage == Usage::default() && was_refused(error) => reserved.settle(None),
+            // What was given out before the cut has its price, and so has a prompt that was read in silence.
             Err(_) => {
                 let usage = known(usage, n_bytes, &request);
                 reserved.settle(Some(&Completion { usage, ..Completion::default() }));
@@ -301,6 +301,22 @@ impl Run<'_> {
         }
         self.stale = result.is_err() && n_bytes > 0;
         result
+    }
+}
+
+/// Whether a call failed before the provider took it on: nobody sends a bill for it.
+fn was_refused(error: &LlmError) -> bool {
+    match error {
+        LlmError::Connect { .. }
+        | LlmError::Config { .. }
+        | LlmError::Budget { .. }
+        | LlmError::Status { .. }
+        | LlmError::Timeout { phase: Phase::Connect, .. } => true,
+        LlmError::Timeout { .. }
+        | LlmError::Cancelled
+        | LlmError::Cut { .. }
+        | LlmError::Decode { .. }
+        | LlmError::TooLarge { .. } => false,
     }
 }
 
@@ -314,7 +330,7 @@ fn known(mut usage: Usage, n_bytes: u64, request: &Request<'_>) -> Usage {
     usage
 }
 
-/// A reservation that is settled once, also when the call panics.
+/// A reservation that is settled once. After a panic it stays open, and its meter counts it at its estimate.
 struct Reserved<'a> {
     meter: &'a dyn Meter,
     id: Option<i64>,
@@ -325,12 +341,6 @@ impl Reserved<'_> {
         if let Some(id) = self.id.take() {
             self.meter.settle(id, used);
         }
-    }
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        self.settle(None);
     }
 }
 
