@@ -29,7 +29,7 @@
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
 //! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what it costs; who did what |
-//! | [`llm`], [`store`] | model providers; the two database files |
+//! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
 //! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
 //! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
 //!
@@ -47,6 +47,7 @@
 //! | a turn that waits for a decision | `chat::parking`, [`store::parked`] |
 //! | the off switch | `chat::panic` |
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
+//! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
@@ -88,6 +89,7 @@ pub mod diag;
 pub mod http;
 pub mod limits;
 pub mod llm;
+pub mod mcp;
 pub mod net;
 pub mod rt;
 pub mod store;

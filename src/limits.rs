@@ -158,6 +158,65 @@ pub const APPROVALS_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 /// An assistant's answer as stored and sent in `content`.
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+// --- Tool servers: contract engine 8 ----------------------------------------------------------------------------------
+
+/// One message of a tool server. A screenshot fits; a flood does not, and a small board can hold a few of them.
+pub const MCP_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Dropped of a message beyond that, before the connection itself is given up.
+pub const MCP_DROPPED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Messages to a server that does not read (Reject).
+pub const MCP_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Answers to a server's own requests that it does not read: it asked for more than it takes (`DropPeer`).
+pub const MCP_REPLIES_BYTES_MAX: usize = 64 * 1024;
+/// Calls of one connection at once: more than turns can run.
+pub const MCP_CALLS_MAX: usize = 256;
+/// Text of one result; agents get less of it ([`TOOL_RESULT_BYTES_MAX`]).
+pub const MCP_RESULT_BYTES_MAX: usize = 256 * 1024;
+/// A server's words in an error: what the reference quotes of standard error.
+pub const MCP_ERROR_BYTES_MAX: usize = 1024;
+/// Lines of standard error that are kept for the next error.
+pub const MCP_STDERR_LINES_MAX: usize = 16;
+/// Longest line of standard error.
+pub const MCP_STDERR_LINE_BYTES_MAX: usize = 1024;
+/// Server messages and complaints in our log per window and server.
+pub const MCP_LOG_LINES_MAX: u32 = 20;
+pub const MCP_LOG_WINDOW: Duration = Duration::from_secs(60);
+/// What a server may send per second without answering anybody, before its pipe is left alone for the rest of it.
+pub const MCP_IDLE_BYTES_PER_S: usize = 4 * 1024 * 1024;
+pub const MCP_IDLE_LINES_PER_S: usize = 10_000;
+/// Pages of one `tools/list`.
+pub const MCP_PAGES_MAX: usize = 64;
+/// Tools of one server: models cannot choose among more, and each costs memory and prompt.
+pub const MCP_TOOLS_MAX: usize = 512;
+/// A tool's description and its schema; what is longer is cut or left out.
+pub const MCP_DESCRIPTION_BYTES_MAX: usize = 8 * 1024;
+pub const MCP_SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// Handshake and list of tools: `npx` and `uvx` may have to download the server first.
+pub const MCP_CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Name lookup, TCP and TLS of a remote server.
+pub const MCP_HTTP_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One call without an answer or a sign of progress (contract engine 10.2, `[mcp]`).
+pub const MCP_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A call that keeps showing progress lasts at most this many times its time-out.
+pub const MCP_PROGRESS_FACTOR: u32 = 10;
+/// Between two looks at a server's health, and how long it has to answer (contract engine 8.4).
+pub const MCP_HEALTH_INTERVAL: Duration = Duration::from_secs(30);
+pub const MCP_HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two lists of a server whose tools keep changing.
+pub const MCP_RELIST_INTERVAL: Duration = Duration::from_secs(2);
+/// A child that is to end: after its input was closed, then after SIGTERM; then it is killed. Both fit into the stop.
+pub const MCP_STDIN_WAIT: Duration = Duration::from_secs(1);
+pub const MCP_TERM_WAIT: Duration = Duration::from_secs(1);
+/// All tool servers at a stop, and the least that they are given however late it is.
+pub const MCP_STOP: Duration = Duration::from_millis(2800);
+pub const MCP_STOP_MIN: Duration = Duration::from_millis(500);
+/// Longest wait between two tries to start a server; the first is 1 s, doubled each time.
+pub const MCP_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Tool servers that may be configured at run time, plugins included (contract engine 8.4).
+pub const TOOL_SERVERS_MAX: usize = 50;
+/// Changes of tool servers at once: each has a thread and may wait for a server to start (Reject: 503).
+pub const TOOL_CHANGES_MAX: usize = 8;
+
 // --- Identity -------------------------------------------------------------------------------------------------------
 
 pub const KEY_NAME_BYTES_MAX: usize = 255;

@@ -9,6 +9,7 @@ use crate::auth::cookie::CookieError;
 use crate::chat::ChatError;
 use crate::rt::json;
 use crate::store::{KvError, StoreError, random_hex};
+use crate::tools::servers::ChangeError;
 
 /// What a client is told instead of a result.
 #[derive(Debug)]
@@ -129,6 +130,21 @@ impl From<ChatError> for ApiError {
             ChatError::Panicked => Self::new(503, "panicked", text),
             ChatError::Stopping => Self::new(503, "stopping", text).with_header("Retry-After", "5"),
             ChatError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        let text = error.to_string();
+        match error {
+            ChangeError::Invalid(_)
+            | ChangeError::Exists { .. }
+            | ChangeError::NotFound { .. }
+            | ChangeError::Full { .. }
+            | ChangeError::Start { .. } => Self::bad_request(text),
+            ChangeError::Busy => Self::new(503, "busy", text).with_header("Retry-After", "2"),
+            ChangeError::Persist { cause, .. } => Self { message: text, ..Self::internal(&cause) },
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod routes;
 pub mod server;
 mod sessions;
 mod setup;
+mod tools;
 mod ws;
 
 pub use server::{Deps, Server, WebHandler};

@@ -6,7 +6,8 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, models, panic, sessions, setup, ws,
+    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, models, panic, sessions, setup,
+    tools, ws,
 };
 use crate::auth::Identity;
 
@@ -42,6 +43,8 @@ pub struct Route {
 }
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
+const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
+const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
     Route { method, pattern, guard, handler }
@@ -89,6 +92,17 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/panic", ADMIN, panic::panic),
     route("POST", "/api/v1/resume", ADMIN, panic::resume),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("GET", "/api/v1/tools", TOOLS_READ, tools::list),
+    route("POST", "/api/v1/tools", TOOLS_WRITE, tools::create),
+    route("GET", "/api/v1/tools/{name}", TOOLS_READ, tools::get),
+    route("PUT", "/api/v1/tools/{name}", TOOLS_WRITE, tools::update),
+    route("DELETE", "/api/v1/tools/{name}", TOOLS_WRITE, tools::delete),
+    route("GET", "/api/v1/tools/{name}/defs", TOOLS_READ, tools::definitions),
+    route("GET", "/api/v1/tools/{name}/health", TOOLS_READ, tools::health),
+    route("POST", "/api/v1/tools/{name}/restart", TOOLS_WRITE, tools::restart),
+    route("POST", "/api/v1/tools/{name}/enable", TOOLS_WRITE, tools::enable),
+    route("POST", "/api/v1/tools/{name}/disable", TOOLS_WRITE, tools::disable),
+    route("PUT", "/api/v1/tools/{name}/disabled-tools", TOOLS_WRITE, tools::disabled_tools),
     route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),

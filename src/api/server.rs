@@ -28,6 +28,7 @@ use crate::costs::Budgets;
 use crate::llm::Catalog;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
+use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
 pub trait WebHandler: Send + Sync {
@@ -55,6 +56,7 @@ pub struct Deps {
     pub model_detail_lister: Option<Arc<Catalog>>,
     pub config: Arc<Config>,
     pub audit: Arc<AuditLog>,
+    pub lifecycle: Option<ToolServers>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -126,6 +128,12 @@ impl CtxInner {
         let required = self.setup.is_required()?;
         self.set_up.store(!required, Ordering::Relaxed); // once done, for ever
         Ok(required)
+    }
+
+    /// The tool servers, or 503.
+    pub fn tool_servers(&self) -> Result<&ToolServers, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "tool management not configured");
+        self.deps.lifecycle.as_ref().ok_or_else(missing)
     }
 
     /// The key store, or 503.

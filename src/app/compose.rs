@@ -19,7 +19,7 @@ use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::config::Config;
+use crate::config::{Config, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
@@ -28,7 +28,8 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
 };
-use crate::tools::{Tool, builtin, kv_tools};
+use crate::tools::servers::ToolServers;
+use crate::tools::{Tool, ToolSource, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -49,11 +50,15 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
-    let agents = agents(&config, provider, tools)?;
+    let mut names: Vec<String> = tools.iter().map(|tool| tool.spec().name.clone()).collect();
+    // Every agent has its own of these.
+    names.push(builtin::SET_FALLBACK.to_owned());
+    let servers = ToolServers::new(config.mcp.clone(), &config.tools, Env::from_process(), names);
+    let agents = agents(&config, provider, tools, &servers)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, budgets, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, servers, budgets, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -62,6 +67,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
     let address = http.address();
+    // Last: what fails before leaves no child behind, and requests are answered first.
+    if let Some(servers) = &server.ctx().deps.lifecycle {
+        servers.start();
+    }
     sys::release_code_pages();
     let app = App { stopper: Some(stopper), http, hub, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
@@ -187,13 +196,19 @@ fn built_in_tools(
     Ok(tools)
 }
 
-fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dyn Tool>>) -> Result<Agents, AppError> {
+fn agents(
+    config: &Config,
+    brought: Option<Arc<dyn Provider>>,
+    tools: Vec<Arc<dyn Tool>>,
+    servers: &ToolServers,
+) -> Result<Agents, AppError> {
     let is_brought = brought.is_some();
     let providers = match brought {
         Some(provider) => Providers::of(vec![provider]),
         None => Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?,
     };
     let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
+    let source: Arc<dyn ToolSource> = Arc::new(servers.clone());
     let mut agents = Vec::with_capacity(config.agents.len());
     for agent in &config.agents {
         let provider = only.as_deref().unwrap_or(&agent.provider);
@@ -212,7 +227,7 @@ fn agents(config: &Config, brought: Option<Arc<dyn Provider>>, tools: Vec<Arc<dy
             adapters: agent.adapters.clone(),
             auto_approve: agent.auto_approve_tools.clone(),
             tools,
-            source: None,
+            source: Some(Arc::clone(&source)),
         })));
     }
     Ok(Agents::new(agents))
@@ -223,6 +238,7 @@ fn deps(
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
+    servers: ToolServers,
     budgets: Arc<Budgets>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
@@ -250,6 +266,7 @@ fn deps(
         engine,
         config: Arc::clone(config),
         audit,
+        lifecycle: Some(servers),
         password_hash: config.auth.password_hash.clone(),
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),

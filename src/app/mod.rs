@@ -141,9 +141,17 @@ impl App {
         let mut late = self.hub.shutdown(Duration::from_millis(1500));
         late.extend(self.http.stop(limits::STOP_DRAIN.min(left())));
         late.extend(self.engine.stop(left().min(Duration::from_secs(2))));
+        // Turns have ended: nobody calls a tool any more. The servers end while the rest does.
+        let servers = self.server.ctx().deps.lifecycle.clone();
+        if let Some(servers) = &servers {
+            servers.begin_stop();
+        }
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(servers) = &servers {
+            late.extend(servers.stop(left().clamp(limits::MCP_STOP_MIN, limits::MCP_STOP)));
+        }
         let streams = self.engine.streams();
         streams.stop();
         late.extend(self.recorder.join_all(left().max(Duration::from_millis(200))));

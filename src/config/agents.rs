@@ -1,4 +1,4 @@
-//! `[[agents]]`, `[[schedules]]`, `[tools]`, `[plugins]`: from typed to validated.
+//! `[[agents]]`, `[[schedules]]`, `[plugins]`: from typed to validated.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -116,23 +116,6 @@ pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
         given(typed, &key("schedule"), &schedule.schedule)?;
         tier(typed, &key("session_tier"), &schedule.session_tier, Tier::Supervised)?;
         word(typed, &key("session_mode"), &schedule.session_mode, &["", "shared", "isolated"])?;
-    }
-    for (name, tool) in &raw.tools {
-        let key = |field: &str| format!("tools.{name}.{field}");
-        word(typed, &key("transport"), &tool.transport, &["", "stdio", "sse"])?;
-        word(typed, &key("auth"), &tool.auth, &["", "oauth"])?;
-        let remote = tool.transport == "sse";
-        given(typed, &key(if remote { "url" } else { "command" }), if remote { &tool.url } else { &tool.command })?;
-        if !tool.auth.is_empty() && !remote {
-            return Err(typed.bad(&key("auth"), "works only with transport \"sse\""));
-        }
-        if tool.client_id.is_empty() != tool.client_secret.is_empty() {
-            return Err(typed.bad(&key("client_id"), "needs client_secret, and the other way round"));
-        }
-        let oauth_only = !tool.client_id.is_empty() || !tool.scopes.is_empty();
-        if oauth_only && tool.auth.is_empty() {
-            return Err(typed.bad(&key("auth"), "must be \"oauth\" when client_id or scopes are given"));
-        }
     }
     for (name, plugin) in &raw.plugins {
         let key = |field: &str| format!("plugins.{name}.{field}");

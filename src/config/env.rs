@@ -22,6 +22,11 @@ impl Env {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// `HOLT_<name>`, else `DENKEEPER_<name>`; with the name that was found.
     pub(super) fn setting(&self, name: &str) -> Option<(String, &str)> {
         ["HOLT_", "DENKEEPER_"].iter().find_map(|prefix| {

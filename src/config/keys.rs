@@ -121,6 +121,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("tools.*.client_secret", Secret),
     ("tools.*.scopes", Texts),
     ("tools.*.allow_loopback", Bool),
+    ("tools.*.disabled", Bool),
+    ("tools.*.disabled_tools", Texts),
     ("plugins.*.type", Text),
     ("plugins.*.command", Text),
     ("plugins.*.args", Texts),

@@ -15,6 +15,7 @@ use super::kv::kv;
 use super::llm::llm;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::tools::{mcp, tools};
 use super::web::web;
 use super::{AuditConfig, Config, LogConfig, StreamConfig};
 use crate::limits;
@@ -55,6 +56,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     check_others(&typed)?;
     let db_path = db_path(&mut typed, &data_dir)?;
     let streams = streams(&typed)?;
+    let tools = tools(&typed)?;
+    let mcp = mcp(&typed)?;
     let audit = audit(&typed)?;
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
@@ -71,6 +74,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         llm,
         agents,
         streams,
+        tools,
+        mcp,
         audit,
         web,
         kv,

@@ -23,6 +23,7 @@ mod schema;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tools;
 mod web;
 mod writer;
 #[cfg(test)]
@@ -38,8 +39,10 @@ pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use report::{Report, check};
 pub use secret::seal;
+pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
 pub use writer::{ConfigWriter, set_password_hash};
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,6 +70,9 @@ pub struct Config {
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
     pub streams: StreamConfig,
+    /// `[tools]`: tool servers by name, references to variables not replaced yet.
+    pub tools: BTreeMap<String, ToolServerConfig>,
+    pub mcp: McpConfig,
     pub audit: AuditConfig,
     /// None: switched off.
     pub web: Option<WebConfig>,

@@ -3,7 +3,7 @@
 //! Types are checked by `schema` first, so that every complaint names its key. Only keys that Holt acts on are here.
 #![expect(clippy::struct_field_names, reason = "the names are those of the file")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -17,6 +17,7 @@ use super::error::{ConfigError, Origin};
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
 use super::schema;
+use super::tools::ToolServerConfig;
 
 /// Variables and the keys that they stand for (contract engine 10.3), each as `HOLT_` and as `DENKEEPER_`.
 const VARIABLES: &[(&str, &str, As)] = &[
@@ -68,7 +69,9 @@ pub(super) struct Raw {
     pub(super) agent: MadeUpAgent,
     pub(super) agents: Vec<Agent>,
     pub(super) schedules: Vec<Schedule>,
-    pub(super) tools: HashMap<String, Tool>,
+    pub(super) tools: BTreeMap<String, ToolServerConfig>,
+    pub(super) max_tools: Option<i64>,
+    pub(super) mcp: Mcp,
     pub(super) plugins: HashMap<String, Plugin>,
     pub(super) api: Api,
     pub(super) http: Http,
@@ -143,14 +146,12 @@ pub(super) struct Schedule {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Tool {
-    pub(super) transport: String,
-    pub(super) command: String,
-    pub(super) url: String,
-    pub(super) auth: String,
-    pub(super) client_id: String,
-    pub(super) client_secret: String,
-    pub(super) scopes: Vec<String>,
+pub(super) struct Mcp {
+    pub(super) request_timeout_secs: Option<i64>,
+    pub(super) auto_restart: Option<bool>,
+    pub(super) max_restart_attempts: Option<i64>,
+    pub(super) restart_cooldown: Option<String>,
+    pub(super) url_allowlist: Vec<String>,
 }
 
 #[derive(Default, Deserialize)]

@@ -91,7 +91,7 @@ pub fn set_password_hash(writer: &ConfigWriter, hash: &str) -> Result<(), Config
 }
 
 /// A table that is written only through its children.
-fn implicit_table() -> Item {
+pub(super) fn implicit_table() -> Item {
     let mut table = Table::new();
     table.set_implicit(true);
     Item::Table(table)

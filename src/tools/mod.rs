@@ -1,6 +1,9 @@
 //! Tools that agents call: what one is, and the set an agent has.
 //!
-//! This room knows no transport and no conversation. A tool runs on the thread of its turn.
+//! This room knows no transport and no conversation. A tool runs on the thread of its turn. Threads: those of
+//! [`servers`].
+
+pub mod servers;
 
 pub mod builtin;
 mod kv;

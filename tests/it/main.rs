@@ -20,5 +20,8 @@ mod page;
 mod providers;
 mod setup;
 mod streams;
+mod tools;
+mod tools_http;
+mod tools_official;
 mod web_tools;
 mod ws_protocol;

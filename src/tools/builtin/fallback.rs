@@ -36,7 +36,7 @@ impl SetFallback {
         }});
         Self {
             spec: ToolSpec {
-                name: "set_fallback".to_owned(),
+                name: super::SET_FALLBACK.to_owned(),
                 description: "Replaces the rules for what happens when a call of your model fails. They are tried in \
                     their order and are forgotten when the hub starts again; an empty list removes all."
                     .to_owned(),

@@ -32,6 +32,9 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
     Ok(vec![Arc::new(fetch::WebFetch::new(&config.fetch, &listed)), Arc::new(search::WebSearch::new(&config.search))])
 }
 
+/// The name of [`set_fallback`]: no tool server may take it.
+pub const SET_FALLBACK: &str = "set_fallback";
+
 /// `set_fallback` for the agent of this router.
 pub fn set_fallback(router: &Arc<Router>) -> Arc<dyn Tool> {
     Arc::new(fallback::SetFallback::new(Arc::clone(router)))

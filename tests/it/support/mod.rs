@@ -5,7 +5,9 @@ pub mod http;
 pub mod hub;
 pub mod model;
 pub mod peer;
+pub mod remote;
 pub mod site;
+pub mod tool_server;
 pub mod ws;
 
 pub use http::{Answer, Client};

@@ -1,0 +1,345 @@
+//! Tool servers (contract http-api 11.1; W-17, W-27, W-31).
+//!
+//! Reading never waits. A change waits for servers to start and end, so it runs on a thread of its own and answers
+//! when it is done.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::api::error::ApiError;
+use crate::api::login::{decode, json_line};
+use crate::api::message::{Reply, Responder, Response, no_content};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::audit::Entry;
+use crate::config::ToolServerConfig;
+use crate::rt::json::quoted;
+use crate::rt::lock;
+use crate::tools::servers::{ChangeError, Status, ToolServers};
+
+/// What stands for a value that the caller may not see; sent back, it means the value that is there.
+const MASK: &str = "***";
+
+/// A server's configuration as clients send it. `null` and absent are the same.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ServerBody {
+    name: String,
+    transport: String,
+    command: String,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    url: String,
+    headers: BTreeMap<String, String>,
+    request_timeout_secs: i64,
+    auth: String,
+    client_id: String,
+    client_secret: String,
+    scopes: Vec<String>,
+    allow_loopback: bool,
+    /// Holt's own; the tools that are disabled now, when it is not given.
+    disabled_tools: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DisabledToolsBody {
+    disabled_tools: Option<Vec<String>>,
+}
+
+/// All servers, by name.
+pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    let servers: Vec<Value> = ctx.tool_servers()?.list().iter().map(status_shape).collect();
+    Ok(Reply::Full(json_line(200, &json!({"tools": servers}))))
+}
+
+/// One server with its configuration.
+pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let status = find(ctx, call, "tool not found")?;
+    let sees_secrets = call.caller.as_ref().is_some_and(|caller| caller.scopes.has("tools:write"));
+    Ok(Reply::Full(json_line(200, &detail_shape(&status, sees_secrets))))
+}
+
+/// What a server's tools are.
+pub(super) fn definitions(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let found = ctx.tool_servers()?.definitions(call.params.get("name"));
+    let definitions = found.ok_or_else(|| ApiError::not_found("tool server not found"))?;
+    let shapes = definitions.into_iter().map(|tool| {
+        let mut shape = json!({"name": tool.name, "description": tool.description, "parameters": tool.parameters});
+        if tool.is_disabled {
+            shape["disabled"] = json!(true);
+        }
+        shape
+    });
+    Ok(Reply::Full(json_line(200, &json!({"tools": shapes.collect::<Vec<_>>()}))))
+}
+
+/// How a server is.
+pub(super) fn health(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let status = find(ctx, call, "tool not found")?;
+    let shape = json!({
+        "name": status.name,
+        "status": status.status,
+        "transport": status.transport,
+        "restart_count": status.restart_count,
+        "last_error": status.last_error,
+        "uptime_secs": uptime(&status),
+    });
+    Ok(Reply::Full(json_line(200, &shape)))
+}
+
+/// Adds a server; it must start.
+pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let body: ServerBody = decode(&call.req.body, "invalid JSON body")?;
+    if body.name.is_empty() {
+        return Err(ApiError::bad_request("name is required"));
+    }
+    let (name, disabled_tools) = (body.name.clone(), body.disabled_tools.clone());
+    let config = ToolServerConfig { disabled_tools: disabled_tools.unwrap_or_default(), ..config(body) };
+    let own = ctx.clone();
+    change(ctx, call, "tool_server.add", &name.clone(), move |servers| {
+        let status = servers.add(&name, config, &own.writer)?;
+        Ok(json_line(201, &status_shape(&status)))
+    })
+}
+
+/// Replaces a server's configuration; the new one must start, or the old one goes on.
+pub(super) fn update(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let body: ServerBody = decode(&call.req.body, "invalid JSON body")?;
+    let name = call.params.get("name").to_owned();
+    let own = ctx.clone();
+    change(ctx, call, "tool_server.update", &name.clone(), move |servers| {
+        let shown_url = servers.get(&name).map_or_else(String::new, |status| status.url);
+        let replace = |old: &ToolServerConfig| unmask(body, old, &shown_url);
+        let status = servers.update(&name, replace, &own.writer)?;
+        Ok(json_line(200, &status_shape(&status)))
+    })
+}
+
+/// Ends and removes a server.
+pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let name = call.params.get("name").to_owned();
+    let own = ctx.clone();
+    change(ctx, call, "tool_server.remove", &name.clone(), move |servers| match servers.remove(&name, &own.writer) {
+        Ok(()) => Ok(no_content()),
+        Err(ChangeError::NotFound { name }) => {
+            let name = quoted(&name);
+            Err(ApiError::not_found(format!("unregistering tool {name}: server {name} is not registered")))
+        }
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// Ends a server and starts it again.
+pub(super) fn restart(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let name = call.params.get("name").to_owned();
+    change(ctx, call, "tool_server.restart", &name.clone(), move |servers| match servers.restart(&name) {
+        Ok(status) => Ok(json_line(200, &status_shape(&status))),
+        Err(error @ ChangeError::Start { .. }) => Err(ApiError::not_found(error.to_string())),
+        Err(ChangeError::NotFound { name }) => {
+            let name = quoted(&name);
+            Err(ApiError::not_found(format!("restarting tool {name}: server {name} is not registered")))
+        }
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// Switches a server on.
+pub(super) fn enable(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    switch(ctx, call, true)
+}
+
+/// Switches a server off.
+pub(super) fn disable(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    switch(ctx, call, false)
+}
+
+fn switch(ctx: &Ctx, call: &Call<'_>, enabled: bool) -> Result<Reply, ApiError> {
+    let name = call.params.get("name").to_owned();
+    let own = ctx.clone();
+    change(
+        ctx,
+        call,
+        if enabled { "tool_server.enable" } else { "tool_server.disable" },
+        &name.clone(),
+        move |servers| {
+            let status = servers.set_enabled(&name, enabled, &own.writer).map_err(missing)?;
+            Ok(json_line(200, &status_shape(&status)))
+        },
+    )
+}
+
+/// Says which tools of a server agents are not offered.
+pub(super) fn disabled_tools(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let body: DisabledToolsBody = decode(&call.req.body, "invalid JSON body")?;
+    let names = body.disabled_tools.ok_or_else(|| ApiError::bad_request("disabled_tools is required"))?;
+    let name = call.params.get("name").to_owned();
+    let own = ctx.clone();
+    change(ctx, call, "tool_server.disabled_tools", &name.clone(), move |servers| {
+        let status = servers.set_disabled_tools(&name, names, &own.writer).map_err(missing)?;
+        Ok(json_line(200, &status_shape(&status)))
+    })
+}
+
+/// The one way of every change: on a thread of its own, noted when it was made.
+fn change(
+    ctx: &Ctx,
+    call: &Call<'_>,
+    action: &'static str,
+    name: &str,
+    make: impl FnOnce(&ToolServers) -> Result<Response, ApiError> + Send + 'static,
+) -> Result<Reply, ApiError> {
+    let servers = ctx.tool_servers()?.clone();
+    let (own, name) = (ctx.clone(), name.to_owned());
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    let actor = call.caller.as_ref().map(|caller| caller.caller().identity).unwrap_or_default();
+    Ok(Reply::Later(Box::new(move |responder: Responder| {
+        // The responder must not be lost when there is no thread for it.
+        let slot = Arc::new(Mutex::new(Some(responder)));
+        let taken = Arc::clone(&slot);
+        let begun = servers.in_background(move |servers| {
+            let response = match make(servers) {
+                Ok(response) => {
+                    log::info!("{action} {} by {actor} from {source}", quoted(&name));
+                    let entry = Entry { actor: &actor, target: &name, source: &source, ..Entry::ok(action) };
+                    own.deps.audit.record(&entry);
+                    response
+                }
+                Err(error) => error.into_response(),
+            };
+            if let Some(responder) = lock(&taken).take() {
+                responder.respond(response);
+            }
+        });
+        if let Err(error) = begun
+            && let Some(responder) = lock(&slot).take()
+        {
+            responder.respond(ApiError::from(error).into_response());
+        }
+    })))
+}
+
+fn find(ctx: &Ctx, call: &Call<'_>, text: &'static str) -> Result<Status, ApiError> {
+    ctx.tool_servers()?.get(call.params.get("name")).ok_or_else(|| ApiError::not_found(text))
+}
+
+fn missing(error: ChangeError) -> ApiError {
+    match error {
+        ChangeError::NotFound { .. } => ApiError::not_found("tool not found"),
+        other => other.into(),
+    }
+}
+
+fn config(body: ServerBody) -> ToolServerConfig {
+    ToolServerConfig {
+        transport: body.transport,
+        command: body.command,
+        args: body.args,
+        env: body.env,
+        url: body.url,
+        headers: body.headers,
+        request_timeout_secs: body.request_timeout_secs,
+        auth: body.auth,
+        client_id: body.client_id,
+        client_secret: body.client_secret,
+        scopes: body.scopes,
+        allow_loopback: body.allow_loopback,
+        disabled: false,
+        disabled_tools: Vec::new(),
+    }
+}
+
+/// The new configuration. What a client could not see, and sends back as it saw it, stays as it was.
+fn unmask(body: ServerBody, old: &ToolServerConfig, shown_url: &str) -> ToolServerConfig {
+    let disabled_tools = body.disabled_tools.clone().unwrap_or_else(|| old.disabled_tools.clone());
+    let mut new = ToolServerConfig { disabled: old.disabled, disabled_tools, ..config(body) };
+    for (fresh, known) in [(&mut new.env, &old.env), (&mut new.headers, &old.headers)] {
+        for (name, value) in fresh.iter_mut().filter(|(_, value)| *value == MASK) {
+            if let Some(known) = known.get(name) {
+                value.clone_from(known);
+            }
+        }
+    }
+    if !shown_url.is_empty() && new.url == shown_url {
+        new.url.clone_from(&old.url);
+    }
+    if new.client_secret.is_empty() && !new.client_id.is_empty() && new.client_id == old.client_id {
+        new.client_secret.clone_from(&old.client_secret);
+    }
+    new
+}
+
+/// The status object: empty fields are left out.
+fn status_shape(status: &Status) -> Value {
+    let mut shape = Map::new();
+    let config = &status.config;
+    shape.insert("name".into(), json!(status.name));
+    insert(&mut shape, "command", json!(config.command), config.command.is_empty());
+    shape.insert("args_count".into(), json!(config.args.len()));
+    shape.insert("tool_names".into(), names(&status.tool_names));
+    shape.insert("status".into(), json!(status.status));
+    shape.insert("transport".into(), json!(status.transport));
+    insert(&mut shape, "url", json!(status.url), status.url.is_empty());
+    insert(&mut shape, "restart_count", json!(status.restart_count), status.restart_count == 0);
+    insert(&mut shape, "last_error", json!(status.last_error), status.last_error.is_empty());
+    insert(&mut shape, "uptime_secs", json!(uptime(status)), status.uptime.is_none());
+    oauth(&mut shape, config);
+    Value::Object(shape)
+}
+
+/// One server with its configuration; values of `env` and `headers` are masked for those who could not set them.
+fn detail_shape(status: &Status, sees_secrets: bool) -> Value {
+    let config = &status.config;
+    let map = |map: &BTreeMap<String, String>| match map {
+        map if map.is_empty() => Value::Null,
+        map if sees_secrets => json!(map),
+        map => map.keys().map(|name| (name.clone(), json!(MASK))).collect::<Map<_, _>>().into(),
+    };
+    let mut shape = Map::new();
+    shape.insert("name".into(), json!(status.name));
+    shape.insert("command".into(), json!(config.command));
+    shape.insert("args_count".into(), json!(config.args.len()));
+    shape.insert("tool_names".into(), names(&status.tool_names));
+    shape.insert("status".into(), json!(status.status));
+    shape.insert("transport".into(), json!(status.transport));
+    shape.insert("url".into(), json!(status.url));
+    shape.insert("restart_count".into(), json!(status.restart_count));
+    shape.insert("last_error".into(), json!(status.last_error));
+    shape.insert("uptime_secs".into(), json!(uptime(status)));
+    oauth(&mut shape, config);
+    shape.insert("args".into(), names(&config.args));
+    shape.insert("env".into(), map(&config.env));
+    shape.insert("headers".into(), map(&config.headers));
+    shape.insert("request_timeout_secs".into(), json!(config.request_timeout_secs));
+    insert(&mut shape, "auth", json!(config.auth), config.auth.is_empty());
+    insert(&mut shape, "client_id", json!(config.client_id), config.client_id.is_empty());
+    insert(&mut shape, "scopes", json!(config.scopes), config.scopes.is_empty());
+    insert(&mut shape, "allow_loopback", json!(true), !config.allow_loopback);
+    insert(&mut shape, "disabled_tools", json!(config.disabled_tools), config.disabled_tools.is_empty());
+    Value::Object(shape)
+}
+
+fn insert(shape: &mut Map<String, Value>, name: &str, value: Value, is_empty: bool) {
+    if !is_empty {
+        shape.insert(name.to_owned(), value);
+    }
+}
+
+/// Tokens come with the login flow; until then there is none.
+fn oauth(shape: &mut Map<String, Value>, config: &ToolServerConfig) {
+    if config.auth == "oauth" {
+        shape.insert("auth_type".into(), json!("oauth"));
+        shape.insert("oauth_status".into(), json!({"has_token": false, "needs_reauth": true}));
+    }
+}
+
+fn names(names: &[String]) -> Value {
+    if names.is_empty() { Value::Null } else { json!(names) }
+}
+
+fn uptime(status: &Status) -> f64 {
+    status.uptime.map_or(0.0, |uptime| uptime.as_secs_f64())
+}

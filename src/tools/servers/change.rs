@@ -1,0 +1,281 @@
+//! Changes of tool servers at run time: what is tried first, what is written, what takes effect (contract engine 8.4;
+//! W-28, W-31). All of them wait for servers and for the disk: they run on threads of their own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::run::{Health, Run};
+use super::{Shared, Status, ToolServers};
+use crate::config::{
+    ConfigError, ConfigWriter, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server,
+};
+use crate::limits;
+use crate::mcp::McpError;
+use crate::rt::json::quoted;
+use crate::rt::{Cancel, Slot, lock};
+
+/// How long a restart waits for the old process to be gone.
+const END_WAIT: Duration = Duration::from_secs(4);
+
+/// Why a change was not made. What was there before still is.
+#[derive(Debug)]
+pub enum ChangeError {
+    /// The new configuration cannot be used; the text is for the client.
+    Invalid(String),
+    /// There is a server of this name already.
+    Exists { name: String },
+    /// There is none.
+    NotFound { name: String },
+    /// As many as are allowed.
+    Full { max: usize },
+    /// Somebody else changes this server now, or too many are being changed, or the hub stops.
+    Busy,
+    /// The server did not start; `step` is what was tried.
+    Start { step: &'static str, name: String, cause: McpError },
+    /// The configuration file could not be written; `step` as the contract words it.
+    Persist { step: &'static str, name: String, cause: ConfigError },
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(reason) => f.write_str(reason),
+            Self::Exists { name } => write!(f, "name {} conflicts with an existing tool or plugin", quoted(name)),
+            Self::NotFound { name } => write!(f, "tool {} not found", quoted(name)),
+            Self::Full { max } => write!(f, "maximum number of tools reached ({max})"),
+            Self::Busy => f.write_str("another change is in progress; try again"),
+            Self::Start { step, name, cause } => write!(f, "{step} tool {}: {cause}", quoted(name)),
+            Self::Persist { step, name, .. } => write!(f, "{}", step.replace("{}", &quoted(name))),
+        }
+    }
+}
+
+impl std::error::Error for ChangeError {}
+
+/// A name that is being changed; free again when dropped.
+struct Changing<'a> {
+    shared: &'a Shared,
+    name: &'a str,
+    cancel: Cancel,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        lock(&self.shared.servers).changing.remove(self.name);
+    }
+}
+
+impl ToolServers {
+    /// Runs a change on a thread of its own, under a counted limit.
+    pub fn in_background(&self, change: impl FnOnce(&Self) + Send + 'static) -> Result<(), ChangeError> {
+        let slot = Slot::take(&self.shared.n_changes, limits::TOOL_CHANGES_MAX).ok_or(ChangeError::Busy)?;
+        let own = self.clone();
+        let body = move || {
+            change(&own);
+            drop(slot);
+        };
+        let threads = &self.shared.connector.threads;
+        threads.spawn("tool-change", limits::WORKER_STACK_BYTES, body).map_err(|_| ChangeError::Busy)
+    }
+
+    /// Adds a server: it must start, then it is written, then it counts.
+    pub fn add(&self, name: &str, config: ToolServerConfig, writer: &ConfigWriter) -> Result<Status, ChangeError> {
+        check_tool_server_name(name).map_err(ChangeError::Invalid)?;
+        self.check(&config)?;
+        let changing = self.changing(name)?;
+        {
+            let servers = lock(&self.shared.servers);
+            if servers.runs.contains_key(name) {
+                return Err(ChangeError::Exists { name: name.to_owned() });
+            }
+            let max = self.shared.connector.settings.servers_max;
+            // Those that are just being added count as well, this one included.
+            let added = servers.changing.keys().filter(|name| !servers.runs.contains_key(*name)).count();
+            if servers.runs.len() + added > max {
+                return Err(ChangeError::Full { max });
+            }
+        }
+        let run = self.try_out(name, config, "starting", &changing.cancel)?;
+        write(&run, writer, "persisting tool {} to config")?;
+        Ok(self.install(run))
+    }
+
+    /// Replaces a server's configuration. The new one must start before the old one goes; if it does not, or cannot be
+    /// written, the old one goes on (W-31).
+    pub fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(&ToolServerConfig) -> ToolServerConfig,
+        writer: &ConfigWriter,
+    ) -> Result<Status, ChangeError> {
+        let changing = self.changing(name)?;
+        let config = change(&self.find(name)?.config());
+        self.check(&config)?;
+        let run = self.try_out(name, config, "re-registering", &changing.cancel)?;
+        write(&run, writer, "persisting updated config for tool {}")?;
+        Ok(self.install(run))
+    }
+
+    /// Removes a server.
+    pub fn remove(&self, name: &str, writer: &ConfigWriter) -> Result<(), ChangeError> {
+        let _changing = self.changing(name)?;
+        let run = self.find(name)?;
+        remove_tool_server(writer, name).map_err(|cause| ChangeError::Persist {
+            step: "removing tool {} from config",
+            name: name.to_owned(),
+            cause,
+        })?;
+        lock(&self.shared.servers).runs.remove(name);
+        run.end();
+        self.shared.publish();
+        Ok(())
+    }
+
+    /// Ends a server and starts it again; earlier failures are forgotten. When it does not come up it stays in the
+    /// error state and is tried again as after any failure.
+    pub fn restart(&self, name: &str) -> Result<Status, ChangeError> {
+        let changing = self.changing(name)?;
+        let old = self.find(name)?;
+        if old.config.disabled {
+            let cause = McpError::Refused { reason: "it is switched off; enable it first".to_owned() };
+            return Err(ChangeError::Start { step: "restarting", name: name.to_owned(), cause });
+        }
+        let client = old.state().client;
+        old.end();
+        if let Some(client) = client
+            && !client.wait_ended(END_WAIT)
+        {
+            log::warn!("tool server {name}: its process is slow to end");
+        }
+        let run = Run::new(name, old.config());
+        run.remember(&old);
+        let failure = self.connect(&run, &changing.cancel).err();
+        if let Some(cause) = &failure {
+            run.failed(cause, &self.shared);
+        }
+        let status = self.install(run);
+        match failure {
+            None => Ok(status),
+            Some(cause) => Err(ChangeError::Start { step: "restarting", name: name.to_owned(), cause }),
+        }
+    }
+
+    /// Switches a server on or off, and remembers it. A server that is switched on and does not come up is in the
+    /// error state and is tried again.
+    pub fn set_enabled(&self, name: &str, enabled: bool, writer: &ConfigWriter) -> Result<Status, ChangeError> {
+        let changing = self.changing(name)?;
+        let old = self.find(name)?;
+        let was_given_up = old.state().health == Health::Disabled;
+        if old.config.disabled != enabled && !(enabled && was_given_up) {
+            return Ok(super::status(&old));
+        }
+        let run = Run::new(name, ToolServerConfig { disabled: !enabled, ..old.config() });
+        run.remember(&old);
+        write(&run, writer, "persisting tool {} to config")?;
+        old.end();
+        if enabled && let Err(cause) = self.connect(&run, &changing.cancel) {
+            run.failed(&cause, &self.shared);
+        }
+        Ok(self.install(run))
+    }
+
+    /// Says which tools of a server agents are not offered, and remembers it. The server runs on.
+    pub fn set_disabled_tools(
+        &self,
+        name: &str,
+        mut disabled_tools: Vec<String>,
+        writer: &ConfigWriter,
+    ) -> Result<Status, ChangeError> {
+        let _changing = self.changing(name)?;
+        let old = self.find(name)?;
+        disabled_tools.sort();
+        disabled_tools.dedup();
+        let state = old.state();
+        let is_known =
+            |name: &String| state.tools.iter().any(|tool| tool.name == *name) || state.disabled_tools.contains(name);
+        // While nothing is known of the server's tools, the caller is believed.
+        if !state.tools.is_empty()
+            && let Some(odd) = disabled_tools.iter().find(|name| !is_known(name))
+        {
+            let reason = format!("disabled_tools: this server has no tool {}", quoted(odd));
+            return Err(ChangeError::Invalid(reason));
+        }
+        let config = ToolServerConfig { disabled_tools, ..old.config() };
+        write_tool_server(writer, name, &config).map_err(|cause| ChangeError::Persist {
+            step: "persisting tool {} to config",
+            name: name.to_owned(),
+            cause,
+        })?;
+        old.set_disabled_tools(config.disabled_tools);
+        self.shared.publish();
+        Ok(super::status(&old))
+    }
+
+    /// What start-up would refuse is refused (W-27).
+    fn check(&self, config: &ToolServerConfig) -> Result<(), ChangeError> {
+        config.check().map_err(|(_, reason)| ChangeError::Invalid(reason))?;
+        self.shared.connector.check(config).map_err(|error| ChangeError::Invalid(error.to_string()))
+    }
+
+    /// A run of that configuration, connected, unless it is one that waits for a login or is switched off.
+    fn try_out(
+        &self,
+        name: &str,
+        config: ToolServerConfig,
+        step: &'static str,
+        cancel: &Cancel,
+    ) -> Result<Arc<Run>, ChangeError> {
+        let run = Run::new(name, config);
+        if run.state().health == Health::Down {
+            let failed = |cause| ChangeError::Start { step, name: name.to_owned(), cause };
+            self.connect(&run, cancel).map_err(failed)?;
+        }
+        Ok(run)
+    }
+
+    fn connect(&self, run: &Run, cancel: &Cancel) -> Result<(), McpError> {
+        let connected = self.shared.connector.connect(&run.name, &run.config, cancel)?;
+        run.connected(connected);
+        Ok(())
+    }
+
+    /// The run counts from now on; the one before it is ended.
+    fn install(&self, run: Arc<Run>) -> Status {
+        let (old, is_stopping) = {
+            let mut servers = lock(&self.shared.servers);
+            (servers.runs.insert(run.name.clone(), Arc::clone(&run)), servers.is_stopping)
+        };
+        if let Some(old) = old {
+            old.end();
+        }
+        self.shared.publish();
+        if is_stopping {
+            run.end();
+        } else {
+            self.shared.look_after(&run);
+        }
+        super::status(&run)
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
+        let found = lock(&self.shared.servers).runs.get(name).cloned();
+        found.ok_or_else(|| ChangeError::NotFound { name: name.to_owned() })
+    }
+
+    fn changing<'a>(&'a self, name: &'a str) -> Result<Changing<'a>, ChangeError> {
+        let mut servers = lock(&self.shared.servers);
+        if servers.is_stopping || servers.changing.contains_key(name) {
+            return Err(ChangeError::Busy);
+        }
+        let cancel = Cancel::new();
+        servers.changing.insert(name.to_owned(), cancel.clone());
+        drop(servers);
+        Ok(Changing { shared: &self.shared, name, cancel })
+    }
+}
+
+fn write(run: &Run, writer: &ConfigWriter, step: &'static str) -> Result<(), ChangeError> {
+    let persist = |cause| ChangeError::Persist { step, name: run.name.clone(), cause };
+    write_tool_server(writer, &run.name, &run.config()).map_err(persist)
+}

@@ -1,0 +1,121 @@
+//! From a server's configuration to an open connection and its list of tools.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::expand::{placeholders, shell_like};
+use crate::config::{Env, McpConfig, ToolServerConfig};
+use crate::limits;
+use crate::mcp::{self, Client, Mask, McpError, Program, Target, ToolDef};
+use crate::net::guard::{Guard, HostPattern, Origin, check_header};
+use crate::net::url::redact_url;
+use crate::rt::{Cancel, Threads};
+
+/// An open connection, ready to be used.
+pub(super) struct Connected {
+    pub(super) client: Client,
+    pub(super) tools: Vec<ToolDef>,
+    /// For people: without credentials. Empty for programs.
+    pub(super) shown_url: String,
+}
+
+/// What every connection needs.
+pub(super) struct Connector {
+    pub(super) settings: McpConfig,
+    pub(super) env: Env,
+    pub(super) threads: Threads,
+}
+
+impl Connector {
+    /// How long one call to that server may be silent.
+    pub(super) fn request_timeout(&self, config: &ToolServerConfig) -> Duration {
+        match u64::try_from(config.request_timeout_secs) {
+            Ok(seconds) if seconds > 0 => Duration::from_secs(seconds),
+            _ => self.settings.request_timeout,
+        }
+    }
+
+    /// Starts or reaches the server, makes the handshake, and asks for its tools. Blocks up to
+    /// [`limits::MCP_CONNECT_TIMEOUT`]; a cancel ends it.
+    pub(super) fn connect(
+        &self,
+        name: &str,
+        config: &ToolServerConfig,
+        cancel: &Cancel,
+    ) -> Result<Connected, McpError> {
+        let deadline = Instant::now() + limits::MCP_CONNECT_TIMEOUT;
+        let (client, shown_url) = if config.is_remote() {
+            self.reach(name, config, cancel)?
+        } else {
+            (self.start(name, config, cancel)?, String::new())
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        match client.list_tools(left, cancel) {
+            Ok(tools) => Ok(Connected { client, tools, shown_url }),
+            // The connection's own end says more.
+            Err(error) => Err(client.closed().unwrap_or(error)),
+        }
+    }
+
+    /// What can be said about a configuration without connecting.
+    pub(super) fn check(&self, config: &ToolServerConfig) -> Result<(), McpError> {
+        let env = self.own_env(config)?;
+        if config.is_remote() {
+            self.target(config, &env)?;
+        }
+        Ok(())
+    }
+
+    fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<(Client, String), McpError> {
+        let env = self.own_env(config)?;
+        let target = self.target(config, &env)?;
+        let url = target.url.url().clone();
+        let secrets = env.values().chain(target.headers.iter().map(|(_, value)| value)).map(String::as_str);
+        let mask = Mask::new(secrets.chain(url.userinfo.split(':')));
+        let shown_url = redact_url(&url.text());
+        let client = mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)?;
+        Ok((client, shown_url))
+    }
+
+    /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF").
+    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<Target, McpError> {
+        let mut only = Vec::new();
+        for host in &self.settings.url_allowlist {
+            only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
+        }
+        let guard = Guard::new(Origin::Operator { allow_loopback: config.allow_loopback }).only(&only);
+        let url = placeholders(&config.url, env, &self.env).map_err(|error| refused(&error))?;
+        let url = guard.check_url(&url).map_err(|error| refused(&error))?;
+        let mut headers = Vec::new();
+        for (name, value) in &config.headers {
+            let value = placeholders(value, env, &self.env).map_err(|error| refused(&error))?;
+            check_header(name, &value).map_err(|error| refused(&error))?;
+            headers.push((name.clone(), value));
+        }
+        Ok(Target { url, guard, headers })
+    }
+
+    fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
+        let env = self.own_env(config)?;
+        let process_env: Vec<(String, String)> =
+            self.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let program =
+            Program { command: &config.command, arguments: &config.args, env: &env, process_env: &process_env };
+        let mask = Mask::new(env.values().map(String::as_str));
+        mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
+    }
+
+    /// The server's variables, with references to ours replaced.
+    fn own_env(&self, config: &ToolServerConfig) -> Result<BTreeMap<String, String>, McpError> {
+        let mut env = BTreeMap::new();
+        for (name, value) in &config.env {
+            let value = shell_like(value, &self.env).map_err(|error| refused(&error))?;
+            env.insert(name.clone(), value);
+        }
+        Ok(env)
+    }
+}
+
+fn refused(reason: &dyn std::fmt::Display) -> McpError {
+    McpError::Refused { reason: reason.to_string() }
+}
