@@ -56,6 +56,8 @@ pub struct Deps {
     pub model_detail_lister: Option<Arc<Catalog>>,
     pub config: Arc<Config>,
     pub audit: Arc<AuditLog>,
+    /// The one writer of the configuration file.
+    pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
@@ -84,7 +86,7 @@ pub struct CtxInner {
     pub rate: RateLimiter,
     pub lane: PasswordLane,
     pub setup: Setup,
-    pub writer: ConfigWriter,
+    pub writer: Arc<ConfigWriter>,
     /// Guarded by this mutex: the bcrypt hash in force. Nothing is taken under it.
     password_hash: Mutex<Option<String>>,
     /// Serialises account setups, so that of many only one writes the configuration: held over that write.
@@ -174,7 +176,7 @@ impl Server {
             rate: RateLimiter::new(config.rate_limit),
             lane: PasswordLane::start()?,
             setup: Setup::new(Arc::clone(&deps.db)),
-            writer: ConfigWriter::new(deps.config.config_path.clone()),
+            writer: Arc::clone(&deps.writer),
             password_hash: Mutex::new(deps.password_hash.clone()),
             account_setup: Mutex::new(()),
             reachable: !is_loopback(&config.listen),

@@ -19,7 +19,7 @@ use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::config::{Config, Env};
+use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
@@ -28,6 +28,7 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
 };
+use crate::tools::builtin::ServerAdmin;
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, ToolSource, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -49,16 +50,19 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
-    let tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
-    let mut names: Vec<String> = tools.iter().map(|tool| tool.spec().name.clone()).collect();
-    // Every agent has its own of these.
-    names.push(builtin::SET_FALLBACK.to_owned());
+    let mut tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
+    let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
+    let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, Env::from_process(), names);
+    let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
+    let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
+    let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
+    tools.extend(builtin::server_tools(&admin));
     let agents = agents(&config, provider, tools, &servers)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, servers, budgets, engine)?;
+    let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -238,11 +242,10 @@ fn deps(
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
-    servers: ToolServers,
+    admin: ServerAdmin,
     budgets: Arc<Budgets>,
     engine: Engine,
 ) -> Result<Deps, AppError> {
-    let audit = Arc::new(AuditLog::new(Arc::clone(db), config.audit.retention, config.audit.rows_max));
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
         None => data_secret(&config.data_dir)?,
@@ -265,8 +268,9 @@ fn deps(
         model_detail_lister: catalog,
         engine,
         config: Arc::clone(config),
-        audit,
-        lifecycle: Some(servers),
+        audit: admin.audit,
+        writer: admin.writer,
+        lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),

@@ -423,3 +423,48 @@ fn earlier_conversations_are_searched_by_their_owner_only() {
     assert!(after["results"].as_array().unwrap().iter().all(|hit| hit["conversation_id"] != id), "{after}");
     drop(hub);
 }
+
+#[test]
+fn an_agent_looks_after_tool_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::start();
+    let (hub, admin) = start(dir.path(), &model, AUTONOMOUS);
+    assert_eq!(call(&admin, "tool_list", json!({})), Ok(json!([])));
+    let mut server = crate::support::tool_server::config(&[("PASSWORD", "hush-hush-hush")]);
+    server["name"] = json!("helper");
+    let added = call(&admin, "tool_add", server).unwrap();
+    assert_eq!((&added["name"], &added["status"]), (&json!("helper"), &json!("connected")));
+    let listed = call(&admin, "tool_list", json!({})).unwrap();
+    assert!(listed[0]["tool_names"].as_array().unwrap().contains(&json!("echo")), "{listed}");
+    assert!(!added.to_string().contains("hush-hush") && !listed.to_string().contains("hush-hush"));
+    assert!(std::fs::read_to_string(dir.path().join("holt.toml")).unwrap().contains("[tools.helper]"));
+    assert_eq!(call(&admin, "tool_restart", json!({"name": "helper"})).unwrap()["status"], "connected");
+    assert_eq!(call(&admin, "tool_remove", json!({"name": "helper"})), Ok(json!({"ok": true})));
+    assert_eq!(call(&admin, "tool_list", json!({})), Ok(json!([])));
+    for (tool, arguments, part) in [
+        ("tool_remove", json!({"name": "helper"}), "not found"),
+        ("tool_restart", json!({"name": "helper"}), "not found"),
+        ("tool_add", json!({"name": "x"}), "command"),
+        ("tool_add", json!({"name": "a b", "command": "true"}), "alphanumeric"),
+        ("tool_add", json!({"name": "x", "command": "/nonexistent/program"}), "starting tool"),
+        ("tool_add", json!({"name": "x", "transport": "sse", "url": "http://127.0.0.1:1/"}), "operator can allow"),
+        ("tool_add", json!({"name": "x", "transport": "sse", "url": "http://169.254.169.254/"}), "always refused"),
+        ("tool_add", json!({"name": "x", "command": "true", "env": {"A": 1}}), "\"env\" must be"),
+        ("tool_add", json!({"name": "x", "command": "true", "disabled": true}), "unknown argument"),
+    ] {
+        let error = call(&admin, tool, arguments.clone()).unwrap_err();
+        assert!(error.contains(part), "{tool} {arguments}: {error}");
+    }
+    let auditor = admin.new_key("auditor", &["audit:read"]);
+    let found = auditor.get("/api/v1/audit?action=tool_server.").json();
+    let actions: Vec<&str> =
+        found["entries"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["tool_server.remove", "tool_server.restart", "tool_server.add"]);
+    assert_eq!(found["entries"][0]["actor"], "agent:default");
+    let everything = auditor.get("/api/v1/audit?limit=500").text();
+    assert!(!everything.contains("hush-hush") && !hub.log_contains("hush-hush"));
+    assert_eq!(
+        call(&admin, "set_fallback", json!({"rules": [{"trigger": "rate_limit", "action": "wait_and_retry"}]})),
+        Ok(json!({"ok": true, "rules": 1}))
+    );
+}

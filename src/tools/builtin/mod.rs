@@ -16,8 +16,11 @@ mod markdown_tests;
 mod recall;
 mod robots;
 mod search;
+mod servers;
 
 use std::sync::Arc;
+
+pub use servers::ServerAdmin;
 
 use crate::config::WebConfig;
 use crate::llm::Router;
@@ -32,8 +35,16 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
     Ok(vec![Arc::new(fetch::WebFetch::new(&config.fetch, &listed)), Arc::new(search::WebSearch::new(&config.search))])
 }
 
-/// The name of [`set_fallback`]: no tool server may take it.
+/// The name of [`set_fallback`].
 pub const SET_FALLBACK: &str = "set_fallback";
+
+/// Names of the built-in tools that are made after the tool servers, which must not take them.
+pub const LATE_NAMES: [&str; 5] = [SET_FALLBACK, "tool_list", "tool_add", "tool_remove", "tool_restart"];
+
+/// `tool_list`, `tool_add`, `tool_remove`, `tool_restart`.
+pub fn server_tools(admin: &ServerAdmin) -> Vec<Arc<dyn Tool>> {
+    servers::server_tools(admin)
+}
 
 /// `set_fallback` for the agent of this router.
 pub fn set_fallback(router: &Arc<Router>) -> Arc<dyn Tool> {
