@@ -201,7 +201,7 @@ impl Drop for TurnMeter {
 }
 
 /// What a call used. What a provider does not say is estimated by the lengths of prompt and answer: nothing is free
-/// because nobody counted, neither in a whole answer nor in one that was cut off.
+/// because nobody counted, neither a whole answer nor one that was cut off.
 fn usage_of(completion: &Completion, prompt_tokens: u64, is_free: bool) -> Usage {
     let mut usage = completion.usage;
     let is_silent = usage.input_tokens + usage.output_tokens + usage.cached_tokens == 0;
@@ -211,7 +211,7 @@ fn usage_of(completion: &Completion, prompt_tokens: u64, is_free: bool) -> Usage
     if usage.input_tokens + usage.cached_tokens == 0 {
         usage.input_tokens = prompt_tokens;
     }
-    if usage.output_tokens == 0 {
+    if is_silent {
         let calls = completion.tool_calls.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>();
         usage.output_tokens = tokens_of(completion.text.len() + calls);
     }
