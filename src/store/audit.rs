@@ -15,9 +15,9 @@ const MATCHING: &str = "FROM audit WHERE (?1 = '' OR actor = ?1)
     AND (?2 = '' OR action = ?2 OR (substr(?2, -1) = '.' AND substr(action, 1, length(?2)) = ?2))
     AND (?3 = '' OR target = ?3) AND (?4 = '' OR result = ?4) AND at >= ?5 AND at < ?6 AND id < ?7";
 const PURGE_OLD: &str = "DELETE FROM audit WHERE at < ?1";
-/// What an agent does, which happens in masses, must not push out what people did.
-const PURGE_AGENTS: &str = "DELETE FROM audit WHERE (action = 'tool.call' OR substr(actor, 1, 6) = 'agent:')
-    AND id <= (SELECT id FROM audit WHERE action = 'tool.call' OR substr(actor, 1, 6) = 'agent:'
+/// What agents and scripts do in masses must not push out what people did.
+const PURGE_AGENTS: &str = "DELETE FROM audit WHERE (action IN ('tool.call', 'kv.set', 'kv.delete') OR substr(actor, 1, 6) = 'agent:')
+    AND id <= (SELECT id FROM audit WHERE action IN ('tool.call', 'kv.set', 'kv.delete') OR substr(actor, 1, 6) = 'agent:'
         ORDER BY id DESC LIMIT 1 OFFSET ?1)";
 /// What anybody can cause without a credential must not push out the rest.
 const PURGE_REFUSED: &str = "DELETE FROM audit
@@ -179,7 +179,7 @@ impl AuditStore {
     }
 
     /// Removes entries older than `before` (milliseconds since 1970), and the oldest beyond `rows_max`, of which half
-    /// may be of what agents did, and a fifth of what others tried in vain. Returns how many are gone.
+    /// may be of what agents and scripts do in masses, and a fifth of what others tried in vain. Returns how many are gone.
     pub fn purge(&self, before: i64, rows_max: usize) -> Result<usize, StoreError> {
         let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
         self.db.write(|tx| {
@@ -273,7 +273,8 @@ mod tests {
         store.add(&vec![call; 200]).unwrap();
         store.add(&vec![failed; 200]).unwrap();
         store.add(&vec![other; 200]).unwrap();
-        assert_eq!(store.purge(0, 100).unwrap(), 550);
+        store.add(&vec![Entry::ok("kv.set"); 200]).unwrap();
+        assert_eq!(store.purge(0, 100).unwrap(), 750);
         let rows = store.list(&Filter::default(), 1000).unwrap();
         assert_eq!(
             (rows.len(), rows[50].action.as_str(), rows[51].action.as_str()),
