@@ -53,6 +53,30 @@ impl fmt::Display for ChangeError {
 
 impl std::error::Error for ChangeError {}
 
+impl ChangeError {
+    /// Why, in a word that stays.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Exists { .. } => "exists",
+            Self::NotFound { .. } => "not_found",
+            Self::Full { .. } => "full",
+            Self::Busy => "busy",
+            Self::Start { .. } => START_FAILED,
+            Self::Persist { .. } => "not_written",
+        }
+    }
+}
+
+/// The reason when a server's program was run, or its address reached, in vain.
+pub const START_FAILED: &str = "start_failed";
+
+/// What the audit log says of a change that failed: why, and which program it was about. No arguments, no variables,
+/// no words of the server.
+pub fn audit_detail(reason: &str, command: &str) -> String {
+    if command.is_empty() { reason.to_owned() } else { format!("{reason}, command {}", quoted(command)) }
+}
+
 /// A name that is being changed; free again when dropped.
 struct Changing<'a> {
     shared: &'a Shared,

@@ -83,12 +83,22 @@ impl Connector {
         for host in &self.settings.url_allowlist {
             only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
         }
-        let guard = Guard::new(Origin::Operator { allow_loopback: config.allow_loopback }).only(&only);
-        let url = placeholders(&config.url, env, &self.env).map_err(|error| refused(&error))?;
+        let origin = match config.untrusted {
+            true => Origin::Untrusted,
+            false => Origin::Operator { allow_loopback: config.allow_loopback },
+        };
+        let mut guard = Guard::new(origin).only(&only);
+        if config.untrusted {
+            guard = guard.allow_inside(&[], "a tool server that they configure themselves");
+        }
+        // What a model chose sees no variable of the hub, whatever it refers to.
+        let nothing = Env::default();
+        let process = if config.untrusted { &nothing } else { &self.env };
+        let url = placeholders(&config.url, env, process).map_err(|error| refused(&error))?;
         let url = guard.check_url(&url).map_err(|error| refused(&error))?;
         let mut headers = Vec::new();
         for (name, value) in &config.headers {
-            let value = placeholders(value, env, &self.env).map_err(|error| refused(&error))?;
+            let value = placeholders(value, env, process).map_err(|error| refused(&error))?;
             check_header(name, &value).map_err(|error| refused(&error))?;
             headers.push((name.clone(), value));
         }
@@ -105,8 +115,11 @@ impl Connector {
         mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
     }
 
-    /// The server's variables, with references to ours replaced.
+    /// The server's variables, with references to ours replaced; as they are where a model chose them.
     fn own_env(&self, config: &ToolServerConfig) -> Result<BTreeMap<String, String>, McpError> {
+        if config.untrusted {
+            return Ok(config.env.clone());
+        }
         let mut env = BTreeMap::new();
         for (name, value) in &config.env {
             let value = shell_like(value, &self.env).map_err(|error| refused(&error))?;
@@ -118,4 +131,58 @@ impl Connector {
 
 fn refused(reason: &dyn std::fmt::Display) -> McpError {
     McpError::Refused { reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connector() -> Connector {
+        let env = Env::of([("HUB_SECRET", "hub-value")]);
+        Connector { settings: McpConfig::default(), env, threads: Threads::new() }
+    }
+
+    fn remote(url: &str, untrusted: bool) -> ToolServerConfig {
+        let pairs = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        ToolServerConfig {
+            transport: "sse".into(),
+            url: url.into(),
+            env: pairs("OWN", "own $HUB_SECRET"),
+            headers: pairs("X", "${OWN}|${HUB_SECRET}"),
+            allow_loopback: true,
+            untrusted,
+            ..ToolServerConfig::default()
+        }
+    }
+
+    fn target(url: &str, untrusted: bool) -> Result<Target, McpError> {
+        let (connector, config) = (connector(), remote(url, untrusted));
+        let env = connector.own_env(&config)?;
+        connector.target(&config, &env)
+    }
+
+    #[test]
+    fn what_a_model_chose_sees_no_variable_of_the_hub() {
+        let header = |untrusted| target("https://e.com/mcp", untrusted).unwrap().headers[0].1.clone();
+        assert_eq!(header(false), "own hub-value|hub-value");
+        assert_eq!(header(true), "own $HUB_SECRET|");
+        assert_eq!(target("https://e.com/${HUB_SECRET}", true).unwrap().url.text(), "https://e.com/");
+    }
+
+    #[test]
+    fn what_a_model_chose_leads_to_public_addresses_only() {
+        for inside in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd00::1"] {
+            let ip = inside.parse().unwrap();
+            let filter = |untrusted| target("https://e.com/mcp", untrusted).unwrap().url.filter();
+            assert!(filter(false)(ip) && !filter(true)(ip), "{inside}");
+            let url = if inside.contains(':') { format!("http://[{inside}]/") } else { format!("http://{inside}/") };
+            assert!(target(&url, false).is_ok());
+            let refused = target(&url, true).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains("an operator can allow it with a tool server"), "{refused}");
+            // Nor does a redirect lead there.
+            let to = target("https://e.com/mcp", true).unwrap();
+            assert!(to.guard.check_redirect(&to.url, &url).is_err());
+        }
+        assert!(target("https://user:password@e.com/", true).is_err());
+    }
 }

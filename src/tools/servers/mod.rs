@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use change::ChangeError;
+pub use change::{ChangeError, START_FAILED, audit_detail};
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};
