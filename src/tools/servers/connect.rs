@@ -8,15 +8,13 @@ use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
 use crate::mcp::{self, Client, Mask, McpError, Program, Target, ToolDef};
 use crate::net::guard::{Guard, HostPattern, Origin, check_header};
-use crate::net::url::redact_url;
+use crate::net::url::escape;
 use crate::rt::{Cancel, Threads};
 
 /// An open connection, ready to be used.
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) tools: Vec<ToolDef>,
-    /// For people: without credentials. Empty for programs.
-    pub(super) shown_url: String,
 }
 
 /// What every connection needs.
@@ -44,14 +42,11 @@ impl Connector {
         cancel: &Cancel,
     ) -> Result<Connected, McpError> {
         let deadline = Instant::now() + limits::MCP_CONNECT_TIMEOUT;
-        let (client, shown_url) = if config.is_remote() {
-            self.reach(name, config, cancel)?
-        } else {
-            (self.start(name, config, cancel)?, String::new())
-        };
+        let client =
+            if config.is_remote() { self.reach(name, config, cancel)? } else { self.start(name, config, cancel)? };
         let left = deadline.saturating_duration_since(Instant::now());
         match client.list_tools(left, cancel) {
-            Ok(tools) => Ok(Connected { client, tools, shown_url }),
+            Ok(tools) => Ok(Connected { client, tools }),
             // The connection's own end says more.
             Err(error) => Err(client.closed().unwrap_or(error)),
         }
@@ -66,19 +61,15 @@ impl Connector {
         Ok(())
     }
 
-    fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<(Client, String), McpError> {
+    fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
         let env = self.own_env(config)?;
-        let target = self.target(config, &env)?;
-        let url = target.url.url().clone();
-        let secrets = env.values().chain(target.headers.iter().map(|(_, value)| value)).map(String::as_str);
-        let mask = Mask::new(secrets.chain(url.userinfo.split(':')));
-        let shown_url = redact_url(&url.text());
-        let client = mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)?;
-        Ok((client, shown_url))
+        let (target, mask) = self.target(config, &env)?;
+        mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)
     }
 
-    /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF").
-    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<Target, McpError> {
+    /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF"), and what nobody may
+    /// see of that.
+    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<(Target, Mask), McpError> {
         let mut only = Vec::new();
         for host in &self.settings.url_allowlist {
             only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
@@ -94,15 +85,23 @@ impl Connector {
         // What a model chose sees no variable of the hub, whatever it refers to.
         let nothing = Env::default();
         let process = if config.untrusted { &nothing } else { &self.env };
-        let url = placeholders(&config.url, env, process).map_err(|error| refused(&error))?;
-        let url = guard.check_url(&url).map_err(|error| refused(&error))?;
+        let mut secrets: Vec<String> = env.values().cloned().collect();
+        let url = placeholders(&config.url, env, process, &mut secrets).map_err(|error| refused(&error))?;
+        // In a URL they may stand escaped.
+        secrets.extend(secrets.iter().map(|secret| escape(secret)).collect::<Vec<_>>());
+        let url = guard.check_url(&url).map_err(|error| McpError::Refused {
+            reason: Mask::new(secrets.iter().map(String::as_str)).apply(&error.to_string()),
+        })?;
+        secrets.extend(url.url().userinfo.split(':').map(str::to_owned));
         let mut headers = Vec::new();
         for (name, value) in &config.headers {
-            let value = placeholders(value, env, process).map_err(|error| refused(&error))?;
+            let value = placeholders(value, env, process, &mut secrets).map_err(|error| refused(&error))?;
             check_header(name, &value).map_err(|error| refused(&error))?;
+            secrets.push(value.clone());
             headers.push((name.clone(), value));
         }
-        Ok(Target { url, guard, headers })
+        let mask = Mask::new(secrets.iter().map(String::as_str));
+        Ok((Target { url, guard, headers }, mask))
     }
 
     fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
@@ -158,7 +157,16 @@ mod tests {
     fn target(url: &str, untrusted: bool) -> Result<Target, McpError> {
         let (connector, config) = (connector(), remote(url, untrusted));
         let env = connector.own_env(&config)?;
-        connector.target(&config, &env)
+        connector.target(&config, &env).map(|(target, _)| target)
+    }
+
+    #[test]
+    fn what_was_put_into_a_url_is_masked() {
+        let (connector, mut config) = (connector(), remote("https://e.com/${KEY}/${HUB_SECRET}", false));
+        config.env.insert("KEY".into(), "hunter2 secret".into());
+        let (target, mask) = connector.target(&config, &config.env).unwrap();
+        assert_eq!(target.url.url().path_and_query, "/hunter2%20secret/hub-value");
+        assert_eq!(mask.apply(&target.url.text()), "https://e.com/***/***");
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl ToolServers {
     pub fn start(&self) {
         let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
         for run in &runs {
-            self.shared.look_after(run);
+            self.shared.look_after(run, Duration::ZERO);
         }
     }
 
@@ -175,13 +175,13 @@ impl ToolSource for ToolServers {
 }
 
 impl Shared {
-    /// Starts the thread of a run, if it needs one.
-    fn look_after(self: &Arc<Self>, run: &Arc<Run>) {
+    /// Starts the thread of a run, if it needs one. `first` is how long that waits before its first try.
+    fn look_after(self: &Arc<Self>, run: &Arc<Run>, first: Duration) {
         if matches!(run.state().health, Health::Disabled | Health::PendingAuth) {
             return;
         }
         let (shared, own) = (Arc::clone(self), Arc::clone(run));
-        let body = move || own.supervise(&shared);
+        let body = move || own.supervise(first, &shared);
         let name = format!("mcp-{}", run.name);
         if let Err(error) = self.connector.threads.spawn(&name, limits::WORKER_STACK_BYTES, body) {
             let cause = crate::mcp::McpError::Start { cause: format!("no thread: {error}") };
@@ -235,10 +235,8 @@ fn status(run: &Run) -> Status {
             Health::PendingAuth => "pending_auth",
         },
         transport: state.kind.unwrap_or(configured).name(),
-        url: match state.shown_url.as_str() {
-            "" => redact_url(&run.config.url),
-            shown => shown.to_owned(),
-        },
+        // As it was typed: what placeholders stand for stays hidden.
+        url: redact_url(&run.config.url),
         restart_count: state.failures,
         last_error: state.last_error.clone(),
         uptime: state.connected_at.map(|at: Instant| at.elapsed()),
