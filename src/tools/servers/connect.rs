@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::expand::{placeholders, shell_like};
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
-use crate::mcp::{self, Client, Mask, McpError, Program, Target, ToolDef};
+use crate::mcp::{self, Children, Client, Mask, McpError, Program, Target, ToolDef};
 use crate::net::guard::{Guard, HostPattern, Origin, check_header};
 use crate::net::url::escape;
 use crate::rt::{Cancel, Threads};
@@ -22,6 +22,7 @@ pub(super) struct Connector {
     pub(super) settings: McpConfig,
     pub(super) env: Env,
     pub(super) threads: Threads,
+    pub(super) children: Children,
 }
 
 impl Connector {
@@ -108,8 +109,13 @@ impl Connector {
         let env = self.own_env(config)?;
         let process_env: Vec<(String, String)> =
             self.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let program =
-            Program { command: &config.command, arguments: &config.args, env: &env, process_env: &process_env };
+        let program = Program {
+            command: &config.command,
+            arguments: &config.args,
+            env: &env,
+            process_env: &process_env,
+            children: &self.children,
+        };
         let mask = Mask::new(env.values().map(String::as_str));
         mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
     }
@@ -138,7 +144,7 @@ mod tests {
 
     fn connector() -> Connector {
         let env = Env::of([("HUB_SECRET", "hub-value")]);
-        Connector { settings: McpConfig::default(), env, threads: Threads::new() }
+        Connector { settings: McpConfig::default(), env, threads: Threads::new(), children: Children::default() }
     }
 
     fn remote(url: &str, untrusted: bool) -> ToolServerConfig {

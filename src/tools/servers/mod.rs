@@ -28,7 +28,7 @@ use self::tool::ServerTool;
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
-use crate::mcp::TransportKind;
+use crate::mcp::{Children, TransportKind};
 use crate::net::url::redact_url;
 use crate::rt::{Cancel, Threads, lock};
 use crate::tools::{Tool, ToolSource};
@@ -101,7 +101,7 @@ impl ToolServers {
     ) -> Self {
         let all = Self {
             shared: Arc::new(Shared {
-                connector: Connector { settings, env, threads: Threads::new() },
+                connector: Connector { settings, env, threads: Threads::new(), children: Children::default() },
                 built_in,
                 n_changes: Arc::default(),
                 servers: Mutex::default(),
@@ -146,22 +146,31 @@ impl ToolServers {
         Some(state.tools.iter().map(definition).collect())
     }
 
-    /// Ends every server, all at once, and waits for their processes; the names of late threads.
+    /// Ends every server, all at once, and waits for their processes; those that are late are killed. The names of late
+    /// threads.
     pub fn stop(&self, timeout: Duration) -> Vec<String> {
         self.begin_stop();
-        self.shared.connector.threads.join_all(timeout)
+        let late = self.shared.connector.threads.join_all(timeout);
+        self.shared.connector.children.kill_all();
+        late
     }
 
-    /// Begins to end every server. Never waits.
-    pub fn begin_stop(&self) {
-        let (runs, changes) = {
+    /// Cancels the changes in progress and takes no more. Servers go on: turns may still need them. Never waits.
+    pub fn end_changes(&self) {
+        let changes: Vec<Cancel> = {
             let mut servers = lock(&self.shared.servers);
             servers.is_stopping = true;
-            (servers.runs.values().cloned().collect::<Vec<_>>(), servers.changing.values().cloned().collect::<Vec<_>>())
+            servers.changing.values().cloned().collect()
         };
         for change in changes {
             change.cancel();
         }
+    }
+
+    /// Begins to end every server. Never waits.
+    pub fn begin_stop(&self) {
+        self.end_changes();
+        let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
         for run in runs {
             run.end();
         }
