@@ -75,10 +75,8 @@ impl Connector {
         for host in &self.settings.url_allowlist {
             only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
         }
-        let origin = match config.untrusted {
-            true => Origin::Untrusted,
-            false => Origin::Operator { allow_loopback: config.allow_loopback },
-        };
+        let operator = Origin::Operator { allow_loopback: config.allow_loopback };
+        let origin = if config.untrusted { Origin::Untrusted } else { operator };
         let mut guard = Guard::new(origin).only(&only);
         if config.untrusted {
             guard = guard.allow_inside(&[], "a tool server that they configure themselves");
