@@ -119,7 +119,9 @@ fn decide(ctx: &Ctx, call: &Call<'_>, approve: bool, rule: Option<RuleScope>) ->
 pub(super) fn rules(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let agent = call.req.query_param("agent").unwrap_or_default();
     let rules = approvals(ctx)?.rules(&agent)?;
-    Ok(Reply::Full(json_line(200, &rules.iter().map(rule_shape).collect::<Vec<_>>())))
+    // Contract 10.2: `null` when there is none.
+    let shapes = (!rules.is_empty()).then(|| rules.iter().map(rule_shape).collect::<Vec<_>>());
+    Ok(Reply::Full(json_line(200, &shapes)))
 }
 
 /// Makes a rule; what waits for it is approved at once.

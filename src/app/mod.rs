@@ -7,6 +7,7 @@
 mod compose;
 mod keeper;
 mod logging;
+mod preflight;
 mod secret;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use crate::store::{Db, StoreError};
 use crate::ws::Hub;
 
 pub use logging::init as init_logging;
+pub use preflight::preflight;
 pub(crate) use secret::read_or_make as data_secret;
 
 /// What turns have at a stop after requests took all of their time.

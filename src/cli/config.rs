@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::output::{self, out};
 use super::passwd::{ask_once, first_line};
 use super::{CliError, Context};
+use crate::app::preflight;
 use crate::config::{check, data_dir};
 
 /// Look at the configuration, seal secrets for it
@@ -22,7 +23,7 @@ enum ConfigCommand {
     #[command(long_about = "Check the configuration without starting anything.
 
 Reads what `holt serve` would read (options, HOLT_* and DENKEEPER_* variables, the file), and says what would be
-used, what is unknown or not supported, and the first thing that is wrong. Ends with 0 if Holt would start, else with 1.
+used, what is unknown, not supported or cannot work, and the first thing that is wrong. Ends with 0 if Holt would start, else with 1.
 
 Examples:
   holt config check
@@ -47,7 +48,8 @@ impl Config {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         match self.command {
             ConfigCommand::Check => {
-                let report = check(&context.flags, &context.env);
+                let parts = |config: &_| preflight(config, &context.env).map_err(|error| error.to_string());
+                let report = check(&context.flags, &context.env, &parts);
                 if report.ok {
                     return report.lines.iter().try_for_each(|line| out!("{line}"));
                 }

@@ -1,7 +1,7 @@
 //! What `holt config check` says.
 
-use super::Env;
 use super::load::{Flags, load};
+use super::{Config, Env};
 
 /// Lines for a person, and whether Holt would start.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,11 +11,15 @@ pub struct Report {
 }
 
 /// Loads the configuration as `serve` would and says what came of it. Changes nothing, shows no secret.
-pub fn check(flags: &Flags, env: &Env) -> Report {
-    let config = match load(flags, env) {
-        Ok(config) => config,
-        Err(error) => return Report { lines: vec![error.to_string()], ok: false },
+///
+/// `parts` is asked for what only the parts of the hub can judge: warnings, or why it would not start.
+pub fn check(flags: &Flags, env: &Env, parts: &dyn Fn(&Config) -> Result<Vec<String>, String>) -> Report {
+    let loaded = load(flags, env).map_err(|error| error.to_string());
+    let (mut config, more) = match loaded.and_then(|config| Ok((parts(&config)?, config))) {
+        Ok((more, config)) => (config, more),
+        Err(error) => return Report { lines: vec![error], ok: false },
     };
+    config.warnings.extend(more);
     let file = if config.config_path.exists() { "" } else { " (not there yet; defaults are used)" };
     let model = match config.llm.default_model.as_str() {
         "" => String::new(),

@@ -440,11 +440,14 @@ fn a_database_of_the_reference_stops_the_start() {
 #[test]
 fn the_report_says_what_would_happen() {
     let home = Home::new();
-    let report = check(&Flags::default(), &home.env([]));
+    let report = check(&Flags::default(), &home.env([]), &|_| Ok(vec!["more".to_owned()]));
     assert!(report.ok);
     assert_eq!(report.lines.last().map(String::as_str), Some("ok"));
-    assert!(report.lines[0].contains("not there yet"), "{report:?}");
-    let report = check(&Flags::default(), &home.env([("HOLT_SESSION_TIER", "x")]));
+    assert_eq!(report.lines[0], "warning: more");
+    assert!(report.lines[1].contains("not there yet"), "{report:?}");
+    let report = check(&Flags::default(), &home.env([]), &|_| Err("no".to_owned()));
+    assert_eq!((report.ok, report.lines), (false, vec!["no".to_owned()]));
+    let report = check(&Flags::default(), &home.env([("HOLT_SESSION_TIER", "x")]), &|_| Ok(Vec::new()));
     assert!(!report.ok && report.lines.len() == 1, "{report:?}");
 }
 

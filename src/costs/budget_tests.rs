@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 use crate::config::{Allowance, CostsConfig, Limit, ModelPrice};
 use crate::costs::{Budgets, Settings, Spender, Totals, TurnMeter};
-use crate::llm::{Completion, LlmError, Message, Meter, MeteredCall, Request, Role, Usage};
-use crate::rt::Threads;
+use crate::llm::{Completion, LlmError, Message, Meter, MeteredCall, Request, Role, ToolSpec, Usage};
+use crate::rt::{Threads, clock};
 use crate::store::Db;
 
 /// 350 bytes of prompt: 100 tokens. With the output estimate a call of `cheap` is set aside at 0.001124 USD.
@@ -26,6 +26,13 @@ fn daily(limit: Limit) -> Allowance {
     Allowance { daily: limit, ..Allowance::default() }
 }
 
+/// A zone where it is about noon: no test sees a day or a month end.
+fn midday() -> TimeZone {
+    let second_of_day = clock::unix_ms() / 1000 % (24 * 3600);
+    let offset = i32::try_from(12 * 3600 - second_of_day).unwrap();
+    TimeZone::fixed(Offset::from_seconds(offset).unwrap())
+}
+
 /// `cheap` costs a dollar per million tokens, `dear` a thousand.
 fn settings(conversation: Limit) -> Settings {
     let flat = |usd: f64| ModelPrice { input: usd, output: usd, cached_input: 0.0 };
@@ -34,7 +41,7 @@ fn settings(conversation: Limit) -> Settings {
         costs: CostsConfig { model_prices, ..CostsConfig::default() },
         conversation,
         agents: HashMap::new(),
-        zone: TimeZone::UTC,
+        zone: midday(),
     }
 }
 
@@ -189,8 +196,20 @@ fn a_provider_that_does_not_count_is_estimated() {
     let counted = reserve_as(&turn, "llama", true).unwrap();
     turn.settle(counted, Some(&used(40, 2)));
     assert_eq!(turn.totals().tokens, 342);
+    // Cut off: what came was guessed, and the prompt is known here.
+    turn.settle(reserve(&turn, "cheap").unwrap(), Some(&used(0, 50)));
+    assert_eq!(turn.totals().tokens, 492);
+    turn.settle(reserve(&turn, "cheap").unwrap(), Some(&used(0, 0)));
+    assert_eq!(turn.totals().tokens, 592);
+    let schema = serde_json::json!({"type": "object", "description": "x".repeat(700)});
+    let tools = [ToolSpec { name: "look".into(), description: "y".repeat(350), parameters: schema }];
+    let messages = [Message::text(Role::User, PROMPT)];
+    let request = Request { model: "cheap", messages: &messages, tools: &tools, stream: true };
+    let call = MeteredCall { provider: "p", is_free: false, model: "cheap", request: &request };
+    turn.settle(turn.reserve(&call).unwrap(), Some(&used(0, 1)));
+    assert!(turn.totals().tokens > 592 + 400, "tools are read, too: {}", turn.totals().tokens);
     let models: Vec<_> = budgets.report(None, 1).unwrap().by_model.into_iter().map(|group| group.name).collect();
-    assert_eq!(models, ["llama", "cheap"], "free calls are counted where there is something to count");
+    assert_eq!(models, ["cheap", "llama"], "free calls are counted where there is something to count");
 }
 
 #[test]

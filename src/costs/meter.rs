@@ -200,17 +200,22 @@ impl Drop for TurnMeter {
     }
 }
 
-/// What a call used. A provider that does not say is estimated by the lengths of prompt and answer: nothing is free
-/// because nobody counted.
+/// What a call used. What a provider does not say is estimated by the lengths of prompt and answer: nothing is free
+/// because nobody counted, neither a whole answer nor one that was cut off.
 fn usage_of(completion: &Completion, prompt_tokens: u64, is_free: bool) -> Usage {
-    let usage = completion.usage;
-    let counted = usage.input_tokens + usage.output_tokens + usage.cached_tokens > 0;
-    if counted || is_free || usage.cost_usd.is_some_and(|cost| cost > 0.0) {
+    let mut usage = completion.usage;
+    let is_silent = usage.input_tokens + usage.output_tokens + usage.cached_tokens == 0;
+    if usage.cost_usd.is_some_and(|cost| cost > 0.0) || (is_free && is_silent) {
         return usage;
     }
-    let calls = completion.tool_calls.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>();
-    let output_tokens = tokens_of(completion.text.len() + calls);
-    Usage { input_tokens: prompt_tokens, output_tokens, ..usage }
+    if usage.input_tokens + usage.cached_tokens == 0 {
+        usage.input_tokens = prompt_tokens;
+    }
+    if is_silent {
+        let calls = completion.tool_calls.iter().map(|call| call.name.len() + call.arguments.len()).sum::<usize>();
+        usage.output_tokens = tokens_of(completion.text.len() + calls);
+    }
+    usage
 }
 
 /// Contract engine 4: the provider's own price first, then the table's, then the fallback rate.

@@ -10,6 +10,7 @@ use crate::net::test_peer::{LONG, Peer, Step, TIMEOUTS, chunk, end, stream_head,
 struct Heard {
     text: Vec<String>,
     thinking: String,
+    hidden: usize,
     usage: Usage,
 }
 
@@ -19,6 +20,9 @@ impl Sink for Heard {
     }
     fn thinking(&mut self, piece: &str) {
         self.thinking.push_str(piece);
+    }
+    fn hidden(&mut self, n_bytes: usize) {
+        self.hidden += n_bytes;
     }
     fn usage(&mut self, usage: &Usage) {
         self.usage = *usage;
@@ -122,6 +126,7 @@ fn blocks_in_any_order_are_put_together_wherever_the_bytes_are_split() {
     check_rich(result);
     assert_eq!(heard.text, ["Grüße 🦀", "!"]);
     assert_eq!(heard.thinking, "hmm");
+    assert_eq!(heard.hidden, "onetwo{\"x\":\"ü\"}".len());
     for size in [1, 7] {
         check_rich(stream_in(&rich(), size).0);
     }

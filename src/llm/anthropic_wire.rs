@@ -105,6 +105,9 @@ impl Assembler {
                 return Err(decode(format!("more than {BLOCKS_MAX} tool calls")));
             }
             "tool_use" => {
+                if let Some(sink) = sink {
+                    sink.hidden(text("name").len());
+                }
                 let input = block.get("input").filter(|input| input.as_object().is_some_and(|map| !map.is_empty()));
                 self.calls.push(Entry {
                     index,
@@ -124,6 +127,9 @@ impl Assembler {
             "text_delta" => self.add_text(text("text"), sink),
             "thinking_delta" => think(text("thinking"), sink),
             "input_json_delta" => {
+                if let Some(sink) = sink {
+                    sink.hidden(text("partial_json").len());
+                }
                 // Other blocks' arguments are those of calls that the server makes itself.
                 if let Some(entry) = self.calls.iter_mut().rfind(|entry| entry.index == index) {
                     entry.call.arguments.push_str(text("partial_json"));

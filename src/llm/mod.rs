@@ -98,7 +98,7 @@ pub struct Request<'a> {
     pub stream: bool,
 }
 
-/// Tokens of one call. Zero where the provider does not say.
+/// Tokens of one call. Zero where the provider does not say; a [`Meter`] puts its estimates there.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Prompt tokens that were not cached.
@@ -128,6 +128,8 @@ pub trait Sink {
     fn thinking(&mut self, piece: &str);
     /// The pieces since the call began are void: it is made again.
     fn rollback(&mut self) {}
+    /// So many bytes of the answer came that are not shown: names and arguments of tool calls. They are paid for too.
+    fn hidden(&mut self, _n_bytes: usize) {}
     /// The tokens counted so far; what is paid for when the answer is cut off.
     fn usage(&mut self, _usage: &Usage) {}
 }

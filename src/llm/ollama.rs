@@ -147,7 +147,7 @@ impl Assembly for Assembler {
         }
         self.add_text(&text(&line, "/message/content"), sink);
         if let Some(Value::Array(calls)) = line.pointer_mut("/message/tool_calls").map(Value::take) {
-            calls.into_iter().try_for_each(|call| self.add_call(call))?;
+            calls.into_iter().try_for_each(|call| self.add_call(call, sink))?;
         }
         if self.done.model.is_empty() {
             self.done.model = text(&line, "/model");
@@ -185,7 +185,7 @@ impl Assembler {
         }
     }
 
-    fn add_call(&mut self, call: Value) -> Result<(), LlmError> {
+    fn add_call(&mut self, call: Value, sink: &mut dyn Sink) -> Result<(), LlmError> {
         let text = |key: &str| call.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = text("/function/name");
         if name.is_empty() {
@@ -199,6 +199,7 @@ impl Assembler {
             Some(Value::Null) | None => "{}".to_owned(),
             Some(other) => other.to_string(),
         };
+        sink.hidden(name.len() + arguments.len());
         let mut id = text("/id");
         while id.is_empty() || self.done.tool_calls.iter().any(|known| known.id == id) {
             id = made_up_id();

@@ -10,6 +10,7 @@ use crate::net::test_peer::{LONG, Peer, Step, TIMEOUTS, chunk, end, head, whole}
 struct Heard {
     text: Vec<String>,
     thinking: String,
+    hidden: usize,
 }
 
 impl Sink for Heard {
@@ -18,6 +19,9 @@ impl Sink for Heard {
     }
     fn thinking(&mut self, piece: &str) {
         self.thinking.push_str(piece);
+    }
+    fn hidden(&mut self, n_bytes: usize) {
+        self.hidden += n_bytes;
     }
 }
 
@@ -88,6 +92,7 @@ fn lines_are_put_together_wherever_the_bytes_are_split() {
             check_rich(result);
             assert_eq!(heard.text, ["Grüße ", "🦀"]);
             assert_eq!(heard.thinking, "hmm");
+            assert_eq!(heard.hidden, "onetwo{\"x\":\"ü\"}{}".len());
         }
     }
 }

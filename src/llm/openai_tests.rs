@@ -49,6 +49,7 @@ const DONE: &str = "data: [DONE]\n\n";
 struct Heard {
     text: Vec<String>,
     thinking: String,
+    hidden: usize,
 }
 
 impl Sink for Heard {
@@ -57,6 +58,9 @@ impl Sink for Heard {
     }
     fn thinking(&mut self, piece: &str) {
         self.thinking.push_str(piece);
+    }
+    fn hidden(&mut self, n_bytes: usize) {
+        self.hidden += n_bytes;
     }
 }
 
@@ -165,9 +169,11 @@ fn tool_calls_are_merged_by_index_in_any_order() {
     let call = |value: Value| delta(&json!({"tool_calls": [value]}));
     let check = |deltas: &[Value], reason: &str, expected: &[(&str, &str, &str)]| {
         let stream_text: String = deltas.iter().map(|d| call(d.clone())).collect::<String>() + &finish(reason) + DONE;
-        let calls = stream(&[&stream_text]).0.unwrap().tool_calls;
+        let (done, heard) = stream(&[&stream_text]);
+        let calls = done.unwrap().tool_calls;
         let calls: Vec<_> = calls.iter().map(|c| (c.id.as_str(), c.name.as_str(), c.arguments.as_str())).collect();
         assert_eq!(calls, expected);
+        assert_eq!(heard.hidden, calls.iter().map(|call| call.1.len() + call.2.len()).sum::<usize>());
     };
     check(
         &[

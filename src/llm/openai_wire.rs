@@ -332,16 +332,19 @@ impl Assembler {
                 self.text.push_str(&text);
             }
         }
-        delta.tool_calls.into_iter().flatten().try_for_each(|call| self.take_call(call))
+        delta.tool_calls.into_iter().flatten().try_for_each(|call| self.take_call(call, sink))
     }
 
-    fn take_call(&mut self, delta: CallDelta) -> Result<(), LlmError> {
+    fn take_call(&mut self, delta: CallDelta, sink: &mut Option<&mut dyn Sink>) -> Result<(), LlmError> {
         let index = delta.index.as_ref().and_then(Value::as_u64);
         let id = as_text(delta.id);
         let (name, arguments) = delta
             .function
             .map(|function| (as_text(function.name), function.arguments.map(as_arguments).unwrap_or_default()))
             .unwrap_or_default();
+        if let Some(sink) = sink {
+            sink.hidden(name.len() + arguments.len());
+        }
         // Some servers give every call the index 0 or none; a different id together with a name is another call.
         let another = |call: &ToolCall| !id.is_empty() && !call.id.is_empty() && id != call.id && !name.is_empty();
         let n_calls = self.calls.len();

@@ -287,15 +287,16 @@ impl Run<'_> {
         if std::mem::take(&mut self.stale) {
             self.sink.rollback();
         }
-        let mut heard = Heard { sink: &mut *self.sink, n_bytes: 0, usage: Usage::default() };
+        let mut heard = Heard { sink: &mut *self.sink, n_bytes: 0, n_hidden: 0, usage: Usage::default() };
         let result = provider.complete(request, &mut heard, self.cancel);
-        let (n_bytes, usage) = (heard.n_bytes, heard.usage);
+        let (n_bytes, n_hidden, usage) = (heard.n_bytes, heard.n_hidden, heard.usage);
+        let n_made = n_bytes + n_hidden;
         match &result {
             Ok(completion) => reserved.settle(Some(completion)),
-            Err(error) if n_bytes == 0 && usage == Usage::default() && was_refused(error) => reserved.settle(None),
+            Err(error) if n_made == 0 && usage == Usage::default() && was_refused(error) => reserved.settle(None),
             // What was given out before the cut has its price, and so has a prompt that was read in silence.
             Err(_) => {
-                let usage = known(usage, n_bytes, &request);
+                let usage = known(usage, n_made);
                 reserved.settle(Some(&Completion { usage, ..Completion::default() }));
             }
         }
@@ -320,12 +321,9 @@ fn was_refused(error: &LlmError) -> bool {
     }
 }
 
-/// The tokens of an answer that was cut off: counted where the provider did, else guessed from the bytes.
-fn known(mut usage: Usage, n_bytes: u64, request: &Request<'_>) -> Usage {
-    if usage.input_tokens == 0 && usage.cached_tokens == 0 {
-        let said: usize = request.messages.iter().map(|message| message.content.len()).sum();
-        usage.input_tokens = said as u64 / BYTES_PER_TOKEN;
-    }
+/// The tokens of an answer that was cut off: counted where the provider did, else guessed from the bytes. Those of a
+/// prompt that nobody counted stay 0: its meter has an estimate of the whole of it.
+fn known(mut usage: Usage, n_bytes: u64) -> Usage {
     usage.output_tokens = usage.output_tokens.max(n_bytes / BYTES_PER_TOKEN);
     usage
 }
@@ -348,6 +346,7 @@ impl Reserved<'_> {
 struct Heard<'a> {
     sink: &'a mut dyn Sink,
     n_bytes: u64,
+    n_hidden: u64,
     usage: Usage,
 }
 
@@ -364,6 +363,11 @@ impl Sink for Heard<'_> {
 
     fn rollback(&mut self) {
         self.sink.rollback();
+    }
+
+    fn hidden(&mut self, n_bytes: usize) {
+        self.n_hidden += n_bytes as u64;
+        self.sink.hidden(n_bytes);
     }
 
     fn usage(&mut self, usage: &Usage) {

@@ -18,6 +18,8 @@ enum Does {
     Fails(LlmError),
     /// Gives out a piece, then fails.
     Breaks(&'static str, LlmError),
+    /// Makes so many bytes of tool calls, then fails.
+    Calls(usize, LlmError),
 }
 
 struct Scripted {
@@ -46,6 +48,10 @@ impl Provider for Scripted {
             Does::Fails(error) => Err(error),
             Does::Breaks(text, error) => {
                 sink.text(text);
+                Err(error)
+            }
+            Does::Calls(n_bytes, error) => {
+                sink.hidden(n_bytes);
                 Err(error)
             }
         }
@@ -78,7 +84,13 @@ impl Meter for Book {
     }
 
     fn settle(&self, _: i64, used: Option<&Completion>) {
-        let used = used.map_or_else(|| "nothing".to_owned(), |used| used.usage.output_tokens.to_string());
+        let used = used.map_or_else(
+            || "nothing".to_owned(),
+            |used| {
+                assert_eq!(used.usage.input_tokens, 0, "the meter knows the prompt");
+                used.usage.output_tokens.to_string()
+            },
+        );
         lock(&self.told).push(format!("settled {used}"));
     }
 }
@@ -244,6 +256,12 @@ fn every_try_is_reserved_and_settled_and_void_pieces_are_taken_back() {
     let setting = Setting::new(vec![], [&[Does::Breaks("half", cut())], &[], &[]]);
     assert_eq!(setting.ask(), Err(cut()));
     assert_eq!(setting.told(), ["reserved", "first/big", "says half", "settled 1"]);
+    // Arguments of tool calls are paid for, but were not shown: nothing is taken back.
+    let rules = vec![rule(OnError, wait(1, Backoff::Constant))];
+    let setting = Setting::new(rules, [&[Does::Calls(400, cut()), Does::Says("ok")], &[], &[]]);
+    assert_eq!(setting.ask(), answer("first", "big", "ok"));
+    let expected = ["reserved", "first/big", "settled 100", "reserved", "first/big", "says ok", "settled 0"];
+    assert_eq!(setting.told(), expected);
 }
 
 #[test]

@@ -15,9 +15,16 @@ const MATCHING: &str = "FROM audit WHERE (?1 = '' OR actor = ?1)
     AND (?2 = '' OR action = ?2 OR (substr(?2, -1) = '.' AND substr(action, 1, length(?2)) = ?2))
     AND (?3 = '' OR target = ?3) AND (?4 = '' OR result = ?4) AND at >= ?5 AND at < ?6 AND id < ?7";
 const PURGE_OLD: &str = "DELETE FROM audit WHERE at < ?1";
+/// What agents and scripts do in masses must not push out what people did.
+const PURGE_AGENTS: &str = "DELETE FROM audit WHERE (action IN ('tool.call', 'kv.set', 'kv.delete') OR substr(actor, 1, 6) = 'agent:')
+    AND id <= (SELECT id FROM audit WHERE action IN ('tool.call', 'kv.set', 'kv.delete') OR substr(actor, 1, 6) = 'agent:'
+        ORDER BY id DESC LIMIT 1 OFFSET ?1)";
 /// What anybody can cause without a credential must not push out the rest.
-const PURGE_REFUSED: &str = "DELETE FROM audit WHERE result <> 'ok' AND id <= (SELECT id FROM audit
-    WHERE result <> 'ok' ORDER BY id DESC LIMIT 1 OFFSET ?1)";
+const PURGE_REFUSED: &str = "DELETE FROM audit
+    WHERE result <> 'ok' AND action <> 'tool.call' AND substr(actor, 1, 6) <> 'agent:'
+    AND id <= (SELECT id FROM audit
+        WHERE result <> 'ok' AND action <> 'tool.call' AND substr(actor, 1, 6) <> 'agent:'
+        ORDER BY id DESC LIMIT 1 OFFSET ?1)";
 const PURGE_MANY: &str = "DELETE FROM audit WHERE id <= (SELECT id FROM audit ORDER BY id DESC LIMIT 1 OFFSET ?1)";
 
 /// How an action ended.
@@ -171,15 +178,16 @@ impl AuditStore {
         })
     }
 
-    /// Removes entries older than `before` (milliseconds since 1970), and the oldest beyond `rows_max`, of which a
-    /// fifth may be of things that did not succeed. Returns how many are gone.
+    /// Removes entries older than `before` (milliseconds since 1970), and the oldest beyond `rows_max`, of which half
+    /// may be of what agents and scripts do in masses, and a fifth of what others tried in vain. Returns how many are gone.
     pub fn purge(&self, before: i64, rows_max: usize) -> Result<usize, StoreError> {
         let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX);
         self.db.write(|tx| {
             let old = tx.prepare_cached(PURGE_OLD)?.execute([before])?;
+            let agents = tx.prepare_cached(PURGE_AGENTS)?.execute([rows_max / 2])?;
             let refused = tx.prepare_cached(PURGE_REFUSED)?.execute([rows_max / 5])?;
             let many = tx.prepare_cached(PURGE_MANY)?.execute([rows_max])?;
-            Ok(old + refused + many)
+            Ok(old + agents + refused + many)
         })
     }
 }
@@ -250,10 +258,30 @@ mod tests {
         assert_eq!(store.purge(0, 100).unwrap(), 480);
         let rows = store.list(&Filter::default(), 1000).unwrap();
         assert_eq!((rows.len(), rows[0].action.as_str(), rows[21].action.as_str()), (22, "key.revoke", "key.create"));
-        store.add(&vec![Entry::ok("tool.call"); 200]).unwrap();
-        assert_eq!(store.purge(0, 100).unwrap(), 122);
-        assert_eq!(store.purge(clock::unix_ms() + 60_000, 100).unwrap(), 100);
+        assert_eq!(store.purge(clock::unix_ms() + 60_000, 100).unwrap(), 22);
         assert_eq!(store.purge(0, 100).unwrap(), 0);
+    }
+
+    #[test]
+    fn agents_do_not_push_out_what_people_did() {
+        let store = store();
+        store.add(&[Entry::ok("key.create")]).unwrap();
+        store.add(&[Entry { result: Outcome::Denied, ..Entry::ok("login.password") }]).unwrap();
+        let call = Entry { actor: "agent:default", ..Entry::ok("tool.call") };
+        let failed = Entry { result: Outcome::Failed, ..call };
+        let other = Entry { actor: "agent:default", ..Entry::ok("tool.add") };
+        store.add(&vec![call; 200]).unwrap();
+        store.add(&vec![failed; 200]).unwrap();
+        store.add(&vec![other; 200]).unwrap();
+        store.add(&vec![Entry::ok("kv.set"); 200]).unwrap();
+        assert_eq!(store.purge(0, 100).unwrap(), 750);
+        let rows = store.list(&Filter::default(), 1000).unwrap();
+        assert_eq!(
+            (rows.len(), rows[50].action.as_str(), rows[51].action.as_str()),
+            (52, "login.password", "key.create")
+        );
+        store.add(&vec![Entry::ok("key.create"); 200]).unwrap();
+        assert_eq!(store.purge(0, 100).unwrap(), 152);
     }
 
     #[test]

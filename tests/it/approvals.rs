@@ -308,6 +308,7 @@ fn rules_of_a_conversation_stay_there_and_permanent_ones_reach_all() {
         assert_eq!((removed.status, removed.json()), (200, json!({"status": "deleted"})));
     }
     assert_eq!(all.delete("/api/v1/auto-approve/nope").status, 404);
+    assert_eq!(all.get("/api/v1/auto-approve").json(), Value::Null);
     let asked = ask(&mut here, "here");
     respond(&mut here, &asked["approval_id"], "deny");
     here.turn();

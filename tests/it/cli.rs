@@ -308,3 +308,24 @@ fn conversations_are_listed_shown_exported_and_deleted() {
     assert_eq!(run(&mut sessions(&["prune", "--older-than", "0", "--yes"])).1, "Deleted 1 sessions.\n");
     assert_eq!(run(&mut sessions(&["list"])).1.lines().count(), 2);
 }
+
+#[test]
+fn what_a_part_of_the_hub_would_refuse_is_found_before_it_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |config: &str| {
+        std::fs::write(dir.path().join("holt.toml"), config).unwrap();
+        run(&mut holt(dir.path(), &["config", "check"]))
+    };
+    let (code, _, error) = check("[web.fetch]\nallow_private = [\"10.0.0.0/33\"]\n");
+    assert!(code == 1 && error.contains("web.fetch.allow_private: \"10.0.0.0/33\""), "{error}");
+    let (code, out, error) = check(
+        "[tools.near]\ntransport = \"sse\"\nurl = \"http://127.0.0.1/mcp\"\n\
+         [tools.far]\ntransport = \"sse\"\nurl = \"https://e.example/mcp\"\nheaders = { Host = \"x\" }\n\
+         [tools.good]\ntransport = \"sse\"\nurl = \"https://e.example/mcp\"\n",
+    );
+    assert_eq!(code, 0, "{error}");
+    let warnings: Vec<&str> = out.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 2, "{out}");
+    assert!(warnings[0].contains("tools.far") && warnings[0].contains("\"Host\""), "{out}");
+    assert!(warnings[1].contains("tools.near") && warnings[1].contains("allow_loopback = true"), "{out}");
+}

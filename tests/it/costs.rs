@@ -21,9 +21,16 @@ fn call(hub: &Hub, day: &str, conversation: &str, agent: &str, identity: &str, c
     hub.database().execute(sql, params![day, conversation, agent, identity, cost]).unwrap();
 }
 
-fn today(hub: &Hub) -> String {
-    let sql = "SELECT strftime('%Y-%m-%d', 'now')";
-    hub.database().query_row(sql, [], |row| row.get(0)).unwrap()
+/// A time zone for `holt.toml` where it is about noon, and its day: no test sees a day or a month end.
+fn midday() -> (String, String) {
+    let database = rusqlite::Connection::open_in_memory().unwrap();
+    let hour: i32 = database.query_row("SELECT CAST(strftime('%H', 'now') AS INTEGER)", [], |row| row.get(0)).unwrap();
+    let ahead = 12 - hour;
+    // In these names, what is ahead of Greenwich has a minus.
+    let zone = if ahead == 0 { "Etc/GMT".to_owned() } else { format!("Etc/GMT{:+}", -ahead) };
+    let sql = "SELECT strftime('%Y-%m-%d', 'now', ?1)";
+    let today = database.query_row(sql, [format!("{ahead} hours")], |row| row.get(0)).unwrap();
+    (format!("[api]\ntimezone = \"{zone}\"\n"), today)
 }
 
 /// `holt costs` with these arguments, what it prints.
@@ -65,8 +72,8 @@ fn an_empty_hub_shows_the_contracts_keys() {
 fn costs_are_put_together_by_session_agent_key_model_and_day() {
     let dir = tempfile::tempdir().unwrap();
     let limits = "[costs]\nmonthly_limit_hard = 9.0\n[costs.model_prices.x]\ninput = 1.0\n[costs.agents.default]\ntotal_limit_soft = 1.0";
-    let hub = Builder::new(dir.path()).config(limits).start();
-    let today = today(&hub);
+    let (zone, today) = midday();
+    let hub = Builder::new(dir.path()).config(&zone).config(limits).start();
     call(&hub, &today, "c1", "default", "key:laptop", 0.5);
     call(&hub, &today, "c1", "default", "user:admin", 0.25);
     call(&hub, &today, "c2", "other", "key:laptop", 1.0);
@@ -123,10 +130,10 @@ fn an_agent_is_told_its_own_costs_and_no_others() {
     let hub = Builder::new(dir.path()).model(&model).start();
     let client = reader(&hub);
     let session = client.chat(json!({"message": "say hello"})).json()["session_id"].as_str().unwrap().to_owned();
-    let today = today(&hub);
-    call(&hub, &today, &session, "default", "key:a", 0.25);
-    call(&hub, &today, "foreign", "default", "key:b", 0.5);
-    call(&hub, &today, &session, "other", "key:a", 4.0);
+    let day = "2024-02-29";
+    call(&hub, day, &session, "default", "key:a", 0.25);
+    call(&hub, day, "foreign", "default", "key:b", 0.5);
+    call(&hub, day, &session, "other", "key:a", 4.0);
     let answer = client.chat(json!({"session_id": session, "message": "tool get_cost_summary {}"})).json();
     let told: Value =
         serde_json::from_str(answer["response"].as_str().unwrap().strip_prefix("done: ").unwrap()).unwrap();
@@ -152,7 +159,8 @@ fn costs_survive_a_kill_and_name_agent_key_and_model() {
     let dir = tempfile::tempdir().unwrap();
     let model = Model::start();
     let agents = "[[agents]]\nname = \"default\"\n[[agents]]\nname = \"clerk\"";
-    let start = || Builder::new(dir.path()).paid_model(&model).config(agents).start();
+    let (zone, _) = midday();
+    let start = || Builder::new(dir.path()).paid_model(&model).config(&zone).config(agents).start();
     let mut hub = start();
     let client = reader(&hub);
     let usage =
@@ -223,7 +231,7 @@ fn a_key_has_a_limit_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let model = Model::start();
     let limits = "[costs.keys.reader]\ndaily_limit_hard = 1.0";
-    let hub = Builder::new(dir.path()).paid_model(&model).config(limits).start();
+    let hub = Builder::new(dir.path()).paid_model(&model).config(&midday().0).config(limits).start();
     let admin = hub.admin();
     let (reader, other) = (admin.new_key("reader", &["chat"]), admin.new_key("other", &["chat", "costs:read"]));
     assert_eq!(reader.chat(json!({"message": spending(900, "say hi")})).status, 200);

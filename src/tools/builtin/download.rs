@@ -58,6 +58,18 @@ impl Downloader {
         cancel: &Cancel,
         may: &mut dyn FnMut(&CheckedUrl) -> Result<(), ToolError>,
     ) -> Result<Downloaded, ToolError> {
+        self.get_start(url, self.bytes_max, deadline, cancel, may)
+    }
+
+    /// The same, taking at most the first `bytes_max` bytes.
+    pub(super) fn get_start(
+        &self,
+        url: &str,
+        bytes_max: usize,
+        deadline: Instant,
+        cancel: &Cancel,
+        may: &mut dyn FnMut(&CheckedUrl) -> Result<(), ToolError>,
+    ) -> Result<Downloaded, ToolError> {
         let mut url = self.guard.check_url(url).map_err(|error| refused(&error))?;
         for _ in 0..=REDIRECTS_MAX {
             may(&url)?;
@@ -70,7 +82,7 @@ impl Downloader {
             let answer = client.send(&call, cancel).map_err(|error| failed(&error, &url))?;
             let location = answer.header("location").filter(|_| matches!(answer.status(), 301 | 302 | 303 | 307 | 308));
             let Some(location) = location else {
-                return self.read(answer, &url);
+                return read(answer, &url, bytes_max);
             };
             let next = self.guard.check_redirect(&url, location).map_err(|error| {
                 ToolError::new(format!("{} redirects to a place that is refused: {error}", url.url().origin()))
@@ -80,55 +92,54 @@ impl Downloader {
         }
         Err(ToolError::new(format!("more than {REDIRECTS_MAX} redirects, last to {}", url.url().origin())))
     }
-
-    fn read(&self, mut answer: Answer<'_>, url: &CheckedUrl) -> Result<Downloaded, ToolError> {
-        let content_type = answer.header("content-type").unwrap_or("").to_owned();
-        let length = answer.header("content-length").and_then(|length| length.trim().parse().ok());
-        let encoding = answer.header("content-encoding").unwrap_or("").trim().to_ascii_lowercase();
-        let mut found = Downloaded {
-            url: url.clone(),
-            status: answer.status(),
-            kind: kind_of(&content_type).unwrap_or(Kind::Text),
-            content_type,
-            body: Vec::new(),
-            length,
-            cut: false,
-        };
-        // The body of an error is not shown.
-        if found.kind == Kind::Binary || found.status >= 400 {
-            return Ok(found);
-        }
-        let (bytes, whole) = answer.body_start(self.bytes_max).map_err(|error| failed(&error, url))?;
-        (found.body, found.cut) = match encoding.as_str() {
-            "" | "identity" => (bytes, !whole),
-            "gzip" | "x-gzip" => self.unpack(&bytes, whole)?,
-            _ => return Err(ToolError::new("the server sent the page in an encoding that was not asked for")),
-        };
-        if found.body.iter().take(SNIFF_BYTES).any(|byte| *byte == 0) && !is_utf16(&found) {
-            found.kind = Kind::Binary;
-            found.length = Some(u64::try_from(found.body.len()).unwrap_or(u64::MAX)).filter(|_| !found.cut);
-            found.body = Vec::new();
-        } else if kind_of(&found.content_type).is_none() && looks_like_html(&found.body) {
-            found.kind = Kind::Html;
-        }
-        Ok(found)
-    }
-
-    /// Unpacks at most as much as is taken of any page: a few kilobytes can stand for gigabytes.
-    fn unpack(&self, bytes: &[u8], whole: bool) -> Result<(Vec<u8>, bool), ToolError> {
-        let mut body = Vec::new();
-        let limit = u64::try_from(self.bytes_max).unwrap_or(u64::MAX);
-        let mut unpacker = MultiGzDecoder::new(bytes).take(limit + 1);
-        // What came before the damage is worth reading, if there is anything.
-        if unpacker.read_to_end(&mut body).is_err() && whole && body.is_empty() {
-            return Err(ToolError::new("the page is packed with gzip, and damaged"));
-        }
-        let cut = body.len() > self.bytes_max;
-        body.truncate(self.bytes_max);
-        Ok((body, cut || !whole))
-    }
 }
 
+fn read(mut answer: Answer<'_>, url: &CheckedUrl, bytes_max: usize) -> Result<Downloaded, ToolError> {
+    let content_type = answer.header("content-type").unwrap_or("").to_owned();
+    let length = answer.header("content-length").and_then(|length| length.trim().parse().ok());
+    let encoding = answer.header("content-encoding").unwrap_or("").trim().to_ascii_lowercase();
+    let mut found = Downloaded {
+        url: url.clone(),
+        status: answer.status(),
+        kind: kind_of(&content_type).unwrap_or(Kind::Text),
+        content_type,
+        body: Vec::new(),
+        length,
+        cut: false,
+    };
+    // The body of an error is not shown.
+    if found.kind == Kind::Binary || found.status >= 400 {
+        return Ok(found);
+    }
+    let (bytes, whole) = answer.body_start(bytes_max).map_err(|error| failed(&error, url))?;
+    (found.body, found.cut) = match encoding.as_str() {
+        "" | "identity" => (bytes, !whole),
+        "gzip" | "x-gzip" => unpack(&bytes, whole, bytes_max)?,
+        _ => return Err(ToolError::new("the server sent the page in an encoding that was not asked for")),
+    };
+    if found.body.iter().take(SNIFF_BYTES).any(|byte| *byte == 0) && !is_utf16(&found) {
+        found.kind = Kind::Binary;
+        found.length = Some(u64::try_from(found.body.len()).unwrap_or(u64::MAX)).filter(|_| !found.cut);
+        found.body = Vec::new();
+    } else if kind_of(&found.content_type).is_none() && looks_like_html(&found.body) {
+        found.kind = Kind::Html;
+    }
+    Ok(found)
+}
+
+/// Unpacks at most as much as is taken of any page: a few kilobytes can stand for gigabytes.
+fn unpack(bytes: &[u8], whole: bool, bytes_max: usize) -> Result<(Vec<u8>, bool), ToolError> {
+    let mut body = Vec::new();
+    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
+    let mut unpacker = MultiGzDecoder::new(bytes).take(limit + 1);
+    // What came before the damage is worth reading, if there is anything.
+    if unpacker.read_to_end(&mut body).is_err() && whole && body.is_empty() {
+        return Err(ToolError::new("the page is packed with gzip, and damaged"));
+    }
+    let cut = body.len() > bytes_max;
+    body.truncate(bytes_max);
+    Ok((body, cut || !whole))
+}
 fn failed(error: &NetError, url: &CheckedUrl) -> ToolError {
     let host = url.url().origin();
     ToolError::new(match error {

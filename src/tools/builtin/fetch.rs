@@ -107,6 +107,11 @@ impl Tool for WebFetch {
         false
     }
 
+    /// As configured, with a moment to say which host was too slow.
+    fn timeout(&self) -> Duration {
+        self.timeout.saturating_add(Duration::from_secs(1))
+    }
+
     fn call(&self, arguments: &Value, context: &ToolContext<'_>) -> Result<String, ToolError> {
         let arguments = Arguments::of(arguments, &["url", "start_index"])?;
         let url = arguments.text("url")?;
@@ -128,4 +133,22 @@ fn described(found: &Downloaded) -> String {
     let kind = if found.content_type.is_empty() { "of unknown type" } else { cut(&found.content_type, 100) };
     let size = found.length.map(|bytes| format!(", {bytes} bytes")).unwrap_or_default();
     format!("[binary data, {kind}{size}: cannot be shown as text]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configured_time_is_the_time_of_a_call() {
+        let config = FetchConfig {
+            timeout: Duration::from_secs(90),
+            bytes_max: 1024,
+            user_agent: "Holt".to_owned(),
+            respects_robots: false,
+            respects_agents: false,
+            allow_private: Vec::new(),
+        };
+        assert!(WebFetch::new(&config, &[]).timeout() > config.timeout);
+    }
 }

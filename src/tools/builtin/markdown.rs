@@ -44,6 +44,8 @@ const MAIN_BYTES_MIN: usize = 200;
 const TABLES_MAX: usize = 4;
 const LISTS_MAX: usize = 16;
 const QUOTES_MAX: usize = 8;
+/// What all link targets of a page may take together: a short link below a long address is long when it is resolved.
+const TARGETS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Between cells and rows until a table ends. Control characters of the page itself are removed before.
 const CELL: char = '\u{1}';
 const ROW: char = '\u{2}';
@@ -86,10 +88,11 @@ struct Writer<'a> {
     lists: Vec<Option<usize>>,
     /// Where the text of the open link begins, and where it leads.
     link: Option<(usize, String)>,
+    targets_bytes: usize,
     /// Where each open table begins, and whether it has another one inside.
     tables: Vec<(usize, bool)>,
-    /// Begin and end of the content of `<main>`.
-    main: Option<(usize, usize)>,
+    /// Begin and end of the content of `<main>`; open while there is no end.
+    main: Option<(usize, Option<usize>)>,
 }
 
 impl Writer<'_> {
@@ -162,7 +165,7 @@ impl Writer<'_> {
             self.end_line(1);
             if name == "main" && self.main.is_none() {
                 self.flush_breaks();
-                self.main = Some((self.out.len(), usize::MAX));
+                self.main = Some((self.out.len(), None));
             }
         }
     }
@@ -204,7 +207,7 @@ impl Writer<'_> {
             }
             "main" => {
                 if let Some((_, end)) = &mut self.main {
-                    *end = self.out.len().min(*end);
+                    end.get_or_insert(self.out.len());
                 }
                 self.end_line(2);
             }
@@ -281,7 +284,7 @@ impl Writer<'_> {
     /// The closing mark; around nothing, the opening one goes.
     fn unmark(&mut self, mark: &str) {
         if self.out.ends_with(mark) && !self.out.ends_with("```") {
-            self.out.truncate(self.out.len() - mark.len());
+            self.shorten(self.out.len() - mark.len());
         } else if self.breaks == 0 {
             let blank = std::mem::take(&mut self.blank);
             self.out.push_str(mark);
@@ -307,6 +310,9 @@ impl Writer<'_> {
 
     fn open_link(&mut self, attributes: &str) {
         self.close_link();
+        if self.targets_bytes >= TARGETS_BYTES_MAX {
+            return;
+        }
         let href = attribute(attributes, "href").unwrap_or_default();
         let target = match self.base {
             // Another place on the same page is of no use to a reader of text.
@@ -317,21 +323,20 @@ impl Writer<'_> {
         if let Some(target) = target {
             // What is due comes before the bracket.
             self.push("");
+            self.targets_bytes += target.len();
             self.link = Some((self.out.len(), target));
         }
     }
 
     fn close_link(&mut self) {
         let Some((start, target)) = self.link.take() else { return };
-        let label: String = self.out[start.min(self.out.len())..]
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .replace([CELL, ROW], "");
+        // Positions are kept inside the text by `shorten`; a wrong one costs the link, not the page.
+        let Some(text) = self.out.get(start..) else { return };
+        let label = text.split_whitespace().collect::<Vec<_>>().join(" ").replace([CELL, ROW], "");
         if label.is_empty() {
             return;
         }
-        self.out.truncate(start);
+        self.shorten(start);
         // Writing into a String does not fail, here and below.
         let _ = write!(self.out, "[{label}]({target})");
     }
@@ -347,7 +352,8 @@ impl Writer<'_> {
     fn close_table(&mut self, start: usize, nested: bool) {
         self.close_link();
         self.breaks = 0;
-        let source = self.out.split_off(start.min(self.out.len()));
+        let Some(source) = self.out.get(start..).map(str::to_owned) else { return };
+        self.shorten(start);
         let mut rows: Vec<Vec<&str>> = source
             .split(ROW)
             .map(|row| row.split(CELL).map(str::trim).skip(usize::from(row.contains(CELL))).collect())
@@ -375,16 +381,29 @@ impl Writer<'_> {
         }
     }
 
+    /// Cuts the text, and with it every place that is remembered in it: tags may be nested in any wrong way, and what
+    /// is written next need not have a character begin where the old text had one.
+    fn shorten(&mut self, len: usize) {
+        self.out.truncate(len);
+        if let Some((start, _)) = &mut self.link {
+            *start = len.min(*start);
+        }
+        for (start, _) in &mut self.tables {
+            *start = len.min(*start);
+        }
+        if let Some((start, end)) = &mut self.main {
+            *start = len.min(*start);
+            *end = end.map(|end| len.min(end));
+        }
+    }
+
     fn finish(mut self) -> Page {
         self.close_link();
         while let Some((start, nested)) = self.tables.pop() {
             self.close_table(start, nested);
         }
-        let main = self.main.map(|(start, end)| (start.min(self.out.len()), end.min(self.out.len())));
-        let text = match main.filter(|(start, end)| end.saturating_sub(*start) >= MAIN_BYTES_MIN) {
-            Some((start, end)) => self.out.get(start..end).unwrap_or(&self.out),
-            None => &self.out,
-        };
+        let main = self.main.and_then(|(start, end)| self.out.get(start..end.unwrap_or(self.out.len())));
+        let text = main.filter(|text| text.len() >= MAIN_BYTES_MIN).unwrap_or(&self.out);
         let title = self.title.unwrap_or_default();
         Page { title: title.split_whitespace().collect::<Vec<_>>().join(" "), text: tidy(text) }
     }

@@ -78,3 +78,105 @@ fn hostile_pages_cost_no_more_than_others() {
     let deep = format!("{}x{}", "<table><tr><td>".repeat(5000), "</table>".repeat(5000));
     assert_eq!(convert(&deep, None).text, "x");
 }
+
+#[test]
+fn marks_links_and_tables_may_be_nested_in_any_wrong_way() {
+    let base = Url::parse("https://e.example/").unwrap();
+    for (html, expected) in [
+        ("<i><a href=x></i>€uro</a>", "[€uro](https://e.example/x)"),
+        ("<b></b><table><tr><td>€<td>b<tr></table>", "€ b"),
+        ("x <i><table></i>€</table>", "x *\n\n*€"),
+        ("<i><main></i>€</main>", "*\n*€"),
+    ] {
+        assert_eq!(convert(html, Some(&base)).text, expected, "{html}");
+    }
+}
+
+#[test]
+fn no_page_panics_or_grows_without_measure() {
+    const PARTS: &[&str] = &[
+        "<a href=x>",
+        "</a>",
+        "<i>",
+        "</i>",
+        "<b>",
+        "</b>",
+        "<code>",
+        "</code>",
+        "<pre>",
+        "</pre>",
+        "<table>",
+        "</table>",
+        "<tr>",
+        "<td>",
+        "</td>",
+        "<main>",
+        "</main>",
+        "<ul>",
+        "<ol>",
+        "<li>",
+        "</ul>",
+        "<blockquote>",
+        "</blockquote>",
+        "<h2>",
+        "</h2>",
+        "<p>",
+        "<br>",
+        "<hr>",
+        "<div>",
+        "</div>",
+        "<nav>",
+        "</nav>",
+        "<title>",
+        "</title>",
+        "<script>",
+        "</script>",
+        "<img alt='ü€'>",
+        "<!-- ü -->",
+        "<",
+        "&euro;",
+        "&amp",
+        "€",
+        "ü",
+        "🦝",
+        " ",
+        "\n",
+        "*",
+        "**",
+        "`",
+        "```",
+        "|",
+        "a",
+        "word",
+        "\u{1}",
+        "\u{2}",
+        "\u{a0}",
+        "\u{2028}",
+    ];
+    let bases = [None, Some(Url::parse("https://e.example/ä/b").unwrap())];
+    // A plain generator (xorshift): the same pages in every run.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % u64::try_from(below).unwrap()).unwrap()
+    };
+    for round in 0..6000 {
+        let count = random(if round % 100 == 0 { 2000 } else { 40 });
+        // Few kinds at a time: what belongs together meets more often.
+        let first = random(PARTS.len());
+        let kinds = 2 + random(PARTS.len());
+        let html: String = (0..count).map(|_| PARTS[(first + random(kinds) * 7) % PARTS.len()]).collect();
+        let page = convert(&html, bases[round % 2].as_ref());
+        assert!(page.text.len() <= 200 + 40 * html.len(), "{} of {}: {html}", page.text.len(), html.len());
+    }
+}
+
+#[test]
+fn short_links_below_a_long_address_do_not_fill_the_memory() {
+    let base = Url::parse(&format!("https://e.example/{}/", "x".repeat(8000))).unwrap();
+    let page = convert(&"<a href=y>z</a>".repeat(20_000), Some(&base));
+    assert!(page.text.len() < 2_500_000, "{}", page.text.len());
+    assert!(page.text.ends_with("zzz"), "the words stay");
+}

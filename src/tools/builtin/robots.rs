@@ -13,6 +13,12 @@ use crate::tools::ToolError;
 const KEPT: Duration = Duration::from_secs(3600);
 const SITES_MAX: usize = 64;
 const RULES_MAX: usize = 500;
+/// RFC 9309 2.5 asks for at least as much.
+const FILE_BYTES_MAX: usize = 500 * 1024;
+/// Longer ones are attacks: hardly any address is as long.
+const PATTERN_BYTES_MAX: usize = 2 * 1024;
+/// What all remembered rules may take together.
+const KEPT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Asking must not eat the time that the page needs.
 const ASK_TIME: Duration = Duration::from_secs(5);
 
@@ -22,9 +28,13 @@ pub(super) struct Robots {
     pub(super) files: Vec<&'static str>,
     /// The name that groups of rules are written for, lower case.
     pub(super) agent: String,
-    /// Guarded by the mutex: rules by address of the file. Nothing is taken under it.
-    kept: Mutex<HashMap<String, (Instant, Arc<Rules>)>>,
+    /// Guarded by the mutex: what was asked before. Nothing is taken under it.
+    kept: Mutex<Kept>,
 }
+
+/// Rules by address of their file, and when they were got.
+#[derive(Default)]
+struct Kept(HashMap<String, (Instant, Arc<Rules>)>);
 
 /// Allowed or not, and the pattern of the path.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,19 +57,12 @@ impl Robots {
         for file in &self.files {
             let address = format!("{}{file}", url.url().origin());
             let now = Instant::now();
-            let known = lock(&self.kept)
-                .get(&address)
-                .filter(|(at, _)| now.saturating_duration_since(*at) < KEPT)
-                .map(|(_, rules)| Arc::clone(rules));
+            let known = lock(&self.kept).find(&address, now);
             let rules = match known {
                 Some(rules) => rules,
                 None => {
                     let rules = Arc::new(self.ask(&address, downloader, deadline.min(now + ASK_TIME), cancel));
-                    let mut kept = lock(&self.kept);
-                    if kept.len() >= SITES_MAX {
-                        kept.clear();
-                    }
-                    kept.insert(address.clone(), (now, Arc::clone(&rules)));
+                    lock(&self.kept).add(address.clone(), now, Arc::clone(&rules));
                     rules
                 }
             };
@@ -71,16 +74,44 @@ impl Robots {
     }
 
     fn ask(&self, address: &str, downloader: &Downloader, deadline: Instant, cancel: &Cancel) -> Rules {
-        match downloader.get(address, deadline, cancel, &mut |_| Ok(())) {
+        match downloader.get_start(address, FILE_BYTES_MAX, deadline, cancel, &mut |_| Ok(())) {
             Ok(found) if found.status < 300 && found.kind == Kind::Text => {
-                Rules::parse(&String::from_utf8_lossy(&found.body), &self.agent)
+                let text = String::from_utf8_lossy(&found.body);
+                // Half a rule is another one.
+                let whole = if found.cut { text.rfind('\n').unwrap_or(0) } else { text.len() };
+                Rules::parse(&text[..whole], &self.agent)
             }
             _ => Rules::default(),
         }
     }
 }
 
+impl Kept {
+    fn find(&self, address: &str, now: Instant) -> Option<Arc<Rules>> {
+        let (at, rules) = self.0.get(address)?;
+        (now.saturating_duration_since(*at) < KEPT).then(|| Arc::clone(rules))
+    }
+
+    /// Remembers rules; the oldest go until there is room.
+    fn add(&mut self, address: String, now: Instant, rules: Arc<Rules>) {
+        self.0.insert(address, (now, rules));
+        while self.0.len() > SITES_MAX || self.n_bytes() > KEPT_BYTES_MAX {
+            let oldest = self.0.iter().min_by_key(|(_, (at, _))| *at).map(|(address, _)| address.clone());
+            let Some(oldest) = oldest else { break };
+            self.0.remove(&oldest);
+        }
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.0.iter().map(|(address, (_, rules))| address.len() + rules.n_bytes()).sum()
+    }
+}
+
 impl Rules {
+    fn n_bytes(&self) -> usize {
+        self.0.iter().map(|(_, pattern)| size_of::<(bool, String)>() + pattern.capacity()).sum()
+    }
+
     /// The rules of the groups for `agent`, else of those for everybody.
     fn parse(text: &str, agent: &str) -> Self {
         let (mut ours, mut common) = (Vec::new(), Vec::new());
@@ -102,6 +133,9 @@ impl Rules {
                 }
                 "allow" | "disallow" => {
                     in_rules = true;
+                    if value.len() > PATTERN_BYTES_MAX {
+                        continue;
+                    }
                     let rule = (key == "allow", value.to_owned());
                     if for_us && ours.len() < RULES_MAX {
                         ours.push(rule);
@@ -125,19 +159,19 @@ impl Rules {
 /// A prefix with `*` for anything, and `$` for the end.
 fn matches(pattern: &str, path: &str) -> bool {
     let (pattern, to_end) = pattern.strip_suffix('$').map_or((pattern, false), |pattern| (pattern, true));
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = path.strip_prefix(parts.next().unwrap_or("")) else { return false };
-    let mut starred = false;
-    for part in parts {
-        starred = true;
-        // The first place is the best one, but for the last part of a pattern that goes to the end.
+    let Some((start, pattern)) = pattern.split_once('*') else {
+        return if to_end { path == pattern } else { path.starts_with(pattern) };
+    };
+    let Some(mut rest) = path.strip_prefix(start) else { return false };
+    let (middle, last) = pattern.rsplit_once('*').unwrap_or(("", pattern));
+    for part in middle.split('*') {
+        // The first place is the best one: most is left behind it.
         match rest.find(part) {
             Some(at) => rest = &rest[at + part.len()..],
             None => return false,
         }
     }
-    let last = pattern.rsplit('*').next().unwrap_or("");
-    !to_end || rest.is_empty() || (starred && rest.ends_with(last))
+    if to_end { rest.ends_with(last) } else { rest.contains(last) }
 }
 
 #[cfg(test)]
@@ -168,5 +202,45 @@ mod tests {
         assert!(Rules::parse("Disallow: /\ngarbage \u{0}", "holt").allow("/x"));
         let empty = Rules::parse("User-agent: *\nDisallow: /\nUser-agent: holt\nDisallow:\n", "holt");
         assert!(empty.allow("/x"), "a group of our own that allows all");
+    }
+
+    #[test]
+    fn patterns_match() {
+        for (pattern, path, expected) in [
+            ("/a", "/ab", true),
+            ("/a$", "/ab", false),
+            ("/a$", "/a", true),
+            ("/*aa$", "/aaa", true),
+            ("/*a*b$", "/xaxbxb", true),
+            ("/*a*b$", "/b", false),
+            ("*", "/", true),
+            ("/a*a$", "/a", false),
+            ("/**x", "/yx", true),
+        ] {
+            assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let long = "x".repeat(PATTERN_BYTES_MAX);
+        let hostile = format!("User-agent: *\n{}Disallow: /{long}\n", format!("Disallow: {long}\n").repeat(600));
+        let rules = Arc::new(Rules::parse(&hostile, "holt"));
+        assert_eq!(rules.0.len(), RULES_MAX);
+        assert!(rules.0.iter().all(|(_, pattern)| pattern.len() <= PATTERN_BYTES_MAX));
+        let mut kept = Kept::default();
+        let start = Instant::now();
+        for n in 0..10 {
+            kept.add(format!("https://{n}.example/robots.txt"), start + Duration::from_secs(n), Arc::clone(&rules));
+        }
+        assert!(kept.n_bytes() <= KEPT_BYTES_MAX);
+        let now = start + Duration::from_secs(10);
+        assert!(kept.find("https://9.example/robots.txt", now).is_some());
+        assert!(kept.find("https://0.example/robots.txt", now).is_none());
+        assert!(kept.find("https://9.example/robots.txt", now + KEPT).is_none());
+        for n in 0..SITES_MAX + 5 {
+            kept.add(format!("https://{n}.small.example/robots.txt"), now, Arc::default());
+        }
+        assert_eq!(kept.0.len(), SITES_MAX);
     }
 }

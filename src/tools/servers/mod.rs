@@ -91,6 +91,17 @@ pub struct Definition {
     pub is_disabled: bool,
 }
 
+/// What is wrong with servers that could not even be tried, a line for each: an address that is refused, a header that
+/// cannot be sent. Connects to nothing.
+pub fn check_servers(settings: &McpConfig, servers: &BTreeMap<String, ToolServerConfig>, env: &Env) -> Vec<String> {
+    let connector = Connector { settings: settings.clone(), env: env.clone(), threads: Threads::new() };
+    let wrong = |(name, config): (&String, &ToolServerConfig)| {
+        let error = connector.check(config).err()?;
+        Some(format!("tools.{name}: {error}"))
+    };
+    servers.iter().filter_map(wrong).collect()
+}
+
 impl ToolServers {
     /// The configured servers, not started yet. `built_in` are the names of the hub's own tools.
     pub fn new(
