@@ -94,7 +94,12 @@ pub struct Definition {
 /// What is wrong with servers that could not even be tried, a line for each: an address that is refused, a header that
 /// cannot be sent. Connects to nothing.
 pub fn check_servers(settings: &McpConfig, servers: &BTreeMap<String, ToolServerConfig>, env: &Env) -> Vec<String> {
-    let connector = Connector { settings: settings.clone(), env: env.clone(), threads: Threads::new() };
+    let connector = Connector {
+        settings: settings.clone(),
+        env: env.clone(),
+        threads: Threads::new(),
+        children: Children::default(),
+    };
     let wrong = |(name, config): (&String, &ToolServerConfig)| {
         let error = connector.check(config).err()?;
         Some(format!("tools.{name}: {error}"))
