@@ -59,16 +59,21 @@ fn days(call: &Call<'_>) -> Result<u32, ApiError> {
     days.ok_or_else(|| ApiError::bad_request(format!("days must be a number from 1 to {}", limits::COST_DAYS_MAX)))
 }
 
+/// An amount without the noise of adding up binary fractions: whole billionths, as they are accounted.
+fn usd(amount: f64) -> Value {
+    json!((amount * 1e9).round() / 1e9)
+}
+
 fn shape(report: &CostReport, of_one_agent: bool) -> Value {
     let hard = report.conversation.hard;
     let costs: Map<String, Value> =
-        report.session_costs.iter().map(|(name, cost)| (name.clone(), json!(cost))).collect();
+        report.session_costs.iter().map(|(name, cost)| (name.clone(), usd(*cost))).collect();
     let stats: Map<String, Value> = report.sessions.iter().map(|group| (group.name.clone(), session(group))).collect();
     let by_agent: Vec<Value> = report.by_agent.iter().map(agent).collect();
     let by_agent = if of_one_agent && by_agent.is_empty() { Value::Null } else { json!(by_agent) };
     let today = report.by_day.last().map(day);
     json!({
-        "global_cost": report.global_usd,
+        "global_cost": usd(report.global_usd),
         "max_per_session": hard,
         "cost_limits": {"soft": report.conversation.soft, "hard": hard},
         "session_count": stats.len(),
@@ -90,7 +95,7 @@ fn shape(report: &CostReport, of_one_agent: bool) -> Value {
 /// The figures that every group has; `messages` counts calls of models, as in the reference.
 fn session(group: &Group) -> Value {
     let mut shape = json!({
-        "cost": group.cost_usd, "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
+        "cost": usd(group.cost_usd), "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
         "messages": group.calls,
     });
     if !group.pricing.is_empty() {
@@ -103,7 +108,7 @@ fn session(group: &Group) -> Value {
 
 fn named(name: &str, group: &Group) -> Value {
     let mut shape = json!({
-        "cost": group.cost_usd, "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
+        "cost": usd(group.cost_usd), "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
         "messages": group.calls, "sessions": group.conversations,
     });
     shape[name] = json!(group.name);
@@ -123,7 +128,7 @@ fn model(group: &Group) -> Value {
 
 fn day(group: &Group) -> Value {
     json!({
-        "day": group.name, "cost": group.cost_usd, "input_tokens": group.input_tokens,
+        "day": group.name, "cost": usd(group.cost_usd), "input_tokens": group.input_tokens,
         "output_tokens": group.output_tokens, "calls": group.calls,
     })
 }
@@ -131,6 +136,6 @@ fn day(group: &Group) -> Value {
 fn limit(state: &LimitState) -> Value {
     json!({
         "scope": state.scope, "name": state.name, "period": state.period, "soft": state.soft_usd,
-        "hard": state.hard_usd, "spent": state.spent_usd,
+        "hard": state.hard_usd, "spent": usd(state.spent_usd),
     })
 }

@@ -210,6 +210,8 @@ fn an_interrupted_turn_keeps_its_text_and_queued_ones_run_after_the_restart() {
     });
     let texts: Vec<&str> = messages.as_array().unwrap().iter().map(|m| m["content"].as_str().unwrap()).collect();
     assert_eq!(texts, ["gate 5 5", &words(5), "say after", "after"]);
+    // The answer is a row before its end is a frame.
+    wait_until("the turn is over", || (admin.get("/api/v1/sessions/q").json()["live"] == false).then_some(()));
     let replay = full_replay(&admin, "q");
     let ends: Vec<Value> =
         replay.frames.values().map(|text| serde_json::from_str(text).unwrap()).filter(is_terminal).collect();
