@@ -77,7 +77,13 @@ fn bare_calls(own: &str) -> Duration {
 
 fn client_calls(own: &str) -> Duration {
     let env = BTreeMap::from([("BENCH_ROLE".to_owned(), "server".to_owned())]);
-    let program = Program { command: own, arguments: &[], env: &env, process_env: &[] };
+    let program = Program {
+        command: own,
+        arguments: &[],
+        env: &env,
+        process_env: &[],
+        children: &holt::mcp::Children::default(),
+    };
     let (threads, cancel) = (Threads::new(), Cancel::new());
     let open = start_program("bench", &program, Mask::default(), Duration::from_secs(10), &threads, &cancel);
     let client = open.expect("a server");

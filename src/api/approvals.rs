@@ -71,6 +71,8 @@ struct RuleBody {
     tool: String,
     scope: String,
     conversation_id: String,
+    /// Holt's own: the tool server that is meant; empty for built-in tools.
+    server: Option<String>,
 }
 
 /// Requests, newest first, of one status or of all.
@@ -138,14 +140,15 @@ pub(super) fn add_rule(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     if scope == RuleScope::Session && body.conversation_id.is_empty() {
         return Err(ApiError::bad_request("conversation_id required for session scope"));
     }
-    // Bound to the server that has the tool now, where there is one.
+    // Bound to the server that is named, else to the one that has the tool now, else to none: a server that comes later
+    // must not find its tools allowed.
     let tool = ctx.deps.engine.agents().find(&body.agent).and_then(|agent| agent.tools().find(&body.tool).cloned());
     let identity = caller(call)?.caller().identity;
     let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
     let rule = approvals.add_rule(&NewRule {
         agent: &body.agent,
         tool: &body.tool,
-        server: tool.as_ref().map(|tool| tool.server()),
+        server: Some(body.server.as_deref().unwrap_or_else(|| tool.as_ref().map_or("", |tool| tool.server()))),
         scope,
         conversation_id: &body.conversation_id,
         created_by: "api",

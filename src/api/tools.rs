@@ -14,14 +14,15 @@ use crate::api::login::{decode, json_line};
 use crate::api::message::{Reply, Responder, Response, no_content};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
-use crate::audit::Entry;
+use crate::audit::{Entry, Outcome};
 use crate::config::ToolServerConfig;
 use crate::rt::json::quoted;
 use crate::rt::lock;
-use crate::tools::servers::{ChangeError, Status, ToolServers};
+use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
 
 /// What stands for a value that the caller may not see; sent back, it means the value that is there.
 const MASK: &str = "***";
+const ENABLE: &str = "tool_server.enable";
 
 /// A server's configuration as clients send it. `null` and absent are the same.
 #[derive(Default, Deserialize)]
@@ -100,7 +101,8 @@ pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (name, disabled_tools) = (body.name.clone(), body.disabled_tools.clone());
     let config = ToolServerConfig { disabled_tools: disabled_tools.unwrap_or_default(), ..config(body) };
     let own = ctx.clone();
-    change(ctx, call, "tool_server.add", &name.clone(), move |servers| {
+    let about = About { action: "tool_server.add", name: name.clone(), command: config.command.clone() };
+    change(ctx, call, about, ApiError::from, move |servers| {
         let status = servers.add(&name, config, &own.writer)?;
         Ok(json_line(201, &status_shape(&status)))
     })
@@ -111,7 +113,8 @@ pub(super) fn update(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let body: ServerBody = decode(&call.req.body, "invalid JSON body")?;
     let name = call.params.get("name").to_owned();
     let own = ctx.clone();
-    change(ctx, call, "tool_server.update", &name.clone(), move |servers| {
+    let about = About { action: "tool_server.update", name: name.clone(), command: body.command.clone() };
+    change(ctx, call, about, ApiError::from, move |servers| {
         let shown_url = servers.get(&name).map_or_else(String::new, |status| status.url);
         let replace = |old: &ToolServerConfig| unmask(body, old, &shown_url);
         let status = servers.update(&name, replace, &own.writer)?;
@@ -123,27 +126,33 @@ pub(super) fn update(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = call.params.get("name").to_owned();
     let own = ctx.clone();
-    change(ctx, call, "tool_server.remove", &name.clone(), move |servers| match servers.remove(&name, &own.writer) {
-        Ok(()) => Ok(no_content()),
-        Err(ChangeError::NotFound { name }) => {
+    let refuse = |error| match error {
+        ChangeError::NotFound { name } => {
             let name = quoted(&name);
-            Err(ApiError::not_found(format!("unregistering tool {name}: server {name} is not registered")))
+            ApiError::not_found(format!("unregistering tool {name}: server {name} is not registered"))
         }
-        Err(error) => Err(error.into()),
+        error => error.into(),
+    };
+    change(ctx, call, about(ctx, "tool_server.remove", &name)?, refuse, move |servers| {
+        servers.remove(&name, &own.writer)?;
+        Ok(no_content())
     })
 }
 
 /// Ends a server and starts it again.
 pub(super) fn restart(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = call.params.get("name").to_owned();
-    change(ctx, call, "tool_server.restart", &name.clone(), move |servers| match servers.restart(&name) {
-        Ok(status) => Ok(json_line(200, &status_shape(&status))),
-        Err(error @ ChangeError::Start { .. }) => Err(ApiError::not_found(error.to_string())),
-        Err(ChangeError::NotFound { name }) => {
+    let refuse = |error| match error {
+        error @ ChangeError::Start { .. } => ApiError::not_found(error.to_string()),
+        ChangeError::NotFound { name } => {
             let name = quoted(&name);
-            Err(ApiError::not_found(format!("restarting tool {name}: server {name} is not registered")))
+            ApiError::not_found(format!("restarting tool {name}: server {name} is not registered"))
         }
-        Err(error) => Err(error.into()),
+        error => error.into(),
+    };
+    change(ctx, call, about(ctx, "tool_server.restart", &name)?, refuse, move |servers| {
+        let status = servers.restart(&name)?;
+        Ok(json_line(200, &status_shape(&status)))
     })
 }
 
@@ -160,16 +169,11 @@ pub(super) fn disable(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 fn switch(ctx: &Ctx, call: &Call<'_>, enabled: bool) -> Result<Reply, ApiError> {
     let name = call.params.get("name").to_owned();
     let own = ctx.clone();
-    change(
-        ctx,
-        call,
-        if enabled { "tool_server.enable" } else { "tool_server.disable" },
-        &name.clone(),
-        move |servers| {
-            let status = servers.set_enabled(&name, enabled, &own.writer).map_err(missing)?;
-            Ok(json_line(200, &status_shape(&status)))
-        },
-    )
+    let action = if enabled { ENABLE } else { "tool_server.disable" };
+    change(ctx, call, about(ctx, action, &name)?, missing, move |servers| {
+        let status = servers.set_enabled(&name, enabled, &own.writer)?;
+        Ok(json_line(200, &status_shape(&status)))
+    })
 }
 
 /// Says which tools of a server agents are not offered.
@@ -178,22 +182,37 @@ pub(super) fn disabled_tools(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiErr
     let names = body.disabled_tools.ok_or_else(|| ApiError::bad_request("disabled_tools is required"))?;
     let name = call.params.get("name").to_owned();
     let own = ctx.clone();
-    change(ctx, call, "tool_server.disabled_tools", &name.clone(), move |servers| {
-        let status = servers.set_disabled_tools(&name, names, &own.writer).map_err(missing)?;
+    change(ctx, call, about(ctx, "tool_server.disabled_tools", &name)?, missing, move |servers| {
+        let status = servers.set_disabled_tools(&name, names, &own.writer)?;
         Ok(json_line(200, &status_shape(&status)))
     })
 }
 
-/// The one way of every change: on a thread of its own, noted when it was made.
+/// What the audit log says about a change.
+struct About {
+    action: &'static str,
+    name: String,
+    /// The program that may be run for it; empty for remote servers.
+    command: String,
+}
+
+/// The same for a change of a server that is there.
+fn about(ctx: &Ctx, action: &'static str, name: &str) -> Result<About, ApiError> {
+    let known = ctx.tool_servers()?.get(name);
+    let command = known.map_or_else(String::new, |status| status.config.command);
+    Ok(About { action, name: name.to_owned(), command })
+}
+
+/// The one way of every change: on a thread of its own, noted when it was made and when it failed.
 fn change(
     ctx: &Ctx,
     call: &Call<'_>,
-    action: &'static str,
-    name: &str,
-    make: impl FnOnce(&ToolServers) -> Result<Response, ApiError> + Send + 'static,
+    about: About,
+    refuse: fn(ChangeError) -> ApiError,
+    make: impl FnOnce(&ToolServers) -> Result<Response, ChangeError> + Send + 'static,
 ) -> Result<Reply, ApiError> {
     let servers = ctx.tool_servers()?.clone();
-    let (own, name) = (ctx.clone(), name.to_owned());
+    let own = ctx.clone();
     let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
     let actor = call.caller.as_ref().map(|caller| caller.caller().identity).unwrap_or_default();
     Ok(Reply::Later(Box::new(move |responder: Responder| {
@@ -201,15 +220,20 @@ fn change(
         let slot = Arc::new(Mutex::new(Some(responder)));
         let taken = Arc::clone(&slot);
         let begun = servers.in_background(move |servers| {
-            let response = match make(servers) {
-                Ok(response) => {
-                    log::info!("{action} {} by {actor} from {source}", quoted(&name));
-                    let entry = Entry { actor: &actor, target: &name, source: &source, ..Entry::ok(action) };
-                    own.deps.audit.record(&entry);
-                    response
+            let About { action, name, command } = about;
+            let made = make(servers);
+            let (result, detail) = match &made {
+                // It is on, and tried again; but its program was run and failed.
+                Ok(_) if action == ENABLE && servers.get(&name).is_some_and(|status| status.status == "error") => {
+                    (Outcome::Failed, audit_detail(START_FAILED, &command))
                 }
-                Err(error) => error.into_response(),
+                Ok(_) => (Outcome::Ok, String::new()),
+                Err(error) => (Outcome::Failed, audit_detail(error.reason(), &command)),
             };
+            log::info!("{action} {} by {actor} from {source}: {}", quoted(&name), result.as_str());
+            let (actor, target, source, detail) = (&*actor, &*name, &*source, &*detail);
+            own.deps.audit.record(&Entry { actor, target, source, result, detail, ..Entry::ok(action) });
+            let response = made.unwrap_or_else(|error| refuse(error).into_response());
             if let Some(responder) = lock(&taken).take() {
                 responder.respond(response);
             }
@@ -248,6 +272,8 @@ fn config(body: ServerBody) -> ToolServerConfig {
         scopes: body.scopes,
         allow_loopback: body.allow_loopback,
         disabled: false,
+        // Also when it was a model's: the operator who sends it answers for it now.
+        untrusted: false,
         disabled_tools: Vec::new(),
     }
 }
@@ -318,6 +344,7 @@ fn detail_shape(status: &Status, sees_secrets: bool) -> Value {
     insert(&mut shape, "client_id", json!(config.client_id), config.client_id.is_empty());
     insert(&mut shape, "scopes", json!(config.scopes), config.scopes.is_empty());
     insert(&mut shape, "allow_loopback", json!(true), !config.allow_loopback);
+    insert(&mut shape, "untrusted", json!(true), !config.untrusted);
     insert(&mut shape, "disabled_tools", json!(config.disabled_tools), config.disabled_tools.is_empty());
     Value::Object(shape)
 }

@@ -33,6 +33,9 @@ pub use logging::init as init_logging;
 pub use preflight::preflight;
 pub(crate) use secret::read_or_make as data_secret;
 
+/// What turns have at a stop after requests took all of their time.
+const STOP_TURNS_MIN: Duration = Duration::from_secs(1);
+
 /// Why the hub did not start. Each says what to do.
 #[derive(Debug)]
 pub enum AppError {
@@ -138,13 +141,19 @@ impl App {
     pub fn stop(mut self) {
         let deadline = Instant::now() + limits::STOP_TOTAL;
         let left = || deadline.saturating_duration_since(Instant::now());
+        // Tool servers need their share to end well, however long the rest takes.
+        let before_servers = || left().saturating_sub(limits::MCP_STOP);
         log::info!("stopping");
         drop(self.stopper.take());
-        let mut late = self.hub.shutdown(Duration::from_millis(1500));
-        late.extend(self.http.stop(limits::STOP_DRAIN.min(left())));
-        late.extend(self.engine.stop(left().min(Duration::from_secs(2))));
-        // Turns have ended: nobody calls a tool any more. The servers end while the rest does.
         let servers = self.server.ctx().deps.lifecycle.clone();
+        if let Some(servers) = &servers {
+            // Requests wait for them.
+            servers.end_changes();
+        }
+        let mut late = self.hub.shutdown(Duration::from_millis(1500));
+        late.extend(self.http.stop(limits::STOP_DRAIN.min(before_servers().saturating_sub(STOP_TURNS_MIN))));
+        late.extend(self.engine.stop(before_servers().min(Duration::from_secs(2))));
+        // Turns have ended: nobody calls a tool any more. The servers end while the rest does.
         if let Some(servers) = &servers {
             servers.begin_stop();
         }

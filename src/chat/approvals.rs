@@ -14,6 +14,7 @@ use crate::rt::clock;
 use crate::store::approvals::{ApprovalRow, Decided, Decision};
 use crate::store::rules::{NewRule, RuleRow, RuleScope};
 use crate::store::{ApprovalStore, Db, RuleStore, StoreError, hex};
+use crate::tools::Tool;
 
 /// Told which turns may go on. Called on the thread that decided; never waits for a turn.
 type Resume = Box<dyn Fn(&[i64]) + Send + Sync>;
@@ -120,13 +121,13 @@ impl Approvals {
         &self,
         agent: &str,
         conversation_id: &str,
-        tool: &str,
-        server: &str,
+        tool: &dyn Tool,
     ) -> Result<Option<RuleScope>, StoreError> {
-        if self.configured.iter().any(|(name, known)| name == agent && known == tool) {
+        let (name, own, server) = (tool.spec().name.as_str(), tool.own_name(), tool.server());
+        if self.configured.iter().any(|(known, entry)| known == agent && is_meant(entry, name, own, server)) {
             return Ok(Some(RuleScope::Permanent));
         }
-        self.rules.matching(agent, conversation_id, tool, server)
+        self.rules.matching(agent, conversation_id, name, server)
     }
 
     /// The keeper's part: requests whose time is over end, and their turns go on without the call.
@@ -160,6 +161,15 @@ impl Approvals {
     }
 }
 
+/// Whether an entry of `auto_approve_tools` means that tool. A name alone means a built-in tool, never one of a server:
+/// whoever offers a name must not take over what was allowed to another. `server/tool` means that server's.
+fn is_meant(entry: &str, name: &str, own: &str, server: &str) -> bool {
+    match entry.split_once('/') {
+        Some((of, tool)) => !server.is_empty() && of == server && (tool == name || tool == own),
+        None => server.is_empty() && entry == name,
+    }
+}
+
 /// Why a decision came too late, for whoever made it.
 pub fn too_late(row: &ApprovalRow) -> String {
     let how = match (row.status.as_str(), row.resolved_by.as_str()) {
@@ -181,6 +191,17 @@ pub(super) fn arguments_hash(arguments: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configured_rule_means_one_tool_only() {
+        assert!(is_meant("kv_set", "kv_set", "kv_set", ""));
+        assert!(!is_meant("read", "read", "read", "files"));
+        assert!(is_meant("files/read", "read", "read", "files"));
+        assert!(is_meant("files/read", "files__read", "read", "files"));
+        assert!(is_meant("files/files__read", "files__read", "read", "files"));
+        assert!(!is_meant("files/read", "read", "read", "other"));
+        assert!(!is_meant("/kv_set", "kv_set", "kv_set", ""));
+    }
 
     #[test]
     fn the_same_arguments_have_one_hash() {

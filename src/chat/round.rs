@@ -213,7 +213,8 @@ fn permission(run: &TurnRun<'_>, agent: &Agent, call: &Call) -> Result<Permissio
         return Ok(Permission::Free);
     }
     let session = &run.turn.conversation_id;
-    let rule = run.inner.approvals.rule_for(&agent.name, session, &call.call.name, server_of(call))?;
+    let Some(tool) = &call.tool else { return Ok(Permission::Ask) };
+    let rule = run.inner.approvals.rule_for(&agent.name, session, &**tool)?;
     Ok(rule.map_or(Permission::Ask, Permission::Rule))
 }
 

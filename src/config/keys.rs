@@ -122,6 +122,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("tools.*.scopes", Texts),
     ("tools.*.allow_loopback", Bool),
     ("tools.*.disabled", Bool),
+    ("tools.*.untrusted", Bool),
     ("tools.*.disabled_tools", Texts),
     ("plugins.*.type", Text),
     ("plugins.*.command", Text),

@@ -41,6 +41,8 @@ pub struct ToolServerConfig {
     pub allow_loopback: bool,
     /// Switched off by an operator. Holt's own.
     pub disabled: bool,
+    /// A model chose it: its address must be public, and it sees no variable of the hub. Holt's own.
+    pub untrusted: bool,
     /// Tools that agents are not offered, by the server's own names. Holt's own.
     pub disabled_tools: Vec<String>,
 }
@@ -206,6 +208,7 @@ pub fn write_tool_server(writer: &ConfigWriter, name: &str, tool: &ToolServerCon
         put(table, "scopes", texts(&tool.scopes));
         put(table, "allow_loopback", flag(tool.allow_loopback));
         put(table, "disabled", flag(tool.disabled));
+        put(table, "untrusted", flag(tool.untrusted));
         put(table, "disabled_tools", texts(&tool.disabled_tools));
         Ok(())
     })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
@@ -10,6 +11,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use super::McpError;
 use crate::limits;
+use crate::rt::lock;
 
 /// What a server may see of the hub's own environment: where programs and homes are, how to talk to the user, which
 /// certificates to trust. Everything else may hold secrets of the hub or of other servers.
@@ -38,8 +40,46 @@ const EXIT_SLICE: Duration = Duration::from_millis(5);
 /// After SIGKILL only a child in the midst of a disk access takes longer.
 const KILL_WAIT: Duration = Duration::from_millis(500);
 
+/// The groups that live, so that a stop that is late can kill them all. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Children {
+    /// Guarded by the mutex: groups whose first process is not reaped, so that their numbers are still theirs. They
+    /// are signalled under it. Nothing is taken under it.
+    living: Arc<Mutex<Living>>,
+}
+
+#[derive(Default)]
+struct Living {
+    groups: Vec<Pid>,
+    is_closed: bool,
+}
+
+impl Children {
+    /// Kills every group, and those that come later. Never waits.
+    pub fn kill_all(&self) {
+        let mut living = lock(&self.living);
+        living.is_closed = true;
+        for pid in &living.groups {
+            // Fails only when nobody of the group is left.
+            let _ = kill_process_group(*pid, Signal::KILL);
+        }
+    }
+
+    /// False when no more may live.
+    fn add(&self, pid: Pid) -> bool {
+        let mut living = lock(&self.living);
+        living.groups.push(pid);
+        !living.is_closed
+    }
+
+    fn remove(&self, pid: Pid) {
+        lock(&self.living).groups.retain(|known| *known != pid);
+    }
+}
+
 /// A child in a process group of its own. Ended, with its whole group, when dropped.
 pub(super) struct Group {
+    children: Children,
     child: Child,
     pid: Option<Pid>,
     is_reaped: bool,
@@ -56,13 +96,17 @@ pub(super) fn spawn<'a>(
     arguments: &[String],
     env: &BTreeMap<String, String>,
     process_env: impl Iterator<Item = (&'a str, &'a str)>,
+    children: &Children,
 ) -> Result<Group, McpError> {
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(process_env.filter(|(name, _)| is_inherited(name))).envs(env);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let child = command.spawn().map_err(|error| McpError::Start { cause: format!("{program}: {error}") })?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    Ok(Group { child, pid, is_reaped: false })
+    let may_live = pid.is_none_or(|pid| children.add(pid));
+    // Dropped, it is killed.
+    let group = Group { children: children.clone(), child, pid, is_reaped: false };
+    if may_live { Ok(group) } else { Err(McpError::Cancelled) }
 }
 
 impl Group {
@@ -117,6 +161,9 @@ impl Group {
             return String::new();
         }
         self.is_reaped = true;
+        if let Some(pid) = self.pid {
+            self.children.remove(pid);
+        }
         match self.child.wait() {
             Ok(status) if went_itself => status.to_string(),
             _ => String::new(),
@@ -137,7 +184,8 @@ mod tests {
 
     fn run(script: &str, env: &[(&str, &str)], process_env: &[(&str, &str)]) -> Group {
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        spawn("/bin/sh", &["-c".to_owned(), script.to_owned()], &env, process_env.iter().copied()).unwrap()
+        spawn("/bin/sh", &["-c".to_owned(), script.to_owned()], &env, process_env.iter().copied(), &Children::default())
+            .unwrap()
     }
 
     #[test]
@@ -174,11 +222,26 @@ mod tests {
     }
 
     #[test]
+    fn a_late_stop_kills_all_that_live_and_whatever_comes() {
+        let children = Children::default();
+        let start = || spawn("/bin/sleep", &["3600".to_owned()], &BTreeMap::new(), std::iter::empty(), &children);
+        let (one, two) = (start().unwrap(), start().unwrap());
+        drop(two);
+        assert_eq!(lock(&children.living).groups.len(), 1);
+        children.kill_all();
+        assert!(one.wait_exit(Duration::from_secs(60)));
+        assert!(matches!(start().map(|_| ()), Err(McpError::Cancelled)));
+        drop(one);
+        assert!(lock(&children.living).groups.is_empty());
+    }
+
+    #[test]
     fn a_child_that_went_says_how() {
         let mut group = run("exit 3", &[], &[]);
         assert!(group.wait_exit(Duration::from_secs(60)));
         assert_eq!(group.end(), "exit status: 3");
-        let missing = spawn("/no/such/program", &[], &BTreeMap::new(), std::iter::empty()).map(|_| ());
+        let children = Children::default();
+        let missing = spawn("/no/such/program", &[], &BTreeMap::new(), std::iter::empty(), &children).map(|_| ());
         assert!(matches!(missing, Err(McpError::Start { cause }) if cause.contains("/no/such/program")));
     }
 }

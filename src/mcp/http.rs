@@ -93,6 +93,8 @@ struct Session {
     protocol: Option<&'static str>,
     /// Where messages are posted.
     endpoint: CheckedUrl,
+    /// Where the older transport has its stream.
+    stream: CheckedUrl,
 }
 
 /// The number of the standing stream in `in_flight`; calls count from 1.
@@ -102,7 +104,7 @@ impl Http {
     fn new(name: &str, target: Arc<Target>, kind: TransportKind, inbox: Arc<Inbox>) -> Self {
         let (stopper, stop) = Stopper::new();
         let client = HttpClient::new(LONG).with_filter(target.url.filter());
-        let session = Session { id: None, protocol: None, endpoint: target.url.clone() };
+        let session = Session { id: None, protocol: None, endpoint: target.url.clone(), stream: target.url.clone() };
         let shared = Shared {
             name: name.to_owned(),
             inbox,
@@ -125,10 +127,22 @@ impl Http {
 
 impl Transport for Http {
     fn send(&self, message: Vec<u8>, call: Option<(u64, &Arc<Waiting>)>) -> Result<(), McpError> {
-        let id = call.map(|(id, _)| id);
-        let waiting = call.map(|(_, waiting)| Arc::clone(waiting));
         let shared = Arc::clone(&self.shared);
-        self.shared.spawn(move || shared.post(&message, id, waiting.as_deref()))
+        let Some((id, waiting)) = call else {
+            return self.shared.spawn(move || shared.post(&message, None));
+        };
+        // Known before its thread runs: a call can be given up at once.
+        let (waiting, cancel) = (Arc::clone(waiting), self.shared.begin(id));
+        let spawned = self.shared.spawn(move || {
+            if !cancel.is_set() {
+                shared.post(&message, Some((id, &waiting, &cancel)));
+            }
+            shared.end(id);
+        });
+        if spawned.is_err() {
+            self.shared.end(id);
+        }
+        spawned
     }
 
     fn abandon(&self, call: u64) {
@@ -141,7 +155,7 @@ impl Transport for Http {
     fn agreed(&self, protocol: &'static str, initialized: Vec<u8>) -> Result<(), McpError> {
         lock(&self.shared.session).protocol = Some(protocol);
         // In place: it must be there before the first request that follows.
-        self.shared.post(&initialized, None, None);
+        self.shared.post(&initialized, None);
         if self.shared.kind == TransportKind::Http {
             let shared = Arc::clone(&self.shared);
             self.shared.spawn(move || super::stream::stand(&shared))?;
@@ -178,6 +192,13 @@ impl Transport for Http {
     }
 }
 
+/// Also when it never became a client's: nothing of it may go on.
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Shared {
     pub(super) fn spawn(&self, body: impl FnOnce() + Send + 'static) -> Result<(), McpError> {
         if self.is_closing.load(Ordering::Acquire) {
@@ -205,16 +226,11 @@ impl Shared {
     }
 
     /// Posts a message; the answer goes to the inbox, and so does the failure of a call.
-    pub(super) fn post(self: &Arc<Self>, message: &[u8], call: Option<u64>, waiting: Option<&Waiting>) {
+    pub(super) fn post(self: &Arc<Self>, message: &[u8], call: Option<(u64, &Waiting, &Cancel)>) {
         let message = message.strip_suffix(b"\n").unwrap_or(message);
-        let result = match (call, waiting) {
-            (Some(id), Some(waiting)) => {
-                let cancel = self.begin(id);
-                let posted = super::stream::exchange(self, message, waiting, &cancel);
-                self.end(id);
-                posted
-            }
-            _ => self.request(Method::Post, Some(message), SHORT, &Cancel::new(), &[]).map(drop),
+        let result = match call {
+            Some((_, waiting, cancel)) => super::stream::exchange(self, message, waiting, cancel),
+            None => self.request(Method::Post, Some(message), SHORT, &Cancel::new(), &[]).map(drop),
         };
         let Err(error) = result else { return };
         if error == McpError::SessionLost {
@@ -228,7 +244,7 @@ impl Shared {
             self.inbox.suspect();
         }
         match call {
-            Some(id) => self.inbox.fail(id, error),
+            Some((id, ..)) => self.inbox.fail(id, error),
             None => log::debug!("tool server {}: send a notice: {error}", self.name),
         }
     }
@@ -243,13 +259,14 @@ impl Shared {
         more: &[(&str, &str)],
     ) -> Result<Answer<'a>, McpError> {
         for _ in 0..=REDIRECTS_MAX {
-            let (session, protocol, endpoint) = {
-                let session = lock(&self.session);
-                (session.id.clone(), session.protocol, session.endpoint.clone())
-            };
             // The older transport posts to the endpoint that it was given; its stream is elsewhere.
             let is_stream = self.kind == TransportKind::LegacySse && method == Method::Get;
-            let url = if is_stream { self.target.url.text() } else { endpoint.text() };
+            let (session, protocol, from) = {
+                let session = lock(&self.session);
+                let from = if is_stream { &session.stream } else { &session.endpoint };
+                (session.id.clone(), session.protocol, from.clone())
+            };
+            let url = from.text();
             let mut call = Call::new(method, &url).timeouts(timeouts).headers(&self.target.headers);
             if let Some(body) = body {
                 call = call.body(body);
@@ -273,11 +290,13 @@ impl Shared {
                     return Ok(answer);
                 }
                 301 | 302 | 307 | 308 => {
-                    let to = self.redirect(&endpoint, answer.header("location").unwrap_or(""))?;
-                    lock(&self.session).endpoint = to;
+                    let to = self.redirect(&from, answer.header("location").unwrap_or(""))?;
+                    let mut session = lock(&self.session);
+                    *(if is_stream { &mut session.stream } else { &mut session.endpoint }) = to;
                 }
                 401 => return Err(McpError::Unauthorized),
-                404 if session.is_some() => return Err(McpError::SessionLost),
+                // Of the standing stream it only says that there is none.
+                404 if session.is_some() && method == Method::Post => return Err(McpError::SessionLost),
                 status => return Err(self.status_error(status, &mut answer)),
             }
         }
@@ -294,22 +313,29 @@ impl Shared {
                 to.url().origin()
             )));
         }
-        Ok(to)
+        Ok(to.with_credentials_of(from))
     }
 
     /// Where the older transport takes messages.
     pub(super) fn set_endpoint(&self, location: &str) -> Result<(), McpError> {
-        let to = self.redirect(&self.target.url, location)?;
+        let stream = lock(&self.session).stream.clone();
+        let to = self.redirect(&stream, location)?;
         lock(&self.session).endpoint = to;
         Ok(())
     }
 
     fn status_error(&self, status: u16, answer: &mut Answer<'_>) -> McpError {
-        let text = match answer.body_start(limits::MCP_ERROR_BYTES_MAX) {
-            Ok((body, _)) => String::from_utf8_lossy(&body).into_owned(),
+        let mask = &self.inbox.mask;
+        // What may be the beginning of a secret at the cut is left out.
+        let text = match answer.body_start(limits::MCP_ERROR_BYTES_MAX + mask.longest()) {
+            Ok((body, true)) => mask.apply(&String::from_utf8_lossy(&body)),
+            Ok((body, false)) => {
+                let text = mask.apply(&String::from_utf8_lossy(&body));
+                cut(&text, text.len().saturating_sub(mask.longest())).to_owned()
+            }
             Err(_) => String::new(),
         };
-        let text: String = self.inbox.mask.apply(&text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         // A page for people says nothing in a line.
         let text = if text.trim_start().starts_with('<') { "" } else { cut(text.trim(), 300) };
         McpError::Status { status, text: text.to_owned() }
@@ -324,7 +350,7 @@ impl Shared {
     pub(super) fn feed_bytes(self: &Arc<Self>, message: &[u8]) {
         for reply in self.inbox.feed(message).replies {
             let own = Arc::clone(self);
-            if let Err(error) = self.spawn(move || own.post(&reply, None, None)) {
+            if let Err(error) = self.spawn(move || own.post(&reply, None)) {
                 log::debug!("tool server {}: answer its request: {error}", self.name);
             }
         }
@@ -335,7 +361,9 @@ impl Shared {
             NetError::Cancelled => McpError::Cancelled,
             NetError::TooLarge { bytes_max } => McpError::TooLarge { bytes_max },
             NetError::Refused { address } => McpError::Refused {
-                reason: format!("address {address} is not allowed; for this machine itself set allow_loopback"),
+                reason: format!(
+                    "address {address} is not allowed; for this machine itself an operator can set allow_loopback"
+                ),
             },
             other => McpError::Connect { cause: self.inbox.mask.apply(&other.to_string()) },
         }

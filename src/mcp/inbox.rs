@@ -243,7 +243,7 @@ impl Inbox {
                             fed.idle = false;
                             waiting.settle(result.map_err(|(code, message)| McpError::Rpc {
                                 code,
-                                message: self.mask.apply(cut(&message, limits::MCP_ERROR_BYTES_MAX)),
+                                message: cut(&self.mask.apply(&message), limits::MCP_ERROR_BYTES_MAX).to_owned(),
                             }));
                         }
                         // Given up, answered twice, or never asked.
@@ -258,8 +258,8 @@ impl Inbox {
                 Incoming::Notice { method, params } => self.notice(&method, &params),
                 Incoming::Nonsense => {
                     self.warn(|| {
-                        let start = String::from_utf8_lossy(&text[..text.len().min(80)]).into_owned();
-                        format!("sent what is no JSON-RPC: {:?}", self.mask.apply(&start))
+                        let masked = self.mask.apply(&String::from_utf8_lossy(text));
+                        format!("sent what is no JSON-RPC: {:?}", cut(&masked, 80))
                     });
                 }
             }
@@ -330,8 +330,11 @@ impl Inbox {
 
 /// Foreign text for the log: one bounded line without control characters and secrets.
 fn one_line(mask: &Mask, text: &str) -> String {
-    let masked = mask.apply(cut(text, limits::MCP_ERROR_BYTES_MAX * 4));
-    let shown: String = masked.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // Masked before it is cut: the part of a secret would not be known as one.
+    let shown: String = cut(&mask.apply(text), limits::MCP_ERROR_BYTES_MAX * 4)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     cut(&shown, limits::MCP_ERROR_BYTES_MAX).to_owned()
 }
 

@@ -19,6 +19,7 @@ mod stderr;
 mod stdio;
 mod stream;
 
+pub use child::Children;
 pub use client::{CallLimit, Client, ToolDef};
 pub use content::Outcome;
 pub use error::McpError;

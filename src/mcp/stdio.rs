@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::ioctl_fionbio;
 
-use super::child::{self, Group};
+use super::child::{self, Children, Group};
 use super::client::{Client, Transport};
 use super::inbox::{Fed, Inbox, Waiting};
 use super::lines::Lines;
@@ -38,6 +38,8 @@ pub struct Program<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The hub's own variables, of which harmless ones are inherited.
     pub process_env: &'a [(String, String)],
+    /// Where it is listed while it lives.
+    pub children: &'a Children,
 }
 
 /// Starts a program and makes the handshake. The error of a program that ended names what it wrote last.
@@ -50,7 +52,7 @@ pub fn start(
     cancel: &Cancel,
 ) -> Result<Client, McpError> {
     let process_env = program.process_env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let mut group = child::spawn(program.command, program.arguments, program.env, process_env)?;
+    let mut group = child::spawn(program.command, program.arguments, program.env, process_env, program.children)?;
     let inbox = Inbox::new(name, mask);
     let failed = |error: io::Error| McpError::Start { cause: error.to_string() };
     let child = group.child();

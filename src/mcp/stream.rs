@@ -20,11 +20,13 @@ const READ_BYTES: usize = 16 * 1024;
 const RECONNECTS_MAX: u32 = 5;
 const DELAY_MIN: Duration = Duration::from_secs(1);
 const DELAY_MAX: Duration = Duration::from_secs(30);
+/// The least when somebody waits for the answer, whatever the server asks for.
+const RESUME_DELAY_MIN: Duration = Duration::from_millis(100);
 
 /// How far a stream came.
 #[derive(Default)]
 struct Read {
-    /// The id of its last event: where to take it up again.
+    /// The id of its last whole event: where to take it up again.
     last_id: String,
     /// How long the server wants us to wait before that.
     retry: Option<Duration>,
@@ -49,7 +51,7 @@ pub(super) fn exchange(
         if waiting.is_settled() || cancel.is_set() {
             return Ok(());
         }
-        if read.last_id.is_empty() || shared.stop.wait(delay(attempt, read.retry)) {
+        if read.last_id.is_empty() || shared.stop.wait(delay(attempt, read.retry, RESUME_DELAY_MIN)) {
             break;
         }
         match resume(shared, &read.last_id, cancel, Some(waiting)) {
@@ -83,14 +85,13 @@ pub(super) fn stand(shared: &Arc<Shared>) {
                 }
                 read.retry
             }
-            Err(error @ McpError::SessionLost) => {
-                shared.inbox.close(error);
+            // It has none, or none for us. Whether the session still is one, the next request shows.
+            Err(McpError::Status { status: 400..=499, .. } | McpError::Unauthorized | McpError::Protocol { .. }) => {
                 break;
             }
-            Err(McpError::Status { status: 400..=499, .. } | McpError::Protocol { .. }) => break,
             Err(_) => None,
         };
-        if shared.stop.wait(delay(attempt, retry)) {
+        if shared.stop.wait(delay(attempt, retry, DELAY_MIN)) {
             break;
         }
         attempt += 1;
@@ -205,19 +206,19 @@ fn read_with(
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = answer.read(&mut buffer).map_err(|error| shared.net_error(error))?;
+        if count == 0 {
+            // An event without its end does not count: it comes again when the stream is taken up.
+            return Ok(());
+        }
         parser.push(&buffer[..count]);
         let mut wants_more = true;
         while wants_more {
-            let event = if count == 0 { parser.finish() } else { parser.next_event() };
-            let Some(event) = event.map_err(too_large)? else { break };
+            let Some(event) = parser.next_event().map_err(too_large)? else { break };
             read.n_events += 1;
             wants_more = take(event.name, event.data)?;
         }
         parser.last_id().clone_into(&mut read.last_id);
         read.retry = parser.retry();
-        if count == 0 {
-            return Ok(());
-        }
         if !wants_more {
             answer.finish();
             return Ok(());
@@ -226,11 +227,28 @@ fn read_with(
 }
 
 /// 1 s, half as much again each time, up to 30 s, and a little by chance, so that many clients of a server that was
-/// away do not come back at once.
-fn delay(attempt: u32, asked: Option<Duration>) -> Duration {
+/// away do not come back at once. What the server asks for counts instead, but no less than `least`: without that a
+/// server could keep us busy.
+fn delay(attempt: u32, asked: Option<Duration>, least: Duration) -> Duration {
     let wait = asked.unwrap_or_else(|| DELAY_MIN.mul_f64(1.5_f64.powi(i32::try_from(attempt).unwrap_or(0).min(20))));
     let mut random = [0; 1];
     // Without randomness there is no jitter, which harms nobody here.
     let _ = getrandom::fill(&mut random);
-    wait.min(DELAY_MAX).mul_f64(1.0 + f64::from(random[0]) / 1024.0)
+    wait.clamp(least, DELAY_MAX).mul_f64(1.0 + f64::from(random[0]) / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_server_makes_us_hurry() {
+        let asked = |ms| Some(Duration::from_millis(ms));
+        for attempt in [0, 5, u32::MAX] {
+            assert!(delay(attempt, asked(0), DELAY_MIN) >= DELAY_MIN);
+            assert!(delay(attempt, asked(0), RESUME_DELAY_MIN) >= RESUME_DELAY_MIN);
+            assert!(delay(attempt, asked(u64::MAX), DELAY_MIN) <= DELAY_MAX.mul_f64(1.25));
+            assert!(delay(attempt, None, DELAY_MIN) >= DELAY_MIN);
+        }
+    }
 }

@@ -272,6 +272,16 @@ impl CheckedUrl {
         self.url.text()
     }
 
+    /// The same with the credentials of another URL of its origin, where it has none itself: references do not carry
+    /// them along.
+    #[must_use]
+    pub fn with_credentials_of(mut self, other: &Self) -> Self {
+        if self.url.userinfo.is_empty() && self.url.origin() == other.url.origin() {
+            self.url.userinfo.clone_from(&other.url.userinfo);
+        }
+        self
+    }
+
     /// To be asked about every address that the host resolves to.
     pub fn rule(&self) -> &AddressRule {
         &self.rule

@@ -44,6 +44,8 @@ pub struct Parser {
     /// The event in `name` and `data` was given out.
     given: bool,
     id: String,
+    /// The id when the last blank line came.
+    ended_id: String,
     retry: Option<Duration>,
     n_lines: usize,
     n_fields: usize,
@@ -63,6 +65,7 @@ impl Parser {
             has_data: false,
             given: false,
             id: String::new(),
+            ended_id: String::new(),
             retry: None,
             n_lines: 0,
             n_fields: 0,
@@ -107,9 +110,10 @@ impl Parser {
         Ok(self.has_data.then(|| self.give()))
     }
 
-    /// The last id of the stream, also of an event without data: what `Last-Event-ID` says when the stream is resumed.
+    /// The id of the last event that came whole, also of one without data: what `Last-Event-ID` says when the stream
+    /// is resumed.
     pub fn last_id(&self) -> &str {
-        &self.id
+        &self.ended_id
     }
 
     /// How long the server wants its clients to wait before they connect again.
@@ -175,6 +179,7 @@ impl Parser {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         if line.is_empty() {
+            self.id.clone_into(&mut self.ended_id);
             let complete = self.has_data;
             if !complete {
                 self.clear_event();
@@ -318,6 +323,9 @@ mod tests {
             assert_eq!(seen, ["1=a", "2=b", "2=c", "=d"], "in pieces of {size}");
             assert_eq!(parser.retry(), Some(Duration::from_millis(250)));
             assert_eq!(parser.last_id(), "");
+            parser.push(b"id: 3\n\nid: 4\ndata: cut");
+            assert_eq!(parser.next_event(), Ok(None));
+            assert_eq!(parser.last_id(), "3", "an event that is cut off does not count");
         }
     }
 }

@@ -186,7 +186,7 @@ pub(super) fn name_or_v4(text: &str) -> Result<Host, &'static str> {
 }
 
 /// Escapes what may not stand in a path or query (RFC 3986), and leaves escapes alone.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte) {

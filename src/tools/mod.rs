@@ -56,6 +56,11 @@ pub trait Tool: Send + Sync {
         ""
     }
 
+    /// What its server calls it; agents may be offered it under another name.
+    fn own_name(&self) -> &str {
+        &self.spec().name
+    }
+
     /// Arguments (top-level keys) that may hold secrets: their values are in no event, approval or stored step.
     fn secret_arguments(&self) -> &[&'static str] {
         &[]

@@ -405,3 +405,75 @@ fn a_stop_ends_every_server_with_all_that_it_started() {
         });
     }
 }
+
+#[test]
+fn failed_changes_are_recorded_without_secrets() {
+    let bench = bench_with(&table("a", &[("MODE", "crash")]), |builder| builder.config("[mcp]\nauto_restart = false"));
+    let mut body = config(&[("MODE", "crash"), ("TOKEN", "hunter2-secret")]);
+    body["name"] = json!("b");
+    assert_eq!(bench.tools.post("/api/v1/tools", &body.to_string()).status, 400);
+    assert_eq!(bench.tools.send("PUT", "/api/v1/tools/a", &body.to_string()).status, 400);
+    assert_eq!(bench.tools.post("/api/v1/tools/a/restart", "").status, 404);
+    assert_eq!(bench.tools.post("/api/v1/tools/a/disable", "").status, 200);
+    assert_eq!(bench.tools.post("/api/v1/tools/a/enable", "").json()["status"], "error");
+    let auditor = bench.admin.new_key("auditor", &["audit:read"]);
+    let found = auditor.get("/api/v1/audit?action=tool_server.&result=failed").json();
+    let entries = found["entries"].as_array().unwrap();
+    let actions: Vec<&str> = entries.iter().rev().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["tool_server.add", "tool_server.update", "tool_server.restart", "tool_server.enable"]);
+    for entry in entries {
+        assert_eq!(entry["detail"], format!("start_failed, command {}", body["command"]));
+        assert_eq!(entry["actor"], "key:tools");
+    }
+    assert!(!found.to_string().contains("hunter2") && !found.to_string().contains("nocapture"));
+}
+
+#[test]
+fn nobody_who_approves_a_new_server_sees_its_secrets() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let mut hub = Builder::new(dir.path()).model(&model).start();
+    let all = hub.admin().new_key("all", &["chat", "approvals:read", "approvals:write", "tools:read", "audit:read"]);
+    let mut arguments = config(&[("TOKEN", "hunter2-secret")]);
+    arguments["name"] = json!("helper");
+    let mut socket = Socket::open(&all);
+    start(&mut socket, "tool_add", &arguments);
+    let asked = loop {
+        let frame = socket.next();
+        assert!(!frame.to_string().contains("hunter2"), "{frame}");
+        if frame["type"] == "tool_approval" {
+            break frame;
+        }
+    };
+    let text = asked["text"].as_str().unwrap();
+    assert!(text.contains("\"TOKEN\":\"***\"") && text.contains("--nocapture"), "{text}");
+    let id = asked["approval_id"].as_str().unwrap();
+    assert!(!all.get(&format!("/api/v1/approvals/{id}")).text().contains("hunter2"));
+    assert_eq!(all.post(&format!("/api/v1/approvals/{id}/approve"), "").status, 200);
+    let frames = socket.turn();
+    assert!(!json!(frames).to_string().contains("hunter2"), "{frames:?}");
+    assert_eq!(all.get("/api/v1/tools/helper").json()["status"], "connected");
+    assert!(!all.get("/api/v1/audit?limit=500").text().contains("hunter2"));
+    assert!(!hub.log_contains("hunter2"));
+    hub.signal("TERM");
+    assert!(hub.wait().success());
+    let events = std::fs::read(dir.path().join("events.db")).unwrap();
+    assert!(!events.windows(7).any(|part| part == b"hunter2"));
+    let db = rusqlite::Connection::open(dir.path().join("holt.db")).unwrap();
+    let tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'";
+    let tables: Vec<String> =
+        db.prepare(tables).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(tables.iter().any(|name| name == "tool_steps") && tables.iter().any(|name| name == "approvals"));
+    for table in tables {
+        let mut statement = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns {
+                let shown = format!("{:?}", row.get::<_, rusqlite::types::Value>(column).unwrap());
+                // What the user typed is theirs.
+                let is_typed = shown.contains("tool tool_add {");
+                assert!(is_typed || !shown.contains("hunter2"), "{table}: {shown}");
+            }
+        }
+    }
+}

@@ -437,8 +437,15 @@ fn an_agent_looks_after_tool_servers() {
     let listed = call(&admin, "tool_list", json!({})).unwrap();
     assert!(listed[0]["tool_names"].as_array().unwrap().contains(&json!("echo")), "{listed}");
     assert!(!added.to_string().contains("hush-hush") && !listed.to_string().contains("hush-hush"));
-    assert!(std::fs::read_to_string(dir.path().join("holt.toml")).unwrap().contains("[tools.helper]"));
+    let file = || std::fs::read_to_string(dir.path().join("holt.toml")).unwrap();
+    assert!(file().contains("[tools.helper]") && file().contains("untrusted = true"));
     assert_eq!(call(&admin, "tool_restart", json!({"name": "helper"})).unwrap()["status"], "connected");
+    // An operator who sends it again answers for it.
+    let tools = admin.new_key("operator", &["tools:read", "tools:write"]);
+    let known = tools.get("/api/v1/tools/helper").json();
+    assert_eq!(known["untrusted"], true);
+    assert_eq!(tools.send("PUT", "/api/v1/tools/helper", &known.to_string()).status, 200);
+    assert!(file().contains("[tools.helper]") && !file().contains("untrusted"));
     assert_eq!(call(&admin, "tool_remove", json!({"name": "helper"})), Ok(json!({"ok": true})));
     assert_eq!(call(&admin, "tool_list", json!({})), Ok(json!([])));
     for (tool, arguments, part) in [
@@ -456,10 +463,14 @@ fn an_agent_looks_after_tool_servers() {
         assert!(error.contains(part), "{tool} {arguments}: {error}");
     }
     let auditor = admin.new_key("auditor", &["audit:read"]);
-    let found = auditor.get("/api/v1/audit?action=tool_server.").json();
+    let failed = auditor.get("/api/v1/audit?action=tool_server.add&result=failed").json();
+    let details: Vec<&str> =
+        failed["entries"].as_array().unwrap().iter().map(|entry| entry["detail"].as_str().unwrap()).collect();
+    assert!(details.contains(&"start_failed, command \"/nonexistent/program\""), "{details:?}");
+    let found = auditor.get("/api/v1/audit?action=tool_server.&result=ok").json();
     let actions: Vec<&str> =
         found["entries"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["tool_server.remove", "tool_server.restart", "tool_server.add"]);
+    assert_eq!(actions, ["tool_server.remove", "tool_server.update", "tool_server.restart", "tool_server.add"]);
     assert_eq!(found["entries"][0]["actor"], "agent:default");
     let everything = auditor.get("/api/v1/audit?limit=500").text();
     assert!(!everything.contains("hush-hush") && !hub.log_contains("hush-hush"));

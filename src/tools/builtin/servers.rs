@@ -11,12 +11,10 @@ use crossbeam_channel::{bounded, select};
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, object};
-use super::download::refused;
-use crate::audit::{AuditLog, Entry};
+use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config::{ConfigWriter, ToolServerConfig};
 use crate::llm::ToolSpec;
-use crate::net::guard::{Guard, Origin};
-use crate::tools::servers::{ChangeError, Status, ToolServers};
+use crate::tools::servers::{ChangeError, Status, ToolServers, audit_detail};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 const ADD_FIELDS: &[&str] = &["name", "transport", "command", "args", "url", "env", "headers", "request_timeout_secs"];
@@ -53,7 +51,7 @@ pub(super) fn server_tools(admin: &ServerAdmin) -> Vec<Arc<dyn Tool>> {
         "transport": {"type": "string", "enum": ["stdio", "sse"], "description": "a program (stdio), or a server over HTTP (sse)"},
         "command": text("the program, for stdio"),
         "args": {"type": "array", "items": {"type": "string"}},
-        "url": text("the address, for sse"),
+        "url": text("the address, for sse; secrets do not belong here: write ${NAME} and give the value in env"),
         "env": texts("variables of the program, or values of placeholders"),
         "headers": texts("header lines, for sse"),
         "request_timeout_secs": {"type": "integer", "minimum": 0},
@@ -92,6 +90,10 @@ impl Tool for ServerTool {
         self.action == Action::List
     }
 
+    fn secret_arguments(&self) -> &[&'static str] {
+        if self.action == Action::Add { &["env", "headers"] } else { &[] }
+    }
+
     fn call(&self, arguments: &Value, context: &ToolContext<'_>) -> Result<String, ToolError> {
         let known = if self.action == Action::Add { ADD_FIELDS } else { &["name"] };
         let arguments = Arguments::of(arguments, if self.action == Action::List { &[] } else { known })?;
@@ -102,19 +104,23 @@ impl Tool for ServerTool {
         let name = arguments.text("name")?.to_owned();
         let writer = Arc::clone(&self.admin.writer);
         let target = name.clone();
+        let known = self.admin.servers.get(&name);
+        let command = known.map_or_else(String::new, |status| status.config.command);
         let done = |status: Status| shape(&status);
         match self.action {
             Action::Add => {
                 let config = config(&arguments)?;
-                self.change(context, "tool_server.add", &target, move |servers| {
+                self.change(context, "tool_server.add", &target, config.command.clone(), move |servers| {
                     servers.add(&name, config, &writer).map(done)
                 })
             }
-            Action::Remove => self.change(context, "tool_server.remove", &target, move |servers| {
+            Action::Remove => self.change(context, "tool_server.remove", &target, command, move |servers| {
                 servers.remove(&name, &writer).map(|()| json!({"ok": true}))
             }),
             Action::Restart | Action::List => {
-                self.change(context, "tool_server.restart", &target, move |servers| servers.restart(&name).map(done))
+                self.change(context, "tool_server.restart", &target, command, move |servers| {
+                    servers.restart(&name).map(done)
+                })
             }
         }
     }
@@ -126,6 +132,7 @@ impl ServerTool {
         context: &ToolContext<'_>,
         action: &'static str,
         target: &str,
+        command: String,
         make: impl FnOnce(&ToolServers) -> Result<Value, ChangeError> + Send + 'static,
     ) -> Result<String, ToolError> {
         let (done_tx, done_rx) = bounded(1);
@@ -133,10 +140,13 @@ impl ServerTool {
             (Arc::clone(&self.admin.audit), format!("agent:{}", context.agent), target.to_owned());
         let begun = self.admin.servers.in_background(move |servers| {
             let result = make(servers);
-            // Also when the turn no longer waits: what was done is recorded.
-            if result.is_ok() {
-                audit.record(&Entry { actor: &actor, target: &target, ..Entry::ok(action) });
-            }
+            // Also when the turn no longer waits: what was done, or tried, is recorded.
+            let (outcome, detail) = match &result {
+                Ok(_) => (Outcome::Ok, String::new()),
+                Err(error) => (Outcome::Failed, audit_detail(error.reason(), &command)),
+            };
+            let entry = Entry { actor: &actor, target: &target, result: outcome, detail: &detail, ..Entry::ok(action) };
+            audit.record(&entry);
             // The turn may have given up; then nobody wants to know.
             let _ = done_tx.send(result.map_err(|error| ToolError::new(error.to_string())));
         });
@@ -176,22 +186,14 @@ fn config(arguments: &Arguments<'_>) -> Result<ToolServerConfig, ToolError> {
             list.iter().map(item).collect::<Result<_, _>>()?
         }
     };
-    let url = text("url")?;
-    if !url.is_empty() {
-        Guard::new(Origin::Untrusted).check_url(&url).map_err(|error| match error {
-            error @ crate::net::guard::GuardError::Inside { .. } => ToolError::new(format!(
-                "{error}: instead, let them add this server themselves, for example in holt.toml"
-            )),
-            error => refused(&error),
-        })?;
-    }
     let timeout = arguments.number("request_timeout_secs", 0, 0, 3600)?;
     Ok(ToolServerConfig {
         transport: text("transport")?,
         command: text("command")?,
         args,
         env: pairs("env")?,
-        url,
+        url: text("url")?,
+        untrusted: true,
         headers: pairs("headers")?,
         request_timeout_secs: i64::try_from(timeout).unwrap_or(0),
         ..ToolServerConfig::default()

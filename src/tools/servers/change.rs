@@ -53,6 +53,30 @@ impl fmt::Display for ChangeError {
 
 impl std::error::Error for ChangeError {}
 
+impl ChangeError {
+    /// Why, in a word that stays.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Exists { .. } => "exists",
+            Self::NotFound { .. } => "not_found",
+            Self::Full { .. } => "full",
+            Self::Busy => "busy",
+            Self::Start { .. } => START_FAILED,
+            Self::Persist { .. } => "not_written",
+        }
+    }
+}
+
+/// The reason when a server's program was run, or its address reached, in vain.
+pub const START_FAILED: &str = "start_failed";
+
+/// What the audit log says of a change that failed: why, and which program it was about. No arguments, no variables,
+/// no words of the server.
+pub fn audit_detail(reason: &str, command: &str) -> String {
+    if command.is_empty() { reason.to_owned() } else { format!("{reason}, command {}", quoted(command)) }
+}
+
 /// A name that is being changed; free again when dropped.
 struct Changing<'a> {
     shared: &'a Shared,
@@ -98,7 +122,7 @@ impl ToolServers {
         }
         let run = self.try_out(name, config, "starting", &changing.cancel)?;
         write(&run, writer, "persisting tool {} to config")?;
-        Ok(self.install(run))
+        Ok(self.install(run, Some(Duration::ZERO)))
     }
 
     /// Replaces a server's configuration. The new one must start before the old one goes; if it does not, or cannot be
@@ -114,7 +138,7 @@ impl ToolServers {
         self.check(&config)?;
         let run = self.try_out(name, config, "re-registering", &changing.cancel)?;
         write(&run, writer, "persisting updated config for tool {}")?;
-        Ok(self.install(run))
+        Ok(self.install(run, Some(Duration::ZERO)))
     }
 
     /// Removes a server.
@@ -150,11 +174,8 @@ impl ToolServers {
         }
         let run = Run::new(name, old.config());
         run.remember(&old);
-        let failure = self.connect(&run, &changing.cancel).err();
-        if let Some(cause) = &failure {
-            run.failed(cause, &self.shared);
-        }
-        let status = self.install(run);
+        let (failure, first) = self.connect_again(&run, &changing.cancel);
+        let status = self.install(run, first);
         match failure {
             None => Ok(status),
             Some(cause) => Err(ChangeError::Start { step: "restarting", name: name.to_owned(), cause }),
@@ -174,10 +195,8 @@ impl ToolServers {
         run.remember(&old);
         write(&run, writer, "persisting tool {} to config")?;
         old.end();
-        if enabled && let Err(cause) = self.connect(&run, &changing.cancel) {
-            run.failed(&cause, &self.shared);
-        }
-        Ok(self.install(run))
+        let (_, first) = self.connect_again(&run, &changing.cancel);
+        Ok(self.install(run, first))
     }
 
     /// Says which tools of a server agents are not offered, and remembers it. The server runs on.
@@ -240,8 +259,24 @@ impl ToolServers {
         Ok(())
     }
 
-    /// The run counts from now on; the one before it is ended.
-    fn install(&self, run: Arc<Run>) -> Status {
+    /// Connects a run that takes the place of one that has ended, unless it waits for a login or is switched off: why
+    /// it failed, and how long to wait before the next try, None when there is none.
+    fn connect_again(&self, run: &Run, cancel: &Cancel) -> (Option<McpError>, Option<Duration>) {
+        if run.state().health != Health::Down {
+            return (None, None);
+        }
+        match self.connect(run, cancel) {
+            Ok(()) => (None, Some(Duration::ZERO)),
+            Err(cause) => {
+                let first = run.failed(&cause, &self.shared);
+                (Some(cause), first)
+            }
+        }
+    }
+
+    /// The run counts from now on; the one before it is ended. `first` is how long its thread waits before it looks
+    /// after it, None when nobody does.
+    fn install(&self, run: Arc<Run>, first: Option<Duration>) -> Status {
         let (old, is_stopping) = {
             let mut servers = lock(&self.shared.servers);
             (servers.runs.insert(run.name.clone(), Arc::clone(&run)), servers.is_stopping)
@@ -250,10 +285,10 @@ impl ToolServers {
             old.end();
         }
         self.shared.publish();
-        if is_stopping {
-            run.end();
-        } else {
-            self.shared.look_after(&run);
+        match first {
+            _ if is_stopping => run.end(),
+            Some(first) => self.shared.look_after(&run, first),
+            None => {}
         }
         super::status(&run)
     }

@@ -6,17 +6,15 @@ use std::time::{Duration, Instant};
 use super::expand::{placeholders, shell_like};
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
-use crate::mcp::{self, Client, Mask, McpError, Program, Target, ToolDef};
+use crate::mcp::{self, Children, Client, Mask, McpError, Program, Target, ToolDef};
 use crate::net::guard::{Guard, HostPattern, Origin, check_header};
-use crate::net::url::redact_url;
+use crate::net::url::escape;
 use crate::rt::{Cancel, Threads};
 
 /// An open connection, ready to be used.
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) tools: Vec<ToolDef>,
-    /// For people: without credentials. Empty for programs.
-    pub(super) shown_url: String,
 }
 
 /// What every connection needs.
@@ -24,6 +22,7 @@ pub(super) struct Connector {
     pub(super) settings: McpConfig,
     pub(super) env: Env,
     pub(super) threads: Threads,
+    pub(super) children: Children,
 }
 
 impl Connector {
@@ -44,14 +43,11 @@ impl Connector {
         cancel: &Cancel,
     ) -> Result<Connected, McpError> {
         let deadline = Instant::now() + limits::MCP_CONNECT_TIMEOUT;
-        let (client, shown_url) = if config.is_remote() {
-            self.reach(name, config, cancel)?
-        } else {
-            (self.start(name, config, cancel)?, String::new())
-        };
+        let client =
+            if config.is_remote() { self.reach(name, config, cancel)? } else { self.start(name, config, cancel)? };
         let left = deadline.saturating_duration_since(Instant::now());
         match client.list_tools(left, cancel) {
-            Ok(tools) => Ok(Connected { client, tools, shown_url }),
+            Ok(tools) => Ok(Connected { client, tools }),
             // The connection's own end says more.
             Err(error) => Err(client.closed().unwrap_or(error)),
         }
@@ -66,47 +62,67 @@ impl Connector {
         Ok(())
     }
 
-    fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<(Client, String), McpError> {
+    fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
         let env = self.own_env(config)?;
-        let target = self.target(config, &env)?;
-        let url = target.url.url().clone();
-        let secrets = env.values().chain(target.headers.iter().map(|(_, value)| value)).map(String::as_str);
-        let mask = Mask::new(secrets.chain(url.userinfo.split(':')));
-        let shown_url = redact_url(&url.text());
-        let client = mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)?;
-        Ok((client, shown_url))
+        let (target, mask) = self.target(config, &env)?;
+        mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)
     }
 
-    /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF").
-    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<Target, McpError> {
+    /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF"), and what nobody may
+    /// see of that.
+    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<(Target, Mask), McpError> {
         let mut only = Vec::new();
         for host in &self.settings.url_allowlist {
             only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
         }
-        let guard = Guard::new(Origin::Operator { allow_loopback: config.allow_loopback }).only(&only);
-        let url = placeholders(&config.url, env, &self.env).map_err(|error| refused(&error))?;
-        let url = guard.check_url(&url).map_err(|error| refused(&error))?;
+        let operator = Origin::Operator { allow_loopback: config.allow_loopback };
+        let origin = if config.untrusted { Origin::Untrusted } else { operator };
+        let mut guard = Guard::new(origin).only(&only);
+        if config.untrusted {
+            guard = guard.allow_inside(&[], "a tool server that they configure themselves");
+        }
+        // What a model chose sees no variable of the hub, whatever it refers to.
+        let nothing = Env::default();
+        let process = if config.untrusted { &nothing } else { &self.env };
+        let mut secrets: Vec<String> = env.values().cloned().collect();
+        let url = placeholders(&config.url, env, process, &mut secrets).map_err(|error| refused(&error))?;
+        // In a URL they may stand escaped.
+        secrets.extend(secrets.iter().map(|secret| escape(secret)).collect::<Vec<_>>());
+        let url = guard.check_url(&url).map_err(|error| McpError::Refused {
+            reason: Mask::new(secrets.iter().map(String::as_str)).apply(&error.to_string()),
+        })?;
+        secrets.extend(url.url().userinfo.split(':').map(str::to_owned));
         let mut headers = Vec::new();
         for (name, value) in &config.headers {
-            let value = placeholders(value, env, &self.env).map_err(|error| refused(&error))?;
+            let value = placeholders(value, env, process, &mut secrets).map_err(|error| refused(&error))?;
             check_header(name, &value).map_err(|error| refused(&error))?;
+            secrets.push(value.clone());
             headers.push((name.clone(), value));
         }
-        Ok(Target { url, guard, headers })
+        let mask = Mask::new(secrets.iter().map(String::as_str));
+        Ok((Target { url, guard, headers }, mask))
     }
 
     fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
         let env = self.own_env(config)?;
         let process_env: Vec<(String, String)> =
             self.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let program =
-            Program { command: &config.command, arguments: &config.args, env: &env, process_env: &process_env };
+        let program = Program {
+            command: &config.command,
+            arguments: &config.args,
+            env: &env,
+            process_env: &process_env,
+            children: &self.children,
+        };
         let mask = Mask::new(env.values().map(String::as_str));
         mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
     }
 
-    /// The server's variables, with references to ours replaced.
+    /// The server's variables, with references to ours replaced; as they are where a model chose them.
     fn own_env(&self, config: &ToolServerConfig) -> Result<BTreeMap<String, String>, McpError> {
+        if config.untrusted {
+            return Ok(config.env.clone());
+        }
         let mut env = BTreeMap::new();
         for (name, value) in &config.env {
             let value = shell_like(value, &self.env).map_err(|error| refused(&error))?;
@@ -118,4 +134,67 @@ impl Connector {
 
 fn refused(reason: &dyn std::fmt::Display) -> McpError {
     McpError::Refused { reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connector() -> Connector {
+        let env = Env::of([("HUB_SECRET", "hub-value")]);
+        Connector { settings: McpConfig::default(), env, threads: Threads::new(), children: Children::default() }
+    }
+
+    fn remote(url: &str, untrusted: bool) -> ToolServerConfig {
+        let pairs = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        ToolServerConfig {
+            transport: "sse".into(),
+            url: url.into(),
+            env: pairs("OWN", "own $HUB_SECRET"),
+            headers: pairs("X", "${OWN}|${HUB_SECRET}"),
+            allow_loopback: true,
+            untrusted,
+            ..ToolServerConfig::default()
+        }
+    }
+
+    fn target(url: &str, untrusted: bool) -> Result<Target, McpError> {
+        let (connector, config) = (connector(), remote(url, untrusted));
+        let env = connector.own_env(&config)?;
+        connector.target(&config, &env).map(|(target, _)| target)
+    }
+
+    #[test]
+    fn what_was_put_into_a_url_is_masked() {
+        let (connector, mut config) = (connector(), remote("https://e.com/${KEY}/${HUB_SECRET}", false));
+        config.env.insert("KEY".into(), "hunter2 secret".into());
+        let (target, mask) = connector.target(&config, &config.env).unwrap();
+        assert_eq!(target.url.url().path_and_query, "/hunter2%20secret/hub-value");
+        assert_eq!(mask.apply(&target.url.text()), "https://e.com/***/***");
+    }
+
+    #[test]
+    fn what_a_model_chose_sees_no_variable_of_the_hub() {
+        let header = |untrusted| target("https://e.com/mcp", untrusted).unwrap().headers[0].1.clone();
+        assert_eq!(header(false), "own hub-value|hub-value");
+        assert_eq!(header(true), "own $HUB_SECRET|");
+        assert_eq!(target("https://e.com/${HUB_SECRET}", true).unwrap().url.text(), "https://e.com/");
+    }
+
+    #[test]
+    fn what_a_model_chose_leads_to_public_addresses_only() {
+        for inside in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "::1", "fd00::1"] {
+            let ip = inside.parse().unwrap();
+            let filter = |untrusted| target("https://e.com/mcp", untrusted).unwrap().url.filter();
+            assert!(filter(false)(ip) && !filter(true)(ip), "{inside}");
+            let url = if inside.contains(':') { format!("http://[{inside}]/") } else { format!("http://{inside}/") };
+            assert!(target(&url, false).is_ok());
+            let refused = target(&url, true).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains("an operator can allow it with a tool server"), "{refused}");
+            // Nor does a redirect lead there.
+            let to = target("https://e.com/mcp", true).unwrap();
+            assert!(to.guard.check_redirect(&to.url, &url).is_err());
+        }
+        assert!(target("https://user:password@e.com/", true).is_err());
+    }
 }

@@ -21,9 +21,19 @@ pub(super) fn shell_like(text: &str, process: &Env) -> Result<String, Refused> {
     expand(text, true, |name| process.get(name))
 }
 
-/// `${NAME}` as in URLs and headers: from the tool's own variables, then from the hub's; not set is empty.
-pub(super) fn placeholders(text: &str, own: &BTreeMap<String, String>, process: &Env) -> Result<String, Refused> {
-    expand(text, false, |name| own.get(name).map(String::as_str).or_else(|| process.get(name)))
+/// `${NAME}` as in URLs and headers: from the tool's own variables, then from the hub's; not set is empty. What was put
+/// in is added to `inserted`: it may be secret.
+pub(super) fn placeholders(
+    text: &str,
+    own: &BTreeMap<String, String>,
+    process: &Env,
+    inserted: &mut Vec<String>,
+) -> Result<String, Refused> {
+    expand(text, false, |name| {
+        let value = own.get(name).map(String::as_str).or_else(|| process.get(name));
+        inserted.extend(value.map(str::to_owned));
+        value
+    })
 }
 
 /// Secrets of the hub itself, which no configuration of a tool may read (contract engine 8.1, and Holt's own).
@@ -33,7 +43,7 @@ fn is_refused(name: &str) -> bool {
     rest.ends_with("SECRET") || rest.contains("PASSWORD") || rest.ends_with("_KEY") || rest.ends_with("_TOKEN")
 }
 
-fn expand<'a>(text: &str, bare: bool, value: impl Fn(&str) -> Option<&'a str>) -> Result<String, Refused> {
+fn expand<'a>(text: &str, bare: bool, mut value: impl FnMut(&str) -> Option<&'a str>) -> Result<String, Refused> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -90,8 +100,9 @@ mod tests {
             assert_eq!(shell(text), expected, "{text}");
         }
         let own = BTreeMap::from([("A".to_owned(), "own".to_owned())]);
-        let filled = placeholders("$A ${A} ${LONG_NAME} ${NO}", &own, &process).unwrap();
-        assert_eq!(filled, "$A own two ");
+        let mut inserted = Vec::new();
+        let filled = placeholders("$A ${A} ${LONG_NAME} ${NO}", &own, &process, &mut inserted).unwrap();
+        assert_eq!((filled.as_str(), inserted), ("$A own two ", vec!["own".to_owned(), "two".to_owned()]));
     }
 
     #[test]
@@ -109,7 +120,7 @@ mod tests {
         ] {
             let text = format!("x${{{name}}}");
             assert!(shell_like(&text, &process).is_err(), "{name}");
-            assert!(placeholders(&text, &BTreeMap::new(), &process).is_err(), "{name}");
+            assert!(placeholders(&text, &BTreeMap::new(), &process, &mut Vec::new()).is_err(), "{name}");
         }
         assert!(shell_like("${GITHUB_TOKEN}", &process).is_ok());
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use change::ChangeError;
+pub use change::{ChangeError, START_FAILED, audit_detail};
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};
@@ -28,7 +28,7 @@ use self::tool::ServerTool;
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
-use crate::mcp::TransportKind;
+use crate::mcp::{Children, TransportKind};
 use crate::net::url::redact_url;
 use crate::rt::{Cancel, Threads, lock};
 use crate::tools::{Tool, ToolSource};
@@ -94,7 +94,12 @@ pub struct Definition {
 /// What is wrong with servers that could not even be tried, a line for each: an address that is refused, a header that
 /// cannot be sent. Connects to nothing.
 pub fn check_servers(settings: &McpConfig, servers: &BTreeMap<String, ToolServerConfig>, env: &Env) -> Vec<String> {
-    let connector = Connector { settings: settings.clone(), env: env.clone(), threads: Threads::new() };
+    let connector = Connector {
+        settings: settings.clone(),
+        env: env.clone(),
+        threads: Threads::new(),
+        children: Children::default(),
+    };
     let wrong = |(name, config): (&String, &ToolServerConfig)| {
         let error = connector.check(config).err()?;
         Some(format!("tools.{name}: {error}"))
@@ -112,7 +117,7 @@ impl ToolServers {
     ) -> Self {
         let all = Self {
             shared: Arc::new(Shared {
-                connector: Connector { settings, env, threads: Threads::new() },
+                connector: Connector { settings, env, threads: Threads::new(), children: Children::default() },
                 built_in,
                 n_changes: Arc::default(),
                 servers: Mutex::default(),
@@ -128,7 +133,7 @@ impl ToolServers {
     pub fn start(&self) {
         let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
         for run in &runs {
-            self.shared.look_after(run);
+            self.shared.look_after(run, Duration::ZERO);
         }
     }
 
@@ -157,22 +162,31 @@ impl ToolServers {
         Some(state.tools.iter().map(definition).collect())
     }
 
-    /// Ends every server, all at once, and waits for their processes; the names of late threads.
+    /// Ends every server, all at once, and waits for their processes; those that are late are killed. The names of late
+    /// threads.
     pub fn stop(&self, timeout: Duration) -> Vec<String> {
         self.begin_stop();
-        self.shared.connector.threads.join_all(timeout)
+        let late = self.shared.connector.threads.join_all(timeout);
+        self.shared.connector.children.kill_all();
+        late
     }
 
-    /// Begins to end every server. Never waits.
-    pub fn begin_stop(&self) {
-        let (runs, changes) = {
+    /// Cancels the changes in progress and takes no more. Servers go on: turns may still need them. Never waits.
+    pub fn end_changes(&self) {
+        let changes: Vec<Cancel> = {
             let mut servers = lock(&self.shared.servers);
             servers.is_stopping = true;
-            (servers.runs.values().cloned().collect::<Vec<_>>(), servers.changing.values().cloned().collect::<Vec<_>>())
+            servers.changing.values().cloned().collect()
         };
         for change in changes {
             change.cancel();
         }
+    }
+
+    /// Begins to end every server. Never waits.
+    pub fn begin_stop(&self) {
+        self.end_changes();
+        let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
         for run in runs {
             run.end();
         }
@@ -186,13 +200,13 @@ impl ToolSource for ToolServers {
 }
 
 impl Shared {
-    /// Starts the thread of a run, if it needs one.
-    fn look_after(self: &Arc<Self>, run: &Arc<Run>) {
+    /// Starts the thread of a run, if it needs one. `first` is how long that waits before its first try.
+    fn look_after(self: &Arc<Self>, run: &Arc<Run>, first: Duration) {
         if matches!(run.state().health, Health::Disabled | Health::PendingAuth) {
             return;
         }
         let (shared, own) = (Arc::clone(self), Arc::clone(run));
-        let body = move || own.supervise(&shared);
+        let body = move || own.supervise(first, &shared);
         let name = format!("mcp-{}", run.name);
         if let Err(error) = self.connector.threads.spawn(&name, limits::WORKER_STACK_BYTES, body) {
             let cause = crate::mcp::McpError::Start { cause: format!("no thread: {error}") };
@@ -246,10 +260,8 @@ fn status(run: &Run) -> Status {
             Health::PendingAuth => "pending_auth",
         },
         transport: state.kind.unwrap_or(configured).name(),
-        url: match state.shown_url.as_str() {
-            "" => redact_url(&run.config.url),
-            shown => shown.to_owned(),
-        },
+        // As it was typed: what placeholders stand for stays hidden.
+        url: redact_url(&run.config.url),
         restart_count: state.failures,
         last_error: state.last_error.clone(),
         uptime: state.connected_at.map(|at: Instant| at.elapsed()),

@@ -53,8 +53,6 @@ pub(super) struct State {
     /// Not offered to agents, by the server's own names.
     pub(super) disabled_tools: Arc<[String]>,
     pub(super) kind: Option<TransportKind>,
-    /// For people: without credentials. Empty for programs.
-    pub(super) shown_url: String,
     /// Failures since the last long time of good health.
     pub(super) failures: u32,
     pub(super) last_error: String,
@@ -77,7 +75,6 @@ impl Run {
             tools: Arc::new([]),
             disabled_tools: config.disabled_tools.clone().into(),
             kind: None,
-            shown_url: String::new(),
             failures: 0,
             last_error,
             connected_at: None,
@@ -128,7 +125,6 @@ impl Run {
         let mut state = lock(&self.state);
         state.health = Health::Connected;
         state.kind = Some(connected.client.kind());
-        state.shown_url = connected.shown_url;
         state.client = Some(Arc::new(connected.client));
         state.tools = connected.tools.into();
         state.last_error.clear();
@@ -170,8 +166,12 @@ impl Run {
         wait
     }
 
-    /// The body of its thread.
-    pub(super) fn supervise(&self, shared: &Shared) {
+    /// The body of its thread. `first` is how long to wait before the first try.
+    pub(super) fn supervise(&self, first: Duration, shared: &Shared) {
+        if !first.is_zero() {
+            // Rings only at the end of the run.
+            let _ = self.bell_rx.recv_timeout(first);
+        }
         while !self.cancel.is_set() {
             let client = self.state().client;
             let failure = match client {

@@ -36,6 +36,10 @@ impl Tool for ServerTool {
         &self.server
     }
 
+    fn own_name(&self) -> &str {
+        &self.remote_name
+    }
+
     fn timeout(&self) -> Duration {
         self.timeout * crate::limits::MCP_PROGRESS_FACTOR
     }
