@@ -73,6 +73,12 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let address = http.address();
     // Last: what fails before leaves no child behind, and requests are answered first.
     if let Some(servers) = &server.ctx().deps.lifecycle {
+        let approvals = Arc::clone(engine.approvals());
+        servers.on_replaced(move |name| {
+            if let Err(error) = approvals.forget_server(name) {
+                log::error!("forget what was allowed for tool server {name}: {error}");
+            }
+        });
         servers.start();
     }
     sys::release_code_pages();

@@ -116,6 +116,13 @@ impl Approvals {
         Ok(if self.rules.remove(id, identity, source)? { Removed::Done } else { Removed::NotFound })
     }
 
+    /// A tool server is gone, or is another program from now on: its rules and what waits for it go with it.
+    pub fn forget_server(&self, server: &str) -> Result<(), StoreError> {
+        let turns = self.rules.forget_server(server)?;
+        self.wake(&turns);
+        Ok(())
+    }
+
     /// The rule that lets a call through without asking.
     pub(super) fn rule_for(
         &self,

@@ -248,6 +248,18 @@ pub(super) fn abandon(tx: &Transaction<'_>, turn_id: i64, note: &str) -> Result<
     Ok(())
 }
 
+/// Ends what waits for a tool of that server; the turns concerned.
+pub(super) fn abandon_server(tx: &Transaction<'_>, server: &str) -> Result<Vec<i64>, StoreError> {
+    let sql = "SELECT a.id, i.turn_id FROM approval_info i JOIN approvals a ON a.id = i.approval_id
+        WHERE i.server = ?1 AND a.status = 'pending'";
+    let waiting: Vec<(String, i64)> =
+        tx.prepare_cached(sql)?.query_map([server], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (id, _) in &waiting {
+        resolve(tx, id, "expired", "cancelled", "", "its tool server was removed or changed")?;
+    }
+    Ok(waiting.into_iter().map(|(_, turn_id)| turn_id).collect())
+}
+
 /// A request that a rule answers in the moment it is made.
 pub(super) fn approve_by_rule(tx: &Transaction<'_>, id: &str) -> Result<(), StoreError> {
     resolve(tx, id, "approved", "auto_approve", "", "")

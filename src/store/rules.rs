@@ -122,6 +122,21 @@ impl RuleStore {
         })
     }
 
+    /// A tool server is gone, or is another program from now on: what was allowed for it is not allowed for what comes
+    /// after it, and what waits for it ends. The turns that may go on.
+    pub fn forget_server(&self, server: &str) -> Result<Vec<i64>, StoreError> {
+        self.db.write(|tx| {
+            let sql = "DELETE FROM auto_approve_rules WHERE id IN (SELECT rule_id FROM rule_info WHERE server = ?1)";
+            let removed = tx.prepare_cached(sql)?.execute([server])?;
+            if removed > 0 {
+                let detail = format!("{removed} rules of a server that was removed or changed");
+                let entry = Entry { actor: "holt", target: server, detail: &detail, ..Entry::ok("rule.delete") };
+                audit::insert(tx, &entry)?;
+            }
+            approvals::abandon_server(tx, server)
+        })
+    }
+
     /// Removes session rules whose time is over.
     pub fn purge_expired(&self) -> Result<(), StoreError> {
         self.db.write(|tx| {

@@ -477,3 +477,32 @@ fn nobody_who_approves_a_new_server_sees_its_secrets() {
         }
     }
 }
+
+#[test]
+fn what_was_allowed_for_a_server_goes_with_it() {
+    let supervised = "[[agents]]\nname = \"default\"\nsession_tier = \"supervised\"";
+    let bench = bench_with(&table("a", &[]), |builder| builder.config(supervised));
+    bench.wait("a", "connected");
+    let all = bench.admin.new_key("all", &["chat", "approvals:read", "approvals:write"]);
+    let mut socket = Socket::open(&all);
+    let ask = |socket: &mut Socket, session: &str| -> Value {
+        socket.chat(session, r#"tool echo {"text":"x"}"#);
+        loop {
+            let frame = socket.next();
+            if frame["type"] == "tool_approval" {
+                return frame;
+            }
+        }
+    };
+    let first = ask(&mut socket, "s1");
+    let path = format!("/api/v1/approvals/{}/approve?auto_approve=session", first["approval_id"].as_str().unwrap());
+    assert_eq!(all.post(&path, "").status, 200);
+    assert_eq!(socket.turn().last().unwrap()["type"], "done");
+    let waiting = ask(&mut socket, "s2");
+    assert_eq!(bench.tools.delete("/api/v1/tools/a").status, 204);
+    // The waiting turn goes on without its call, late decisions are told why, and the rule is gone.
+    assert_eq!(socket.turn().last().unwrap()["type"], "done");
+    let late = all.post(&format!("/api/v1/approvals/{}/approve", waiting["approval_id"].as_str().unwrap()), "");
+    assert!(late.status == 409 && late.text().contains("removed or changed"), "{}", late.text());
+    assert_eq!(all.get("/api/v1/auto-approve").text().trim(), "null");
+}

@@ -122,7 +122,19 @@ impl ToolServers {
         }
         let run = self.try_out(name, config, "starting", &changing.cancel)?;
         write(&run, writer, "persisting tool {} to config")?;
+        self.tell_replaced(name);
         Ok(self.install(run, Some(Duration::ZERO)))
+    }
+
+    /// Who is told of servers that are gone, or other programs from now on; the first call counts.
+    pub fn on_replaced(&self, told: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.shared.replaced.set(Box::new(told)); // set once, by the composition root
+    }
+
+    fn tell_replaced(&self, name: &str) {
+        if let Some(told) = self.shared.replaced.get() {
+            told(name);
+        }
     }
 
     /// Replaces a server's configuration. The new one must start before the old one goes; if it does not, or cannot be
@@ -134,10 +146,15 @@ impl ToolServers {
         writer: &ConfigWriter,
     ) -> Result<Status, ChangeError> {
         let changing = self.changing(name)?;
-        let config = change(&self.find(name)?.config());
+        let old = self.find(name)?.config();
+        let config = change(&old);
         self.check(&config)?;
+        let is_another = (&old.command, &old.args, &old.url) != (&config.command, &config.args, &config.url);
         let run = self.try_out(name, config, "re-registering", &changing.cancel)?;
         write(&run, writer, "persisting updated config for tool {}")?;
+        if is_another {
+            self.tell_replaced(name);
+        }
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
@@ -153,6 +170,7 @@ impl ToolServers {
         lock(&self.shared.servers).runs.remove(name);
         run.end();
         self.shared.publish();
+        self.tell_replaced(name);
         Ok(())
     }
 

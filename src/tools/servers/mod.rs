@@ -15,7 +15,7 @@ mod tool;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -52,7 +52,12 @@ struct Shared {
     /// Guarded by the mutex: what agents are offered. Held while it is put together, so that the newest wins;
     /// `servers` is taken under it.
     published: Mutex<Vec<Arc<dyn Tool>>>,
+    /// Told of servers that are gone, or other programs from now on; set once.
+    replaced: OnceLock<Replaced>,
 }
+
+/// Called on the thread of a change, before what is new counts.
+type Replaced = Box<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Default)]
 struct Servers {
@@ -122,6 +127,7 @@ impl ToolServers {
                 n_changes: Arc::default(),
                 servers: Mutex::default(),
                 published: Mutex::default(),
+                replaced: OnceLock::new(),
             }),
         };
         let runs = servers.iter().map(|(name, config)| (name.clone(), Run::new(name, config.clone())));
