@@ -75,6 +75,18 @@
 //!
 //! *2026-11-22, workers park connections themselves.* Handing a served connection back to the poller by message would
 //! wake it for every answer. Instead the worker puts it into its slot and arms the socket, under the slot's lock.
+//!
+//! *2026-11-22, a round waits as a whole.* Of several calls that a model asks for at once, those that need no approval
+//! could run while somebody is asked about the others. Instead nothing of a round is made before all of it is decided:
+//! one state to store, results in the model's order, nothing half done at a restart. The cost: a call that only reads
+//! waits too.
+//!
+//! *2026-11-22, money is rows.* Limits could be counters in memory that are written now and then. Instead every call of
+//! a model is a row, reserved before and settled after it; sums in memory only save reading them again. The cost: two
+//! commits for each paid call, 0.3 ms beside seconds of a model.
+//!
+//! *2026-11-22, small code.* Holt is compiled for size, with the hot crates and SQLite's used parts excepted. Against
+//! everything at its fastest that saves 1.5 MB and costs a third of the streaming rate, which stays twice its budget.
 
 pub mod agents;
 pub mod api;

@@ -2,7 +2,7 @@
 //!
 //! Threads: `store-log` (1; owns the writing half of `events.db`; ends when its queue is closed and empty) and
 //! `turn-<n>` (bounded; each owns one turn; ends with it). This room knows no HTTP status and no socket: what follows
-//! a stream registers a [`stream::Wake`] and reads at its own pace.
+//! a stream registers a [`stream::Watcher`] and reads at its own pace.
 
 mod accept;
 pub mod access;

@@ -73,6 +73,8 @@ pub struct Call<'a> {
 pub struct HttpClient {
     timeouts: Timeouts,
     filter: Option<AddressFilter>,
+    #[cfg(test)]
+    pub(super) lookup: Option<super::transport::Lookup>,
     reuse: bool,
     dns_threads: Threads,
     /// Guarded by the mutex: the slots that no call uses, the longest unused first.
@@ -166,7 +168,15 @@ impl<'a> Call<'a> {
 impl HttpClient {
     /// A client that keeps connections and may connect to every address.
     pub fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, filter: None, reuse: true, dns_threads: Threads::new(), idle: Mutex::default() }
+        Self {
+            timeouts,
+            filter: None,
+            #[cfg(test)]
+            lookup: None,
+            reuse: true,
+            dns_threads: Threads::new(),
+            idle: Mutex::default(),
+        }
     }
 
     /// Connects only to addresses that `filter` allows. It is asked about each address that a host resolves to, also
@@ -265,7 +275,13 @@ impl HttpClient {
             .max_idle_connections_per_host(usize::from(self.reuse))
             .max_idle_age(IDLE_AGE)
             .build();
-        let names = Names { pace: Arc::clone(&pace), threads: self.dns_threads.clone(), filter: self.filter.clone() };
+        let names = Names {
+            pace: Arc::clone(&pace),
+            threads: self.dns_threads.clone(),
+            filter: self.filter.clone(),
+            #[cfg(test)]
+            lookup: self.lookup.clone(),
+        };
         let agent = Agent::with_parts(config, connector, names);
         Slot { agent, pace, timeouts, origin: origin.to_owned(), used: false }
     }

@@ -1,10 +1,11 @@
 //! The client against a scripted peer on a real socket.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
+use super::guard::{Guard, Origin};
 use super::test_peer::{LONG, Peer, Step, TIMEOUTS, chunk, end, send, stream_head, whole};
 use super::*;
 use crate::rt::{Cancel, lock};
@@ -178,4 +179,65 @@ fn a_stream_of_events_is_read_as_it_comes() {
         }
     }
     assert_eq!(events, [("1".to_owned(), "a".to_owned()), ("2".to_owned(), "b".to_owned())]);
+}
+
+/// A client that asks as somebody untrusted, with names of our own.
+fn untrusted(url: &str, lookup: impl Fn(&str) -> Vec<SocketAddr> + Send + Sync + 'static) -> HttpClient {
+    let checked = Guard::new(Origin::Untrusted).check_url(url).unwrap();
+    let mut client = client().with_filter(checked.filter());
+    client.lookup = Some(Arc::new(lookup));
+    client
+}
+
+#[test]
+fn a_name_is_judged_by_the_addresses_it_leads_to() {
+    let url = "http://friendly.example/";
+    for inside in [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fd00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "ff02::1",
+    ] {
+        let ip: IpAddr = inside.parse().unwrap();
+        let client = untrusted(url, move |_| vec![SocketAddr::new(ip, 80)]);
+        let result = client.send(&Call::get(url), &Cancel::new()).map(|answer| answer.status());
+        assert!(matches!(result, Err(NetError::Refused { .. })), "{inside}: {result:?}");
+    }
+}
+
+#[test]
+fn a_name_that_changes_its_address_gets_no_second_answer_to_use() {
+    // Only the address that was checked is connected to: the name is asked once per connection, and each answer is
+    // checked by itself.
+    let peer = Peer::new(vec![vec![whole("204 No Content", "", "")]]);
+    let (port, asked) = (peer.addr.port(), Arc::new(Mutex::new(0)));
+    let counted = Arc::clone(&asked);
+    let good = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut client = client().without_reuse().with_filter(Arc::new(move |ip| ip == good));
+    client.lookup = Some(Arc::new(move |_| {
+        let mut asked = lock(&counted);
+        *asked += 1;
+        let ip = if *asked == 1 { good } else { IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)) };
+        vec![SocketAddr::new(ip, port)]
+    }));
+    let url = format!("http://rebinding.example:{port}/");
+    let send = || client.send(&Call::get(&url), &Cancel::new()).map(|answer| answer.status());
+    assert_eq!(send(), Ok(204));
+    assert_eq!(*lock(&asked), 1, "asked once for one connection");
+    let other = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    assert_eq!(send(), Err(NetError::Refused { address: other }));
 }

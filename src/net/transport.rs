@@ -196,7 +196,14 @@ pub(super) struct Names {
     pub(super) pace: Arc<Pace>,
     pub(super) threads: Threads,
     pub(super) filter: Option<AddressFilter>,
+    /// Answers instead of the system: names that tests need do not exist.
+    #[cfg(test)]
+    pub(super) lookup: Option<Lookup>,
 }
+
+/// See [`Names::lookup`].
+#[cfg(test)]
+pub(super) type Lookup = Arc<dyn Fn(&str) -> Vec<SocketAddr> + Send + Sync>;
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -242,6 +249,10 @@ impl Resolver for Names {
 
 impl Names {
     fn look_up(&self, host_and_port: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
+        #[cfg(test)]
+        if let Some(lookup) = &self.lookup {
+            return Ok(lookup(&host_and_port));
+        }
         if self.threads.len() >= LOOKUPS_MAX {
             return Err(Error::Io(io::Error::other("too many name lookups hang; check the resolver")));
         }
