@@ -59,4 +59,41 @@ mod tests {
         let version: i64 = conn.query_row("PRAGMA user_version", [], |r| r.get(0)).unwrap();
         assert_eq!(version, 2);
     }
+
+    #[test]
+    fn a_file_of_the_first_release_keeps_everything() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        migrate(&mut conn, &HOLT[..1], Path::new("x")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO conversations(id, adapter, external_id) VALUES ('c', 'ws', 'c');
+            INSERT INTO conversation_info(conversation_id, agent, owner, last_at) VALUES ('c', 'default', 'key:a', 1);
+            INSERT INTO messages(conversation_id, role, content) VALUES ('c', 'user', 'where is the otter');
+            INSERT INTO turns(conversation_id, identity, agent, origin, text, state, created_at)
+                VALUES ('c', 'key:a', 'default', 'ws', 'where is the otter', 'running', 1);
+            INSERT INTO tool_steps(turn_id, round, tool_id, tool, arguments, result, created_at)
+                VALUES (1, 1, 't', 'host_uptime', '{}', 'long', 1);
+            INSERT INTO auto_approve_rules(id, agent_name, tool_name) VALUES ('r', 'default', 'kv_set');
+            INSERT INTO kv(agent_name, key, value) VALUES ('default', 'k', 'v');",
+        )
+        .unwrap();
+        migrate(&mut conn, HOLT, Path::new("x")).unwrap();
+        let found: String = conn
+            .query_row("SELECT content FROM messages_fts WHERE messages_fts MATCH 'otter'", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(found, "where is the otter", "old messages are found too");
+        let step: (i64, String) = conn
+            .query_row("SELECT position, server FROM tool_steps", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!(step, (0, String::new()));
+        let open: i64 = conn
+            .query_row("SELECT count(*) FROM turns WHERE state IN ('queued', 'running', 'parked')", [], |row| {
+                row.get(0)
+            })
+            .unwrap();
+        assert_eq!(open, 1);
+        for (table, rows) in [("kv", 1), ("auto_approve_rules", 1), ("rule_info", 0), ("tool_calls", 0), ("audit", 0)] {
+            let count: i64 = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+            assert_eq!(count, rows, "{table}");
+        }
+    }
 }
