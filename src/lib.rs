@@ -28,10 +28,10 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what it costs; who did what |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
 //! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
-//! | [`rt`], [`config`], [`limits`], [`sys`] | stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
+//! | [`alert`], [`rt`], [`config`], [`limits`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
 //!
 //! # Where to look
 //!
@@ -90,20 +90,24 @@
 //! connections that miss theirs in some runs.
 
 pub mod agents;
+pub mod alert;
 pub mod api;
 pub mod app;
 pub mod audit;
 pub mod auth;
 pub mod chat;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod costs;
 pub mod diag;
+pub mod fleet;
 pub mod http;
 pub mod limits;
 pub mod llm;
 pub mod mcp;
 pub mod net;
+pub mod notify;
 pub mod rt;
 pub mod store;
 pub mod sys;

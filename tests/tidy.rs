@@ -11,10 +11,10 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag", "costs", "audit"],
+    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit"],
     &["llm", "mcp", "store"],
     &["net"],
-    &["rt", "sys", "config", "limits"],
+    &["alert", "rt", "sys", "config", "limits"],
 ];
 
 /// Longer files are split by noun. Files of tests (`*_tests.rs`) may hold longer tables.

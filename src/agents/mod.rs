@@ -1,5 +1,7 @@
 //! Who can be talked to: each agent's model, tools, tier and instructions. No threads, no I/O.
 
+pub mod remote;
+
 use std::sync::Arc;
 
 use crate::config::Tier;

@@ -1,4 +1,4 @@
-//! Cutting text where characters end.
+//! Cutting text where characters end; bytes as text.
 
 /// The longest beginning of `text` of at most `bytes_max` bytes.
 pub fn cut(text: &str, bytes_max: usize) -> &str {
@@ -7,6 +7,17 @@ pub fn cut(text: &str, bytes_max: usize) -> &str {
         end -= 1;
     }
     &text[..end]
+}
+
+/// Lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
+        }
+    }
+    text
 }
 
 #[cfg(test)]

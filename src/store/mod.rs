@@ -33,6 +33,8 @@ pub use parked::ParkedStore;
 pub use rules::RuleStore;
 pub use turns::TurnStore;
 
+pub use crate::rt::text::hex;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -90,15 +92,4 @@ pub fn random_hex<const N: usize>() -> Result<String, StoreError> {
     let mut bytes = [0_u8; N];
     getrandom::fill(&mut bytes).map_err(|_| StoreError::Random)?;
     Ok(hex(&bytes))
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef"[usize::from(nibble)]));
-        }
-    }
-    text
 }

@@ -1,0 +1,1 @@
+//! Host checks: what is measured, what counts as wrong, and the events that tell of it (contract agent-link 6.3, 7.5).

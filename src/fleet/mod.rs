@@ -1,0 +1,3 @@
+//! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
+
+pub mod wire;
