@@ -77,6 +77,8 @@ pub struct RemoteError {
 pub struct RemoteAgent {
     /// `machine:<id>`.
     pub name: String,
+    /// Its display name, else its host name.
+    pub display_name: String,
     pub description: String,
     pub is_online: bool,
 }
@@ -86,8 +88,9 @@ pub trait RemoteAgents: Send + Sync {
     /// Those that the caller may view.
     fn list(&self, caller: &Caller) -> Vec<RemoteAgent>;
 
-    /// Whether an agent of that name exists.
-    fn exists(&self, name: &str) -> bool;
+    /// The whole name of the machine that is meant: `machine:` and its id, or a display or host name that only one
+    /// machine has. None for an unknown or ambiguous one.
+    fn resolve(&self, name: &str) -> Option<String>;
 
     /// Whether the caller may do that to it. Decisions are logged by the fleet.
     fn allows(&self, caller: &Caller, name: &str, operation: Operation) -> bool;

@@ -1,3 +1,4 @@
 //! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
 
+pub mod link;
 pub mod wire;
