@@ -71,10 +71,17 @@ CREATE TABLE alerts (
   acknowledged_by TEXT NOT NULL DEFAULT '',
   note TEXT NOT NULL DEFAULT '',
   silenced_until INTEGER NOT NULL DEFAULT 0,
-  silenced_by TEXT NOT NULL DEFAULT ''
+  silenced_by TEXT NOT NULL DEFAULT '',
+  told TEXT NOT NULL DEFAULT '',              -- level that people were told of and not told the end of
+  told_at INTEGER NOT NULL DEFAULT 0,
+  tell_at INTEGER NOT NULL DEFAULT 0,         -- when there is something to tell; 0: nothing
+  flapping INTEGER NOT NULL DEFAULT 0         -- people were told that it comes and goes
 );
 CREATE UNIQUE INDEX idx_alerts_open ON alerts(machine_id, alert_key) WHERE closed_at IS NULL;
-CREATE INDEX idx_alerts_changed ON alerts(changed_at);
+CREATE INDEX idx_alerts_key ON alerts(machine_id, alert_key, closed_at);
+CREATE INDEX idx_alerts_place ON alerts(machine_id, check_name, target) WHERE closed_at IS NULL;
+CREATE INDEX idx_alerts_tell ON alerts(tell_at) WHERE tell_at > 0;
+CREATE INDEX idx_alerts_closed ON alerts(closed_at) WHERE closed_at IS NOT NULL;
 CREATE TABLE alert_events (
   machine_id TEXT NOT NULL,
   alert_key TEXT NOT NULL,
