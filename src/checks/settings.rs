@@ -321,6 +321,8 @@ mod tests {
         Settings::new("checks.x", value).unwrap()
     }
 
+    type Getter = fn(&mut Settings) -> Result<(), SettingError>;
+
     #[test]
     fn every_kind_is_read_or_refused_with_its_path() {
         let mut good = settings(&json!({"text": "a", "one": "a", "many": ["a", "b"], "number": 1.5, "whole": 3,
@@ -339,7 +341,6 @@ mod tests {
         assert_eq!(good.text("absent", "default").unwrap(), "default");
         good.finish().unwrap();
 
-        type Getter = fn(&mut Settings) -> Result<(), SettingError>;
         let bad: [(Value, Getter); 9] = [
             (json!(1), |s| s.text("k", "").map(drop)),
             (json!([1]), |s| s.texts("k", &[]).map(drop)),
