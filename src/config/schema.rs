@@ -7,6 +7,7 @@ use toml_edit::{Item, TableLike, Value};
 use super::duration::parse_go_duration;
 use super::keys::KEYS;
 use super::keys::Kind::{self, Bool, Float, Int, Ints, Map, Secret, Text, Texts, Time};
+use crate::rt::text::nearest;
 
 /// What the walk found.
 #[derive(Debug, Default)]
@@ -150,38 +151,6 @@ fn children(pattern: &str) -> BTreeSet<&'static str> {
             (name != "*").then_some(name)
         })
         .collect()
-}
-
-/// The known name that a typing error probably meant.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a &'a str>) -> Option<&'a str> {
-    // Two letters in the wrong order are a distance of two.
-    let bound = match name.chars().count() {
-        0..=3 => 1,
-        4..=8 => 2,
-        _ => 3,
-    };
-    known
-        .into_iter()
-        .map(|candidate| (distance(&name.to_ascii_lowercase(), candidate), *candidate))
-        .filter(|(distance, _)| *distance <= bound)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein: insertions, deletions and replacements.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
