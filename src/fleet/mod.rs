@@ -1,5 +1,9 @@
 //! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
 
 pub mod link;
+pub mod ring;
 pub mod sign;
 pub mod wire;
+
+pub use link::ServerNotifier;
+pub use ring::RingBuffer;

@@ -47,10 +47,9 @@ impl fmt::Display for LinkError {
             Self::Certificates { path, cause } => write!(f, "ca_file {path}: {cause}"),
             Self::Connect { cause } => write!(f, "connect: {cause}"),
             Self::Status { status: 401 } => f.write_str("the hub does not know this machine's token (401)"),
-            Self::Status { status: status @ 300..=399 } => write!(
-                f,
-                "the hub answered with a redirect ({status}), which is not followed; give its final address"
-            ),
+            Self::Status { status: status @ 300..=399 } => {
+                write!(f, "the hub answered with a redirect ({status}), which is not followed; give its final address")
+            }
             Self::Status { status } => write!(f, "the hub answered with status {status}"),
             Self::Protocol { cause } => write!(f, "not a hub: {cause}"),
             Self::Rejected { reason } => write!(f, "the hub refused this machine: {reason}"),

@@ -87,7 +87,10 @@ mod tests {
         audit.write(&who, "tool", &[("tool", json!("host_cpu")), ("arguments", json!("x".repeat(9000)))]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let line: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((&line["session"], &line["user"], &line["tool"]), (&json!("s1"), &json!("ana\n"), &json!("host_cpu")));
+        assert_eq!(
+            (&line["session"], &line["user"], &line["tool"]),
+            (&json!("s1"), &json!("ana\n"), &json!("host_cpu"))
+        );
         assert_eq!(line["arguments"].as_str().unwrap().len(), TEXT_BYTES_MAX);
         lock(&audit.file).1 = FILE_BYTES_MAX;
         audit.write(&who, "end", &[]).unwrap();

@@ -233,8 +233,7 @@ impl Job {
         params.insert("plugin".to_owned(), json!(plugin));
         params.insert("target".to_owned(), json!(target));
         let cancel = self.end.cancel.clone();
-        let mut callback =
-            |delta: &str, stage: Stage, metadata: Metadata| teller.tell(delta, stage, metadata);
+        let mut callback = |delta: &str, stage: Stage, metadata: Metadata| teller.tell(delta, stage, metadata);
         match runner.run_streaming(mode, &plugin, &target, &params, &mut callback, &cancel) {
             Ok(report) if report.trim().is_empty() => Closing::plain("empty"),
             Ok(report) => Closing { outcome: "ok", report, error: None },

@@ -253,8 +253,7 @@ impl Sessions {
             place,
             _chat: chat,
         };
-        let spawned =
-            self.threads.spawn(&format!("session-{number}"), limits::WORKER_STACK_BYTES, move || job.run());
+        let spawned = self.threads.spawn(&format!("session-{number}"), limits::WORKER_STACK_BYTES, move || job.run());
         spawned.map_err(|error| {
             log::error!("start a session: {error}");
             self.shared.forget(&id, number);

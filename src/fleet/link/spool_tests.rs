@@ -133,7 +133,10 @@ fn the_file_stays_within_its_bytes() {
     }
     assert!(told > 0);
     let again = spool(&dir, 100_000, 40_000);
-    assert_eq!((again.waiting(), again.batches(), again.dropped()), (small.waiting(), small.batches(), small.dropped()));
+    assert_eq!(
+        (again.waiting(), again.batches(), again.dropped()),
+        (small.waiting(), small.batches(), small.dropped())
+    );
     let last = |spool: &Spool| times(spool.batch(spool.batches() - 1));
     assert_eq!(last(&again), last(&small));
     while let Some(sendable) = again.batch(0).or_else(|| again.next_batch("rest".into())) {

@@ -73,8 +73,8 @@ impl StateDir {
         let id_path = path.join(ID_FILE);
         let agent_id = match std::fs::read_to_string(&id_path) {
             Ok(text) => {
-                let (id, of_machine) = parse_id(&text)
-                    .ok_or_else(|| LinkError::Identity { path: id_path.display().to_string() })?;
+                let (id, of_machine) =
+                    parse_id(&text).ok_or_else(|| LinkError::Identity { path: id_path.display().to_string() })?;
                 if !machine.is_empty() && !of_machine.is_empty() && of_machine != machine {
                     log::warn!("{} was copied from another machine: this one gets an id of its own", path.display());
                     set_aside(path).map_err(fail)?;
@@ -223,7 +223,8 @@ mod tests {
     fn a_damaged_id_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let good = StateDir::open_as(dir.path(), "m").unwrap().agent_id().to_owned();
-        for text in [&b""[..], b"\n", b"x", &good.as_bytes()[1..], b"\xff\xfe", good.to_uppercase().as_bytes(), b"----"] {
+        for text in [&b""[..], b"\n", b"x", &good.as_bytes()[1..], b"\xff\xfe", good.to_uppercase().as_bytes(), b"----"]
+        {
             std::fs::write(dir.path().join("agent_id"), text).unwrap();
             let error = StateDir::open_as(dir.path(), "m").unwrap_err().to_string();
             assert!(error.contains("agent_id") && error.contains("damaged"), "{error}");
