@@ -1,0 +1,5 @@
+//! The hub's side of the machine link.
+
+pub mod alerts;
+mod alerts_storm;
+mod alerts_tell;
