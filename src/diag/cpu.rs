@@ -19,7 +19,7 @@ pub(super) const SAMPLE: Duration = Duration::from_millis(250);
 
 /// The counters of one `cpu` line, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Ticks {
+pub(super) struct Ticks {
     user: u64,
     nice: u64,
     system: u64,
@@ -33,7 +33,7 @@ struct Ticks {
 /// `/proc/stat`, as far as it is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stat {
-    all: Ticks,
+    pub(super) all: Ticks,
     /// By the number in the name: cores that are off are missing.
     cores: Vec<(u32, Ticks)>,
     pub(super) boot_time: Option<i64>,
@@ -43,8 +43,8 @@ pub(super) struct Stat {
 
 /// The load averages.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Load {
-    one: f64,
+pub(super) struct Load {
+    pub(super) one: f64,
     five: f64,
     fifteen: f64,
 }
@@ -110,6 +110,12 @@ fn per_core(first: &Stat, second: &Stat) -> Vec<Value> {
 }
 
 impl Ticks {
+    /// Busy percent since `before`; none when no tick passed.
+    pub(super) fn busy_percent(&self, before: &Self) -> Option<f64> {
+        let used = self.since(before);
+        (used.total() > 0).then(|| percent(used.busy(), used.total()))
+    }
+
     /// Counters can run backwards (iowait does, by design of the kernel): such a step counts as none.
     fn since(&self, before: &Self) -> Self {
         Self {
@@ -172,7 +178,7 @@ fn parse_ticks<'a>(words: impl Iterator<Item = &'a str>) -> Ticks {
     }
 }
 
-fn parse_load(text: &str) -> Option<Load> {
+pub(super) fn parse_load(text: &str) -> Option<Load> {
     let mut words = text.split_ascii_whitespace().map(|word| word.parse::<f64>().ok().filter(|load| load.is_finite()));
     Some(Load { one: words.next()??, five: words.next()??, fifteen: words.next()?? })
 }

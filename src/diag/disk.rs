@@ -47,6 +47,16 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
     Ok(report)
 }
 
+/// The fullest file system that can be written, in percent as `df` counts; those that do not answer are left out.
+pub(super) fn fullest_percent(root: &HostRoot, context: &ToolContext<'_>) -> Option<f64> {
+    let (mut mounts, _) = mounts(root)?;
+    mounts.retain(|mount| !mount.read_only);
+    let points: Vec<PathBuf> = mounts.into_iter().map(|mount| mount.point).collect();
+    let spaces = root.probe.spaces(&points, context);
+    let used = spaces.into_iter().filter_map(|answer| Some(usage(answer.ok()?)?.used_percent));
+    used.max_by(f64::total_cmp)
+}
+
 /// One line of the answer and what it sorts by; none for mounts that we may not look at or that have no size.
 fn row(report: &mut Report, mount: &Mount, answer: io::Result<Space>) -> Option<(f64, Value)> {
     let point = clean_name(&mount.point.to_string_lossy());

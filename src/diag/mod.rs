@@ -29,6 +29,7 @@ mod sockets;
 mod temperature;
 pub mod thresholds;
 mod uptime;
+mod vitals;
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ use crate::tools::{Tool, ToolContext, ToolError};
 
 pub use crate::diag::report::REPORT_BYTES_MAX;
 pub use crate::diag::root::HostRoot;
+pub use crate::diag::vitals::{Reading, Vitals};
 
 type Look = fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError>;
 
