@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::alert::Level;
-use crate::store::alerts::{AlertStore, level_of, map_of};
 use crate::store::StoreError;
+use crate::store::alerts::{AlertStore, level_of, map_of};
 
 const COLUMNS: &str = "a.id, a.machine_id, coalesce(nullif(m.display_name, ''), m.hostname, ''), a.alert_key,
     a.check_name, a.target, a.level, a.worst, a.labels, a.attrs, a.description, a.description_format, a.report,
@@ -23,8 +23,7 @@ const SILENCE: &str = "UPDATE alerts SET silenced_until = ?2, silenced_by = ?3,
     WHEN tell_at > ?2 THEN max(?2, ?5) ELSE tell_at END WHERE id = ?1";
 const CLOSE: &str = "UPDATE alerts SET level = 'Ok', closed_at = ?2, close_reason = 'by hand', note = ?3,
     tell_at = CASE WHEN told = '' THEN 0 ELSE ?2 END WHERE id = ?1";
-const CLOSINGS: &str =
-    "SELECT count(*) FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 AND closed_at > ?3";
+const CLOSINGS: &str = "SELECT count(*) FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 AND closed_at > ?3";
 /// What changed since it was read stays due.
 const TOLD: &str = "UPDATE alerts SET told = ?2, told_at = ?3, flapping = ?4,
     tell_at = CASE WHEN level = ?2 AND closed_at IS NULL THEN 0 ELSE ?3 END WHERE id = ?1";
@@ -115,10 +114,17 @@ pub struct AlertFilter {
 #[derive(Clone, Copy, Debug)]
 pub enum Act<'a> {
     /// No repeats until it gets worse.
-    Acknowledge { note: &'a str },
+    Acknowledge {
+        note: &'a str,
+    },
     /// Nothing is told until then (milliseconds since 1970); a time that has passed ends the silence.
-    Silence { until: i64, note: &'a str },
-    Close { note: &'a str },
+    Silence {
+        until: i64,
+        note: &'a str,
+    },
+    Close {
+        note: &'a str,
+    },
 }
 
 /// What became of an [`Act`].
@@ -209,7 +215,7 @@ impl AlertStore {
             )?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
-                let place = level_of(row.get_ref(1)?.as_str()?) as usize;
+                let place = level_of(row.get_ref(1)?.as_str().unwrap_or_default()) as usize;
                 if let Some(count) = counts.entry(row.get(0)?).or_default().get_mut(place) {
                     *count = row.get(2)?;
                 }
@@ -304,9 +310,8 @@ impl AlertStore {
         let sql = "SELECT description FROM alert_events WHERE machine_id = ?1 AND alert_key = ?2
             ORDER BY event_time DESC LIMIT 1";
         let read = |row: &Row<'_>| row.get(0);
-        self.db.read(|conn| {
-            Ok(conn.prepare_cached(sql)?.query_row([machine, key], read).optional()?.unwrap_or_default())
-        })
+        self.db
+            .read(|conn| Ok(conn.prepare_cached(sql)?.query_row([machine, key], read).optional()?.unwrap_or_default()))
     }
 
     /// Removes what was closed or received before a time, and the oldest beyond the numbers, closed alerts first.
@@ -335,11 +340,8 @@ impl AlertStore {
     }
 
     /// Repeats a removal until it finds less than a whole piece.
-    fn in_pieces(
-        &self,
-        remove: impl Fn(&Transaction<'_>) -> Result<usize, StoreError>,
-    ) -> Result<(), StoreError> {
-        while self.db.write(&remove)? as i64 >= PURGE_ROWS {}
+    fn in_pieces(&self, remove: impl Fn(&Transaction<'_>) -> Result<usize, StoreError>) -> Result<(), StoreError> {
+        while i64::try_from(self.db.write(&remove)?).unwrap_or(0) >= PURGE_ROWS {}
         Ok(())
     }
 }

@@ -168,7 +168,8 @@ impl Intake<'_> {
             self.taken.duplicates += 1;
             return Ok(());
         }
-        let open = self.tx.prepare_cached(OPEN)?.query_row([self.machine, event.key.as_str()], open_alert).optional()?;
+        let open =
+            self.tx.prepare_cached(OPEN)?.query_row([self.machine, event.key.as_str()], open_alert).optional()?;
         let alert_id = if self.is_late(event, open.as_ref())? {
             self.late(event, open)?
         } else if event.level == Level::Ok {

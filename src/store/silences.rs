@@ -12,7 +12,7 @@ use crate::store::{Db, StoreError, random_hex};
 /// Silences that stay listed after their end, in milliseconds.
 const KEPT_MS: i64 = 24 * 3600 * 1000;
 /// Silences in all: each is compared with each alert that people are told of.
-pub const SILENCES_MAX: usize = 200;
+pub const SILENCES_MAX: i64 = 200;
 
 /// A rule that keeps alerts quiet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl SilenceStore {
         };
         let text = String::from_utf8(crate::rt::json::to_vec(&silence.matchers)).unwrap_or_default();
         self.db.write(|tx| {
-            let active: usize = tx
+            let active: i64 = tx
                 .prepare_cached("SELECT count(*) FROM silences WHERE until > ?1")?
                 .query_row([now], |row| row.get(0))?;
             if active >= SILENCES_MAX {

@@ -148,15 +148,11 @@ impl Alerts {
         level: Level,
         description: &str,
     ) -> Result<(), StoreError> {
-        let labels: BTreeMap<String, String> = [
-            ("check", check),
-            ("target", target),
-            ("from_plugin", "hub"),
-            ("from_agent", "holt"),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+        let labels: BTreeMap<String, String> =
+            [("check", check), ("target", target), ("from_plugin", "hub"), ("from_agent", "holt")]
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
         let event = Event {
             time: clock::unix_s(),
             level,
@@ -292,8 +288,11 @@ impl Alerts {
 }
 
 fn bounded_event(event: &Event) -> Event {
-    let description_max =
-        if event.attrs.contains_key("report_of") { limits::ALERT_REPORT_BYTES_MAX } else { limits::ALERT_TEXT_BYTES_MAX };
+    let description_max = if event.attrs.contains_key("report_of") {
+        limits::ALERT_REPORT_BYTES_MAX
+    } else {
+        limits::ALERT_TEXT_BYTES_MAX
+    };
     Event {
         time: event.time,
         level: event.level,

@@ -63,9 +63,7 @@ impl Alerts {
             Ok(true) => Duration::ZERO,
             Ok(false) => match self.store.next_due() {
                 Ok(None) => SLEEP_MAX,
-                Ok(Some(at)) => {
-                    Duration::from_millis(u64::try_from(at - now).unwrap_or(0).max(10)).min(SLEEP_MAX)
-                }
+                Ok(Some(at)) => Duration::from_millis(u64::try_from(at - now).unwrap_or(0).max(10)).min(SLEEP_MAX),
                 Err(error) => failed(&error),
             },
             Err(error) => failed(&error),
@@ -142,7 +140,9 @@ impl Alerts {
             row.description.clone()
         };
         if row.flapping && !is_recovery {
-            body.push_str("\n\nIt comes and goes: there are no more messages about it until it has been calm for 10 minutes.");
+            body.push_str(
+                "\n\nIt comes and goes: there are no more messages about it until it has been calm for 10 minutes.",
+            );
         }
         let dedup = if is_recovery {
             format!("alert-{}-end", row.id)
@@ -214,12 +214,8 @@ impl Summary {
         let n: usize = self.counts.iter().sum();
         let [critical, warning, info, recovered] = self.counts;
         let is_recovery = recovered == n;
-        let level = match self.counts {
-            [1.., ..] => Level::Critical,
-            [0, 1.., ..] => Level::Warning,
-            [0, 0, 1.., _] => Level::Info,
-            _ => Level::Ok,
-        };
+        let worst = [(critical, Level::Critical), (warning, Level::Warning), (info, Level::Info)];
+        let level = worst.into_iter().find(|(count, _)| *count > 0).map_or(Level::Ok, |(_, level)| level);
         let place = match machine {
             None => "on several machines".to_owned(),
             Some(_) => self.first.first().map_or_else(String::new, |row| format!("on {}", place_of(row))),

@@ -3,3 +3,5 @@
 pub mod alerts;
 mod alerts_storm;
 mod alerts_tell;
+#[cfg(test)]
+mod alerts_tests;
