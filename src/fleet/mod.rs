@@ -2,4 +2,5 @@
 
 pub mod hub;
 pub mod link;
+pub mod sign;
 pub mod wire;
