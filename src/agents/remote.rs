@@ -77,6 +77,8 @@ pub struct RemoteError {
 pub struct RemoteAgent {
     /// `machine:<id>`.
     pub name: String,
+    /// Its display name, else its host name.
+    pub display_name: String,
     pub description: String,
     pub is_online: bool,
 }

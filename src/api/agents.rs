@@ -4,11 +4,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::agents::Agent;
+use crate::agents::remote::RemoteAgent;
 use crate::api::error::ApiError;
 use crate::api::login::json_line;
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::auth::AuthError;
 use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
 
 #[derive(Serialize)]
@@ -24,6 +26,9 @@ struct ListShape<'a> {
     browser_url_allowlist: [&'a str; 0],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     adapters: &'a [String],
+    /// Holt's own, of machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -44,9 +49,12 @@ struct DetailShape<'a> {
     browser_url_allowlist: [&'a str; 0],
 }
 
-/// All agents, `default` first, then by name.
-pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
-    let shapes: Vec<ListShape<'_>> = ctx.deps.engine.agents().iter().map(|agent| list_shape(agent)).collect();
+/// All agents, `default` first, then by name; then the machines that the caller may view.
+pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let caller = call.caller.as_ref().ok_or(AuthError::Missing)?.caller();
+    let machines = ctx.deps.engine.remote().map_or_else(Vec::new, |remote| remote.list(&caller));
+    let mut shapes: Vec<ListShape<'_>> = ctx.deps.engine.agents().iter().map(|agent| list_shape(agent)).collect();
+    shapes.extend(machines.iter().map(machine_shape));
     Ok(Reply::Full(json_line(200, &shapes)))
 }
 
@@ -75,6 +83,23 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::Full(json_line(200, &shape)))
 }
 
+/// A machine: it brings its own model and its own tools, which only read.
+fn machine_shape(machine: &RemoteAgent) -> ListShape<'_> {
+    ListShape {
+        name: &machine.name,
+        display_name: &machine.display_name,
+        description: &machine.description,
+        permission_tier: tier_name(Tier::Restricted),
+        provider: "machine".to_owned(),
+        model: String::new(),
+        skill_count: 0,
+        has_tools: true,
+        browser_url_allowlist: [],
+        adapters: &[],
+        online: Some(machine.is_online),
+    }
+}
+
 fn list_shape(agent: &Agent) -> ListShape<'_> {
     let (provider, model) = agent.router.default_choice();
     ListShape {
@@ -88,6 +113,7 @@ fn list_shape(agent: &Agent) -> ListShape<'_> {
         has_tools: !agent.tools().names().is_empty(),
         browser_url_allowlist: [],
         adapters: &agent.adapters,
+        online: None,
     }
 }
 

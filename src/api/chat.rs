@@ -12,7 +12,7 @@ use crate::api::message::{Reply, Responder, Response, SseProgress, SseResume, Ss
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::{AuthError, Identity};
-use crate::chat::engine::{Outcome, Submit, Ticket};
+use crate::chat::engine::{Outcome, Submit, Ticket, Work};
 use crate::chat::{ChatError, engine};
 use crate::limits;
 use crate::rt::{Slot, json as wire, lock};
@@ -61,6 +61,7 @@ fn submit<'a>(body: &'a ChatBody, caller: &'a crate::chat::access::Caller) -> Su
         message_id: body.message_id.as_deref(),
         origin: "api",
         caller,
+        work: Work::CHAT,
     }
 }
 

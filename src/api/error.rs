@@ -125,6 +125,7 @@ impl From<ChatError> for ApiError {
             ChatError::BadSessionId | ChatError::BadMessageId => Self::bad_request(text),
             ChatError::AgentNotFound { .. } => Self::new(404, "agent_not_found", "agent not found"),
             ChatError::Denied => Self::new(403, "not_owner", text),
+            ChatError::NotAllowed { .. } => Self::new(403, "not_allowed", text),
             ChatError::QueueFull => Self::new(429, "rate_limited", text).with_header("Retry-After", "5"),
             ChatError::NotRunning => Self::new(409, "not_running", "not running"),
             ChatError::Panicked => Self::new(503, "panicked", text),

@@ -14,6 +14,7 @@ mod keys;
 mod kv;
 mod login;
 mod login_sessions;
+mod machine_sessions;
 pub mod message;
 mod models;
 mod panic;

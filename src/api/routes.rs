@@ -6,8 +6,8 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, models, panic, sessions, setup,
-    tools, ws,
+    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, models, panic,
+    sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 
@@ -92,6 +92,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/panic", ADMIN, panic::panic),
     route("POST", "/api/v1/resume", ADMIN, panic::resume),
     route("POST", "/api/v1/chat", Guard::Scope(&["chat"]), chat::chat),
+    route("POST", "/api/v1/machines/{id}/sessions", Guard::Scope(&["chat"]), machine_sessions::start),
     route("GET", "/api/v1/tools", TOOLS_READ, tools::list),
     route("POST", "/api/v1/tools", TOOLS_WRITE, tools::create),
     route("GET", "/api/v1/tools/{name}", TOOLS_READ, tools::get),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::agents::remote::Operation;
 use crate::chat::ChatError;
 use crate::chat::engine::{Engine, Submit, Submitted};
 use crate::chat::session::{Outcome, Session, Ticket, Waiting};
@@ -158,5 +159,7 @@ fn new_turn<'a>(submit: &Submit<'a>, session: &'a Session) -> NewTurn<'a> {
         message_id: submit.message_id,
         user_name: submit.user_name,
         text: submit.text,
+        kind: if submit.work.operation == Operation::Chat { "" } else { submit.work.operation.name() },
+        params: submit.work.params,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::agents::Agents;
+use crate::agents::remote::{MACHINE_PREFIX, Operation, RemoteAgents};
 use crate::chat::access::Caller;
 use crate::chat::approvals::Approvals;
 use crate::chat::run::Slots;
@@ -35,6 +36,7 @@ pub struct Settings {
 }
 
 /// A message that somebody sends.
+#[derive(Clone, Copy)]
 pub struct Submit<'a> {
     /// None begins a conversation.
     pub session_id: Option<&'a str>,
@@ -45,6 +47,21 @@ pub struct Submit<'a> {
     /// `ws` or `api`.
     pub origin: &'a str,
     pub caller: &'a Caller,
+    /// What a machine is asked to do; other agents know chat alone.
+    pub work: Work<'a>,
+}
+
+/// What is done with a message: see [`Operation`].
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    pub operation: Operation,
+    /// JSON, of inspect and diagnose; empty for chat.
+    pub params: &'a str,
+}
+
+impl Work<'_> {
+    /// A message is answered.
+    pub const CHAT: Self = Self { operation: Operation::Chat, params: "" };
 }
 
 /// What became of a message.
@@ -94,6 +111,8 @@ pub(super) struct Inner {
     pub(super) retries: Mutex<Vec<Retry>>,
     /// Told of every turn that has ended; set once.
     pub(super) observer: OnceLock<Observer>,
+    /// The machines, when there are any; set once.
+    pub(super) remote: OnceLock<Arc<dyn RemoteAgents>>,
 }
 
 /// Something that the keeper tries again.
@@ -148,6 +167,7 @@ impl Engine {
                 closed: Mutex::new(Vec::new()),
                 retries: Mutex::new(Vec::new()),
                 observer: OnceLock::new(),
+                remote: OnceLock::new(),
             }),
         };
         let weak = Arc::downgrade(&engine.inner);
@@ -194,6 +214,16 @@ impl Engine {
     /// Who is told of every turn that has ended; the first call counts.
     pub fn observe(&self, observer: Observer) {
         let _ = self.inner.observer.set(observer);
+    }
+
+    /// The machines that can be talked to; the first call counts, and comes before [`Engine::recover`].
+    pub fn set_remote(&self, remote: Arc<dyn RemoteAgents>) {
+        let _ = self.inner.remote.set(remote);
+    }
+
+    /// The machines as agents, if the hub has a machine link.
+    pub fn remote(&self) -> Option<&Arc<dyn RemoteAgents>> {
+        self.inner.remote.get()
     }
 
     /// Requests for approval and their rules.
@@ -247,9 +277,8 @@ impl Engine {
         {
             return self.join_repeat(turn, ticket);
         }
-        if self.inner.agents.find(submit.agent).is_none() {
-            return Err(ChatError::AgentNotFound { agent: submit.agent.to_owned() });
-        }
+        let agent = self.resolve_agent(submit)?;
+        let submit = &Submit { agent: agent.as_deref().unwrap_or(submit.agent), ..*submit };
         let made;
         let session_id = match submit.session_id {
             Some(id) => {
@@ -362,6 +391,25 @@ impl Engine {
             self.inner.streams.forget(session.stream.id(), last_seq);
         }
         Ok(())
+    }
+
+    /// Whom a message is for, if not by its own name: a machine that the caller may ask that of.
+    fn resolve_agent(&self, submit: &Submit<'_>) -> Result<Option<String>, ChatError> {
+        let unknown = || ChatError::AgentNotFound { agent: submit.agent.to_owned() };
+        if !submit.agent.starts_with(MACHINE_PREFIX) {
+            let known = submit.work.operation == Operation::Chat && self.inner.agents.find(submit.agent).is_some();
+            return if known { Ok(None) } else { Err(unknown()) };
+        }
+        let remote = self.inner.remote.get().ok_or_else(unknown)?;
+        let agent = remote.resolve(submit.agent).ok_or_else(unknown)?;
+        // Who may not see it is not told that it exists.
+        if !remote.allows(submit.caller, &agent, Operation::View) {
+            return Err(unknown());
+        }
+        if !remote.allows(submit.caller, &agent, submit.work.operation) {
+            return Err(ChatError::NotAllowed { agent, operation: submit.work.operation.name() });
+        }
+        Ok(Some(agent))
     }
 
     fn slots_are_full(&self) -> bool {

@@ -18,6 +18,7 @@ mod panic;
 mod parking;
 mod pending;
 pub mod recorder;
+mod remote;
 pub mod replay;
 mod round;
 mod run;
@@ -47,6 +48,11 @@ pub enum ChatError {
     },
     /// The conversation belongs to somebody else and the identity may not do that to it.
     Denied,
+    /// The identity may not do that on that machine.
+    NotAllowed {
+        agent: String,
+        operation: &'static str,
+    },
     /// Too many messages wait, in this conversation or in all.
     QueueFull,
     /// Nothing runs in that session.
@@ -65,6 +71,9 @@ impl fmt::Display for ChatError {
             Self::BadMessageId => write!(f, "message_id must have at most 64 bytes"),
             Self::AgentNotFound { agent } => write!(f, "agent {} not found", crate::rt::json::quoted(agent)),
             Self::Denied => write!(f, "this conversation belongs to another identity"),
+            Self::NotAllowed { agent, operation } => {
+                write!(f, "you may not {operation} {agent}; a rule in [[fleet.access]] would allow it")
+            }
             Self::QueueFull => write!(f, "too many messages are waiting; try again when a turn has ended"),
             Self::NotRunning => write!(f, "no turn is running in this session"),
             Self::Panicked => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::agents::Agent;
+use crate::agents::remote::{MACHINE_PREFIX, RemoteError};
 use crate::chat::deliver::{LoggedStreamSession, StreamSession};
 use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
@@ -47,6 +48,8 @@ pub(super) enum TurnError {
     Stream(StreamError),
     Store(StoreError),
     AgentGone,
+    /// The machine that was asked gave no answer.
+    Remote(RemoteError),
     /// See [`TurnEnd::StillParked`].
     StillParked,
 }
@@ -65,9 +68,9 @@ impl From<StoreError> for TurnError {
 
 /// What the turn has so far.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     /// Deltas of the current round: what a broken turn leaves behind, with those before.
-    round_text: String,
+    pub(super) round_text: String,
     earlier_text: String,
     round: u32,
     repeats: Repeats,
@@ -87,6 +90,9 @@ impl TurnRun<'_> {
 
     /// The answer, or None when the turn was parked.
     fn answer(&self, progress: &mut Progress) -> Result<Option<String>, TurnError> {
+        if self.turn.agent.starts_with(MACHINE_PREFIX) {
+            return self.answer_from_machine(progress).map(Some);
+        }
         let agent = Arc::clone(self.inner.agents.find(&self.turn.agent).ok_or(TurnError::AgentGone)?);
         let session = &self.turn.conversation_id;
         let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
@@ -138,15 +144,21 @@ impl TurnRun<'_> {
             round.execute(self, &mut messages)?;
             self.emit(&ChatEvent::Thinking { round: progress.round })?;
         };
-        let Totals { tokens, cost_usd } = meter.totals();
-        self.inner.turns.answer(self.turn.id, session, &text, tokens, cost_usd)?;
-        self.emit(&ChatEvent::Usage { tokens, cost_usd })?;
-        LoggedStreamSession(self.stream).send_content(&text)?;
+        self.store_answer(&text, meter.totals())?;
         Ok(Some(text))
     }
 
+    /// Stores the answer and tells it; the terminal frame alone is left.
+    pub(super) fn store_answer(&self, text: &str, totals: Totals) -> Result<(), TurnError> {
+        let Totals { tokens, cost_usd } = totals;
+        self.inner.turns.answer(self.turn.id, &self.turn.conversation_id, text, tokens, cost_usd)?;
+        self.emit(&ChatEvent::Usage { tokens, cost_usd })?;
+        LoggedStreamSession(self.stream).send_content(text)?;
+        Ok(())
+    }
+
     /// Counts the turn's money, from before a restart too.
-    fn meter(&self) -> TurnMeter {
+    pub(super) fn meter(&self) -> TurnMeter {
         self.inner.budgets.meter(Spender {
             turn_id: self.turn.id,
             conversation_id: self.turn.conversation_id.clone(),
@@ -247,6 +259,8 @@ impl TurnRun<'_> {
                 ("internal", "failed to process message".to_owned())
             }
             TurnError::StillParked => interrupted(),
+            TurnError::Remote(_) if self.cancel.is_set() && self.reason.is_stopping() => interrupted(),
+            TurnError::Remote(error) => (error.code, error.message.clone()),
             TurnError::AgentGone => ("internal", format!("agent {:?} no longer exists", self.turn.agent)),
         }
     }

@@ -16,15 +16,12 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     let text = root.need("meminfo")?;
     let info = parse(&text);
     let bytes = |name: &str| info.get(name).map(|kib| kib.saturating_mul(1024));
-    let total = bytes("MemTotal").filter(|total| *total > 0);
-    let total = total.ok_or_else(|| ToolError::new("/proc/meminfo names no MemTotal"))?;
+    let (total, available) =
+        total_and_available(&info).ok_or_else(|| ToolError::new("/proc/meminfo names no MemTotal"))?;
     let mut report = Report::new();
-    let available = bytes("MemAvailable").unwrap_or_else(|| {
-        // Before Linux 3.14 the kernel did not estimate it; this is the old rule of thumb.
+    if !info.contains_key("MemAvailable") {
         report.note("the kernel names no MemAvailable: estimated as free + buffers + cached");
-        ["MemFree", "Buffers", "Cached"].iter().filter_map(|name| bytes(name)).fold(0, u64::saturating_add)
-    });
-    let available = available.min(total);
+    }
     let used = total - available;
     report.set("total_bytes", total);
     report.set("available_bytes", available);
@@ -39,6 +36,21 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     add_swap(&mut report, bytes("SwapTotal").unwrap_or(0), bytes("SwapFree").unwrap_or(0));
     add_pressure(&mut report, root);
     Ok(report)
+}
+
+/// Used memory in percent of `/proc/meminfo`'s total.
+pub(super) fn used_percent(text: &str) -> Option<f64> {
+    let (total, available) = total_and_available(&parse(text))?;
+    Some(percent(total - available, total))
+}
+
+/// In bytes; what is available is never more than the total.
+fn total_and_available(info: &HashMap<&str, u64>) -> Option<(u64, u64)> {
+    let bytes = |name: &str| info.get(name).map(|kib| kib.saturating_mul(1024));
+    let total = bytes("MemTotal").filter(|total| *total > 0)?;
+    // Before Linux 3.14 the kernel did not estimate it; this is the old rule of thumb.
+    let rule = || ["MemFree", "Buffers", "Cached"].iter().filter_map(|name| bytes(name)).fold(0, u64::saturating_add);
+    Some((total, bytes("MemAvailable").unwrap_or_else(rule).min(total)))
 }
 
 fn add_swap(report: &mut Report, total: u64, free: u64) {
@@ -68,7 +80,7 @@ fn add_pressure(report: &mut Report, root: &HostRoot) {
 }
 
 /// Names and KiB; lines that are neither are skipped.
-fn parse(text: &str) -> HashMap<&str, u64> {
+pub(crate) fn parse(text: &str) -> HashMap<&str, u64> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .filter_map(|(name, rest)| Some((name.trim(), rest.split_ascii_whitespace().next()?.parse().ok()?)))

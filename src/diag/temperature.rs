@@ -20,12 +20,7 @@ const SENSORS_MAX: usize = 32;
 
 #[expect(clippy::unnecessary_wraps, reason = "the shape that all tools share")]
 pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Report, ToolError> {
-    let mut sensors = zones(root);
-    sensors.extend(hwmon(root));
-    sensors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    // Thermal zones appear as hwmon chips once more, under the same name.
-    sensors.dedup_by(|(a, x), (b, y)| a == b && (*x - *y).abs() < 0.05);
-    sensors.truncate(SENSORS_MAX);
+    let sensors = sensors(root);
     let mut report = Report::new();
     if let Some((name, celsius)) = sensors.first() {
         report.set_round("hottest_celsius", *celsius);
@@ -46,6 +41,17 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     report.set_known("cpu_mhz", mhz("scaling_cur_freq"));
     report.set_known("cpu_mhz_max", mhz("cpuinfo_max_freq"));
     Ok(report)
+}
+
+/// Names and degrees, the hottest first.
+pub(super) fn sensors(root: &HostRoot) -> Vec<(String, f64)> {
+    let mut sensors = zones(root);
+    sensors.extend(hwmon(root));
+    sensors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    // Thermal zones appear as hwmon chips once more, under the same name.
+    sensors.dedup_by(|(a, x), (b, y)| a == b && (*x - *y).abs() < 0.05);
+    sensors.truncate(SENSORS_MAX);
+    sensors
 }
 
 fn zones(root: &HostRoot) -> Vec<(String, f64)> {

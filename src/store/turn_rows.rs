@@ -11,6 +11,10 @@ pub struct NewTurn<'a> {
     pub message_id: Option<&'a str>,
     pub user_name: &'a str,
     pub text: &'a str,
+    /// `inspect` or `diagnose` of a machine; empty for a message.
+    pub kind: &'a str,
+    /// JSON, of those.
+    pub params: &'a str,
 }
 
 /// What became of it.
@@ -52,6 +56,10 @@ pub struct TurnRow {
     pub user_name: String,
     pub origin: String,
     pub text: String,
+    /// `inspect` or `diagnose` of a machine; empty for a message.
+    pub kind: String,
+    /// JSON, of those.
+    pub params: String,
     /// `queued`, `running`, `parked`, `done` or `failed`.
     pub state: String,
     pub after_seq: Option<u64>,

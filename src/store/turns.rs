@@ -12,14 +12,14 @@ use crate::store::{Db, StoreError, time};
 pub use crate::store::turn_rows::{Accepted, Closed, NewTurn, Numbering, Reservation, StepRow, TurnRow};
 
 const COLUMNS: &str = "id, conversation_id, identity, agent, user_name, origin, text, state, after_seq, user_message,
-    assistant_message, outcome, created_at";
+    assistant_message, outcome, created_at, kind, params";
 const INSERT_CONVERSATION: &str =
     "INSERT OR IGNORE INTO conversations(id, adapter, external_id, created_at) VALUES (?1, ?2, ?1, ?3)";
 const INSERT_INFO: &str =
     "INSERT INTO conversation_info(conversation_id, agent, owner, title, last_at) VALUES (?1, ?2, ?3, ?4, ?5)";
 const INSERT: &str =
-    "INSERT INTO turns(conversation_id, identity, message_id, agent, user_name, origin, text, state, created_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', ?8)";
+    "INSERT INTO turns(conversation_id, identity, message_id, agent, user_name, origin, text, state, created_at,
+    kind, params) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'queued', ?8, ?9, ?10)";
 const INSERT_MESSAGE: &str = "INSERT INTO messages(conversation_id, role, content, tokens_used, cost, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const COUNT_MESSAGE: &str =
     "UPDATE conversation_info SET message_count = message_count + 1, last_at = ?2 WHERE conversation_id = ?1";
@@ -66,7 +66,9 @@ impl TurnStore {
                 new.user_name,
                 new.origin,
                 new.text,
-                clock::unix_ms()
+                clock::unix_ms(),
+                new.kind,
+                new.params
             ])?;
             let turn_id = tx.last_insert_rowid();
             if let Some((after_seq, reservation)) = start {
@@ -348,6 +350,8 @@ fn turn(row: &Row<'_>) -> rusqlite::Result<TurnRow> {
         assistant_message: row.get(10)?,
         outcome: row.get(11)?,
         created_at: row.get(12)?,
+        kind: row.get(13)?,
+        params: row.get(14)?,
     })
 }
 
@@ -381,6 +385,8 @@ mod tests {
             message_id,
             user_name: "",
             text,
+            kind: "",
+            params: "",
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::chat::ChatError;
 use crate::chat::approvals::too_late;
-use crate::chat::engine::{self, Outcome, Session, Submit, Ticket};
+use crate::chat::engine::{self, Outcome, Session, Submit, Ticket, Work};
 use crate::limits;
 use crate::store::approvals::{Decided, Decision};
 use crate::store::rules::RuleScope;
@@ -80,6 +80,7 @@ impl Requests {
             message_id: frame.message_id.as_deref(),
             origin: "ws",
             caller: &self.conn.caller,
+            work: Work::CHAT,
         };
         self.conn.turns.fetch_add(1, Ordering::AcqRel);
         let ticket = Box::new(TurnTicket { turns: Arc::clone(&self.conn.turns), over: false });
@@ -180,7 +181,7 @@ impl Requests {
         let code = match error {
             ChatError::BadSessionId | ChatError::BadMessageId => "invalid_frame",
             ChatError::AgentNotFound { .. } => "agent_not_found",
-            ChatError::Denied => "permission_denied",
+            ChatError::Denied | ChatError::NotAllowed { .. } => "permission_denied",
             ChatError::QueueFull => "rate_limited",
             ChatError::NotRunning => "not_running",
             ChatError::Panicked => "panicked",

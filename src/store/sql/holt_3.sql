@@ -4,9 +4,8 @@ CREATE TABLE machines (
   state TEXT NOT NULL,                        -- pending, approved, revoked
   credential TEXT NOT NULL DEFAULT 'token',   -- token, shared
   token_hash TEXT NOT NULL DEFAULT '',        -- SHA-256
-  next_token_hash TEXT NOT NULL DEFAULT '',   -- handed out, not used yet
-  previous_token_hash TEXT NOT NULL DEFAULT '',
-  previous_until INTEGER NOT NULL DEFAULT 0,
+  next_token_hash TEXT NOT NULL DEFAULT '',   -- handed out, not used yet; `wanted`: to be handed out
+  token_until INTEGER NOT NULL DEFAULT 0,     -- end of token_hash; 0: when its successor is used, -1: ten minutes after that is handed out
   display_name TEXT NOT NULL DEFAULT '',      -- given at the hub
   own_labels TEXT NOT NULL DEFAULT '{}',      -- given at the hub; win over the machine's
   expected_off INTEGER NOT NULL DEFAULT 0,    -- meant to be off: no alarm
@@ -21,7 +20,7 @@ CREATE TABLE machines (
   address TEXT NOT NULL DEFAULT '',           -- where its connection comes from
   presence TEXT NOT NULL DEFAULT 'never',     -- never, online, stopped, lost
   presence_at INTEGER NOT NULL DEFAULT 0,
-  down_reported INTEGER NOT NULL DEFAULT 0,   -- people were told that it is down
+  down_reported INTEGER NOT NULL DEFAULT 0,   -- people were told that it is down: 1 of it alone, else in that round
   last_seen_at INTEGER NOT NULL DEFAULT 0,
   heartbeat TEXT NOT NULL DEFAULT '{}',       -- the last one
   created_at INTEGER NOT NULL,
@@ -71,10 +70,17 @@ CREATE TABLE alerts (
   acknowledged_by TEXT NOT NULL DEFAULT '',
   note TEXT NOT NULL DEFAULT '',
   silenced_until INTEGER NOT NULL DEFAULT 0,
-  silenced_by TEXT NOT NULL DEFAULT ''
+  silenced_by TEXT NOT NULL DEFAULT '',
+  told TEXT NOT NULL DEFAULT '',              -- level that people were told of and not told the end of
+  told_at INTEGER NOT NULL DEFAULT 0,
+  tell_at INTEGER NOT NULL DEFAULT 0,         -- when there is something to tell; 0: nothing
+  flapping INTEGER NOT NULL DEFAULT 0         -- people were told that it comes and goes
 );
 CREATE UNIQUE INDEX idx_alerts_open ON alerts(machine_id, alert_key) WHERE closed_at IS NULL;
-CREATE INDEX idx_alerts_changed ON alerts(changed_at);
+CREATE INDEX idx_alerts_key ON alerts(machine_id, alert_key, closed_at);
+CREATE INDEX idx_alerts_place ON alerts(machine_id, check_name, target) WHERE closed_at IS NULL;
+CREATE INDEX idx_alerts_tell ON alerts(tell_at) WHERE tell_at > 0;
+CREATE INDEX idx_alerts_closed ON alerts(closed_at) WHERE closed_at IS NOT NULL;
 CREATE TABLE alert_events (
   machine_id TEXT NOT NULL,
   alert_key TEXT NOT NULL,
