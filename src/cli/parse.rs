@@ -5,10 +5,9 @@ use std::ffi::{OsStr, OsString};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
-use super::CliError;
 use super::args::{Args, Given};
 use super::command::{Action, Arg, Command, Kind, Run};
-use super::help;
+use super::{CliError, help, text};
 use crate::rt::text::nearest;
 
 /// What the words ask for.
@@ -97,7 +96,7 @@ impl Line {
         let taken = |arg: &Arg| !arg.many && self.given.iter().any(|given| given.arg.name == arg.name);
         match command.args.iter().find(|arg| arg.kind == Kind::Word && !taken(arg)) {
             Some(arg) => self.add(arg, word),
-            None => Err(self.misused(&format!("{word:?} is one word too many"))),
+            None => Err(self.misused(&format!("{:?} is one word too many", word.to_string_lossy()))),
         }
     }
 
@@ -139,7 +138,7 @@ impl Line {
     }
 
     fn misused(&self, what: &str) -> CliError {
-        CliError::Misused(format!("{what}; see: {} --help", help::title(&self.path)))
+        CliError::Misused(format!("{}; see: {} --help", text::one_line(what), help::title(&self.path)))
     }
 }
 

@@ -50,7 +50,7 @@ fn the_definition_holds() {
             assert!(!arg.about.is_empty() && !arg.about.ends_with(". "), "{title}: {}", arg.name);
             assert!(arg.kind != Kind::Option || !arg.value.is_empty(), "{title}: {} has no name of a value", arg.name);
             let known = arg.choices.is_empty() || arg.default.is_empty() || arg.choices.contains(&arg.default);
-            assert!(known && !(arg.required && !arg.default.is_empty()), "{title}: default of {}", arg.name);
+            assert!(known && (!arg.required || arg.default.is_empty()), "{title}: default of {}", arg.name);
         }
         let words: Vec<&Arg> = command.args.iter().filter(|arg| arg.kind == Kind::Word).collect();
         for pair in words.windows(2) {
