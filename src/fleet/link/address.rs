@@ -34,6 +34,9 @@ impl HubAddress {
         if text.is_empty() {
             return Err("the hub's address is empty; give one such as https://hub.example.net:8080".to_owned());
         }
+        if text.ends_with(':') {
+            return Err("the hub's address names no host".to_owned());
+        }
         let with_scheme = match text.split_once("://") {
             None => format!("http://{text}"),
             Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
@@ -162,7 +165,7 @@ mod tests {
             (" / ", "empty"),
             ("http://h:1/api/v1/agent/ws", "path"),
             ("ftp://h", "begins with"),
-            ("http://", "address"),
+            ("http://", "no host"),
             ("h:99999", "port"),
             ("http://127.1", "four decimal"),
         ] {

@@ -354,6 +354,7 @@ impl State {
         } else {
             let n_events = self.batches.pop_front().map_or(0, |batch| batch.n_events).max(1);
             (0..n_events).for_each(|_| self.remove(0));
+            self.remove_done();
             n_events
         };
         self.dropped += n_events as u64;
@@ -363,11 +364,16 @@ impl State {
     fn done(&mut self, id: &str) -> bool {
         let Some(batch) = self.batches.iter_mut().find(|batch| batch.id == id && !batch.is_done) else { return false };
         batch.is_done = true;
+        self.remove_done();
+        true
+    }
+
+    /// Removes delivered batches that nothing is in front of any more.
+    fn remove_done(&mut self) {
         while self.batches.front().is_some_and(|batch| batch.is_done) {
             let n_events = self.batches.pop_front().map_or(0, |batch| batch.n_events);
             (0..n_events).for_each(|_| self.remove(0));
         }
-        true
     }
 
     fn sync_due(&mut self) -> Option<Arc<File>> {
