@@ -11,8 +11,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use tungstenite::error::CapacityError;
-use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message as Frame, WebSocket};
 
 use super::dial::Dial;
@@ -28,10 +26,6 @@ const OUTPUTS_MAX: usize = 64;
 const CONTROL_MAX: usize = 256;
 /// Messages read before timers and writing get a turn.
 const READ_BURST: usize = 64;
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// What is read and dropped behind our close frame, so that the hub gets it.
-const DRAIN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// After a hub refused a batch.
 pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(10);
 /// New alerts go out at most this often to a hub that does not acknowledge them (contract agent-link 3.2).
@@ -48,7 +42,7 @@ pub struct Conn<'a> {
     control: VecDeque<Queued>,
     sending: Option<Sending>,
     /// The system takes no more bytes for now.
-    is_blocked: bool,
+    pub(super) is_blocked: bool,
     /// The hub acknowledges alerts; inputs and cancels are answered.
     pub(super) acks_alerts: bool,
     pub(super) acks_inputs: bool,
@@ -233,17 +227,6 @@ impl<'a> Conn<'a> {
         Ok(true)
     }
 
-    fn read_error(&mut self, error: &Error) -> LinkError {
-        match error {
-            Error::Capacity(CapacityError::MessageTooLong { .. }) => self.goodbye(1009, "message too long"),
-            Error::Utf8(_) => self.goodbye(1007, "text is not UTF-8"),
-            Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {}
-            Error::Protocol(_) => self.goodbye(1002, "protocol error"),
-            _ => {}
-        }
-        LinkError::Lost { cause: error.to_string() }
-    }
-
     /// Does what is due; until when there is nothing to do.
     fn keep_timers(&mut self, now: Instant) -> Result<Instant, LinkError> {
         let timers = &self.link.timers;
@@ -411,47 +394,11 @@ impl<'a> Conn<'a> {
             && alerts_done
     }
 
-    fn sleep(&self, until: Instant) -> Result<(), LinkError> {
+    pub(super) fn sleep(&self, until: Instant) -> Result<(), LinkError> {
         let stream = self.ws.get_ref();
         let wants_write = self.is_blocked || self.sending.is_some() || stream.wants_write();
         let slept = self.link.waker.sleep(Some((stream, wants_write)), until);
         slept.map_err(|error| LinkError::Lost { cause: error.to_string() })
-    }
-
-    /// Closes with that code and waits a moment for the hub's own close frame.
-    fn goodbye(&mut self, code: u16, reason: &'static str) {
-        let until = Instant::now() + GOODBYE;
-        // Also fails when the hub has closed already: then tungstenite has queued the answer.
-        let _ = self.ws.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
-        let (mut left, mut buffer, mut is_raw) = (DRAIN_BYTES_MAX, [0; 4096], false);
-        while Instant::now() < until && left > 0 {
-            let flushed = self.ws.flush();
-            let blocked = |error: &Error| matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock);
-            self.is_blocked = flushed.as_ref().is_err_and(blocked);
-            let read = if is_raw {
-                use std::io::Read as _;
-                match self.ws.get_mut().read(&mut buffer) {
-                    Ok(0) => return,
-                    Ok(n) => {
-                        left = left.saturating_sub(n);
-                        Ok(())
-                    }
-                    Err(error) => Err(Error::Io(error)),
-                }
-            } else {
-                self.ws.read().map(|_| left = left.saturating_sub(1))
-            };
-            match read {
-                Ok(()) => {}
-                Err(error) if blocked(&error) => {
-                    if self.sleep(until).is_err() {
-                        return;
-                    }
-                }
-                Err(Error::Protocol(_) | Error::Capacity(_) | Error::Utf8(_)) if !is_raw => is_raw = true,
-                Err(_) => return,
-            }
-        }
     }
 }
 

@@ -163,10 +163,10 @@ impl Dial<'_> {
             self.agent_id,
         );
         if !self.token.is_empty() {
-            text.push_str(&format!("X-Agent-Token: {}\r\n", self.token));
+            text.extend(["X-Agent-Token: ", self.token, "\r\n"]);
         }
         if let Some(basic) = self.address.basic() {
-            text.push_str(&format!("Authorization: {basic}\r\n"));
+            text.extend(["Authorization: ", &basic, "\r\n"]);
         }
         text.push_str("\r\n");
         text.into_bytes()

@@ -9,14 +9,16 @@ mod conn;
 mod credential;
 mod dial;
 mod error;
+mod goodbye;
+mod handle;
 mod inbox;
-mod link;
 mod reconnect;
 mod record;
 pub mod runner;
 mod session;
 mod sessions;
 mod spool;
+mod spool_file;
 mod state;
 mod stream;
 
@@ -24,8 +26,8 @@ pub use address::HubAddress;
 pub use conn::Conn;
 pub use credential::JoinCode;
 pub use error::LinkError;
-pub(crate) use link::Shared;
-pub use link::{Link, LinkSettings, ServerNotifier};
+pub(crate) use handle::Shared;
+pub use handle::{Link, LinkSettings, ServerNotifier};
 pub use reconnect::{Backoff, Ended};
 pub use state::{Membership, StateDir};
 

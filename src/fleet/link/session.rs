@@ -41,7 +41,7 @@ pub(super) struct Job {
     pub(super) input_rx: Option<Receiver<String>>,
     /// Inspect and diagnose hold it all the time, chats only while a turn runs.
     pub(super) place: Option<Place>,
-    pub(super) _chat: Option<Slot>,
+    pub(super) chat_slot: Option<Slot>,
 }
 
 /// How it ended, for the closing output.
@@ -189,7 +189,7 @@ impl Job {
     fn over(&mut self) {
         self.shared.forget(&self.who.session, self.number);
         self.place = None;
-        self._chat = None;
+        self.chat_slot = None;
     }
 
     fn work(&mut self, teller: &mut Teller<'_>) -> Closing {

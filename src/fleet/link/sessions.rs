@@ -251,7 +251,7 @@ impl Sessions {
             end,
             input_rx,
             place,
-            _chat: chat,
+            chat_slot: chat,
         };
         let spawned = self.threads.spawn(&format!("session-{number}"), limits::WORKER_STACK_BYTES, move || job.run());
         spawned.map_err(|error| {
@@ -309,7 +309,9 @@ impl Sessions {
                 None => {}
             }
         }
-        late.into_iter().for_each(|end| end.because(Cause::Timeout));
+        for end in late {
+            end.because(Cause::Timeout);
+        }
         next
     }
 

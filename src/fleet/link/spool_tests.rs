@@ -1,6 +1,7 @@
 use super::*;
 use crate::alert::{Level, key_of};
 use serde_json::Value;
+use std::fs::File;
 
 fn event(number: i64) -> Event {
     let labels = [("check".to_owned(), "x::y".to_owned()), ("n".to_owned(), number.to_string())].into();
@@ -52,9 +53,9 @@ fn batches_keep_their_ids_through_restarts() {
 fn several_batches_may_wait_and_end_in_any_order() {
     let dir = tempfile::tempdir().unwrap();
     let spool_a = spool(&dir, 1000, FILE_BYTES_MAX);
-    for (number, id) in ["a", "b", "c"].into_iter().enumerate() {
-        spool_a.push(&event(number as i64));
-        assert_eq!(times(spool_a.next_batch(id.into())), [number as i64]);
+    for (number, id) in [(0, "a"), (1, "b"), (2, "c")] {
+        spool_a.push(&event(number));
+        assert_eq!(times(spool_a.next_batch(id.into())), [number]);
     }
     assert!(spool_a.delivered("b"));
     assert_eq!(spool_a.waiting(), 3, "the first one still holds it");

@@ -180,7 +180,7 @@ impl Write for Stream {
 
 /// Certificates that hubs may be signed by: the Mozilla roots in the binary, and those of a file (PEM) beside them.
 pub(super) fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, LinkError> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = ca_file {
         let fail = |cause: String| LinkError::Certificates { path: path.display().to_string(), cause };
         let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
