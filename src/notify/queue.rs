@@ -164,7 +164,7 @@ impl Queue for MemoryQueue {
             let mut row = rows.remove(at);
             rows.retain(|old| old.state != "told" || old.channel != row.channel || old.dedup != row.dedup);
             shed(rows, &row.channel, |old| old.state == "told");
-            row.state = "told".to_owned();
+            "told".clone_into(&mut row.state);
             row.body = String::new();
             // Its place by id does not matter any more.
             rows.push(row);

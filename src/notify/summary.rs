@@ -39,7 +39,7 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
         body.push('\n');
     }
     if lines.len() > shown {
-        body.push_str(&format!("and {} more\n", lines.len() - shown));
+        body.extend(["and ", &(lines.len() - shown).to_string(), " more\n"]);
     }
     Notice {
         kind: Kind::Summary,

@@ -110,7 +110,7 @@ impl Web {
             (300..=399, _) => cause.push_str(": redirects are not followed; set the address that it leads to"),
             (_, Some(said)) if !self.headers.iter().any(|(_, value)| said.contains(value.as_str())) => {
                 let said: String = cut(said, CAUSE_BYTES_MAX).chars().filter(|c| !c.is_control()).collect();
-                cause.push_str(&format!(": {said}"));
+                cause.extend([": ", &said]);
             }
             _ => {}
         }
