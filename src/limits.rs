@@ -315,6 +315,8 @@ pub const NOTICE_ERROR_ATTEMPTS_MAX: u32 = 12;
 pub const NOTICE_TITLE_BYTES_MAX: usize = 256;
 /// ntfy turns more than 4096 bytes into an attachment.
 pub const NOTICE_BODY_BYTES_MAX: usize = 3500;
+/// Notices in one answer to `GET /api/v1/notifications`.
+pub const NOTICES_LISTED_MAX: usize = 500;
 /// Lines of a summary; the rest is counted.
 pub const NOTICE_SUMMARY_LINES: usize = 20;
 /// Stack of a channel's thread: TLS and JSON on it.

@@ -56,7 +56,10 @@ pub struct ChannelConfig {
 
 impl fmt::Debug for ChannelConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelConfig").field("name", &self.name).field("type", &self.service.name()).finish_non_exhaustive()
+        f.debug_struct("ChannelConfig")
+            .field("name", &self.name)
+            .field("type", &self.service.name())
+            .finish_non_exhaustive()
     }
 }
 

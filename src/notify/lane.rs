@@ -297,7 +297,7 @@ impl Lane {
         let fill = |template: &Option<Template>| {
             template.as_ref().filter(|_| notice.kind != Kind::Summary).map(|template| template.fill(notice, &facts))
         };
-        let title = fill(&self.title).unwrap_or_else(|| super::template::title(notice));
+        let title = fill(&self.title).unwrap_or_else(|| notice.shown_title());
         let body = fill(&self.body).unwrap_or_else(|| notice.body.clone());
         Message { notice, title, body, link }
     }
@@ -317,3 +317,7 @@ fn backoff(attempt: u32) -> Duration {
 fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

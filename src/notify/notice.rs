@@ -110,6 +110,26 @@ impl Notice {
         matches!(self.kind, Kind::Firing | Kind::Recovered)
     }
 
+    /// Its own title, or one made from what it is about.
+    pub fn shown_title(&self) -> String {
+        if !self.title.is_empty() {
+            return self.title.clone();
+        }
+        let mut title = self.status().to_owned();
+        for (before, text) in [(": ", &self.check), (" ", &self.target), (" on ", &self.machine)] {
+            if !text.is_empty() {
+                title.push_str(before);
+                title.push_str(text);
+            }
+        }
+        title
+    }
+
+    /// The level in a word, or that it is over.
+    pub fn status(&self) -> &'static str {
+        if self.kind == Kind::Recovered { "Recovered" } else { self.level.name() }
+    }
+
     /// The value of a label, of `machine`, `check` or `target`; None when there is none.
     pub fn label(&self, name: &str) -> Option<&str> {
         let own = match name {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::notice::{Kind, Notice};
-use super::template::title;
 use crate::alert::Level;
 use crate::limits;
 
@@ -35,7 +34,7 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
     let mut body = String::new();
     let shown = lines.len().min(limits::NOTICE_SUMMARY_LINES);
     for notice in &lines[..shown] {
-        body.push_str(&title(notice));
+        body.push_str(&notice.shown_title());
         body.push('\n');
     }
     if lines.len() > shown {

@@ -1,6 +1,6 @@
 //! Titles and bodies: `{name}` becomes a fact of the notice. `{{` and `}}` are braces.
 
-use super::notice::{Kind, Notice};
+use super::notice::Notice;
 
 /// Names that can be used; `{label.NAME}` besides.
 const FIELDS: [&str; 11] =
@@ -64,13 +64,13 @@ impl Template {
             match part {
                 Part::Text(text) => out.push_str(text),
                 Part::Label(name) => out.push_str(notice.label(name).unwrap_or_default()),
-                Part::Field("title") => out.push_str(&title(notice)),
+                Part::Field("title") => out.push_str(&notice.shown_title()),
                 Part::Field(name) => out.push_str(match *name {
                     "description" => &notice.body,
                     "machine_id" => &notice.machine_id,
                     "level" => notice.level.name(),
                     "kind" => notice.kind.name(),
-                    "status" => status(notice),
+                    "status" => notice.status(),
                     "time" => facts.time,
                     "link" => facts.link,
                     // The rest of FIELDS are labels too.
@@ -82,30 +82,11 @@ impl Template {
     }
 }
 
-/// The level, or that it is over.
-fn status(notice: &Notice) -> &'static str {
-    if notice.kind == Kind::Recovered { "Recovered" } else { notice.level.name() }
-}
-
-/// The notice's own title, or one made from what it is about.
-pub(super) fn title(notice: &Notice) -> String {
-    if !notice.title.is_empty() {
-        return notice.title.clone();
-    }
-    let mut title = status(notice).to_owned();
-    for (before, text) in [(": ", &notice.check), (" ", &notice.target), (" on ", &notice.machine)] {
-        if !text.is_empty() {
-            title.push_str(before);
-            title.push_str(text);
-        }
-    }
-    title
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::alert::Level;
+    use crate::notify::Kind;
 
     #[test]
     fn names_are_filled_and_unknown_ones_refused() {
@@ -129,6 +110,6 @@ mod tests {
             assert!(fill(bad).is_err(), "{bad}");
         }
         let well = Notice { kind: Kind::Recovered, level: Level::Ok, title: String::new(), ..notice };
-        assert_eq!(title(&well), "Recovered: disk::space_usage /data on nas");
+        assert_eq!(well.shown_title(), "Recovered: disk::space_usage /data on nas");
     }
 }
