@@ -258,7 +258,6 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a part that was made before, used once")]
 fn deps(
     config: &Arc<Config>,
     db: &Arc<Db>,

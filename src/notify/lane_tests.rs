@@ -1,6 +1,6 @@
 //! The queue of a channel with a clock of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use super::super::notice::row_key;
@@ -67,7 +67,7 @@ fn config() -> ChannelConfig {
         name: "c".into(),
         service: Service::Console,
         min_level: Level::Info,
-        labels: Default::default(),
+        labels: BTreeMap::new(),
         per_minute: 20,
         quiet: None,
         quiet_critical: false,
