@@ -105,11 +105,7 @@ impl Echo {
 
     /// The sequence number of an answer to one of ours.
     fn answer(&self, packet: &[u8]) -> Option<u16> {
-        let packet = if self.raw && !self.v6 {
-            packet.get(usize::from(packet.first()? & 0x0f) * 4..)?
-        } else {
-            packet
-        };
+        let packet = if self.raw && !self.v6 { packet.get(usize::from(packet.first()? & 0x0f) * 4..)? } else { packet };
         let [kind, 0, _, _, id_high, id_low, high, low, payload @ ..] = packet else { return None };
         let ours = *kind == if self.v6 { 129 } else { 0 }
             // The kernel gives a datagram socket an id of its own.
@@ -200,7 +196,8 @@ fn exchange(
 
 /// Waits for a packet, the cancel, or the time. Rounded up: waking a moment early would spin.
 fn wait(socket: &OwnedFd, woken: &OwnedFd, time: Duration) -> Result<(), PingError> {
-    let time = Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) };
+    let time =
+        Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) };
     let mut both = [PollFd::new(socket, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
     match poll(&mut both, Some(&time)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -294,7 +291,12 @@ mod tests {
         (Echo { socket, ..echo(false, false) }, to, threads)
     }
 
-    fn run(peer: &(Echo, SocketAddr, Threads), plan: Plan, deadline: Instant, cancel: &Cancel) -> Result<Echoes, PingError> {
+    fn run(
+        peer: &(Echo, SocketAddr, Threads),
+        plan: Plan,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> Result<Echoes, PingError> {
         let (woken, wakes) = rustix::pipe::pipe().unwrap();
         cancel.set_hook(move || {
             rustix::io::write(&wakes, &[1]).unwrap();
@@ -337,7 +339,11 @@ mod tests {
     }
 
     /// The peer may wait for a packet that a fast cancel prevents: it gets one.
-    fn exchange_cancelled(peer: &(Echo, SocketAddr, Threads), plan: Plan, cancel: &Cancel) -> Result<Echoes, PingError> {
+    fn exchange_cancelled(
+        peer: &(Echo, SocketAddr, Threads),
+        plan: Plan,
+        cancel: &Cancel,
+    ) -> Result<Echoes, PingError> {
         sendto(&peer.0.socket, b"first", SendFlags::empty(), &peer.1).unwrap();
         run(peer, plan, Instant::now() + LONG, cancel)
     }

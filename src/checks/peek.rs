@@ -112,8 +112,7 @@ pub(super) fn chain(
     deadline: Instant,
     cancel: &Cancel,
 ) -> Result<Vec<Certificate>, String> {
-    let mut wire =
-        Wire::connect(&endpoint.host, endpoint.port, deadline, cancel).map_err(|error| error.to_string())?;
+    let mut wire = Wire::connect(&endpoint.host, endpoint.port, deadline, cancel).map_err(|error| error.to_string())?;
     if before == Before::Smtp {
         start_smtp(&mut wire)?;
     }
@@ -280,8 +279,11 @@ pub(super) mod tests {
 
     #[test]
     fn a_mail_server_is_asked_for_tls_first() {
-        let dialog =
-            &[("", "220-hi\r\n220 there\r\n"), ("EHLO localhost\r\n", "250-x\r\n250 y\r\n"), ("STARTTLS\r\n", "220 go\r\n")];
+        let dialog = &[
+            ("", "220-hi\r\n220 there\r\n"),
+            ("EHLO localhost\r\n", "250-x\r\n250 y\r\n"),
+            ("STARTTLS\r\n", "220 go\r\n"),
+        ];
         let (port, threads) = tls_server(&[LASTING], 1, dialog, b"");
         assert_eq!(look(port, Before::Smtp, LONG).unwrap().len(), 1);
         assert!(threads.join_all(LONG).is_empty());
@@ -298,7 +300,7 @@ pub(super) mod tests {
         let soon = Duration::from_millis(60);
         check(b"", Before::Nothing, soon, "time-out");
         check(b"SSH-2.0-x\r\nmore", Before::Nothing, LONG, "TLS: ");
-        check(&[0x16; 70_000], Before::Nothing, LONG, "TLS: ");
+        check(&b"\x16".repeat(70_000), Before::Nothing, LONG, "TLS: ");
         check(b"220 hi\r\n502 no\r\n", Before::Smtp, LONG, "SMTP EHLO localhost: the server says \"502 no\"");
         check(b"554 \x1b[2Jgo away\r\n", Before::Smtp, LONG, "SMTP greeting: the server says \"554 [2Jgo away\"");
         check(&b"220-x\r\n".repeat(1000), Before::Smtp, LONG, "a reply without end");

@@ -211,7 +211,9 @@ fn emit(node: &Node, states: &mut Vec<State>, steps: &mut usize) -> Result<(), &
                 }
             }
             let end = states.len();
-            ends.into_iter().for_each(|jump| states[jump] = State::Jump(end));
+            for jump in ends {
+                states[jump] = State::Jump(end);
+            }
         }
         Node::Repeat(node, min, max) => {
             for _ in 0..*min {
@@ -233,7 +235,9 @@ fn emit(node: &Node, states: &mut Vec<State>, steps: &mut usize) -> Result<(), &
                         emit(node, states, steps)?;
                     }
                     let end = states.len();
-                    splits.into_iter().for_each(|split| states[split] = State::Split(split + 1, end));
+                    for split in splits {
+                        states[split] = State::Split(split + 1, end);
+                    }
                 }
             }
         }
@@ -480,10 +484,30 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused() {
-        for wrong in
-            ["(", ")", "a)", "(a", "[a", "[z-a]", "*", "+a", "a**", "a{2", "a{3,2}", "a{1001}", "a{x}", "\\", r"\q", r"\1", "(?=a)",
-             "(?P<n>a)", "[[:alpha:]]", r"[\b]", "(((a{1000}){1000}){1000})", "((((){1000}){1000}){1000})"]
-        {
+        for wrong in [
+            "(",
+            ")",
+            "a)",
+            "(a",
+            "[a",
+            "[z-a]",
+            "*",
+            "+a",
+            "a**",
+            "a{2",
+            "a{3,2}",
+            "a{1001}",
+            "a{x}",
+            "\\",
+            r"\q",
+            r"\1",
+            "(?=a)",
+            "(?P<n>a)",
+            "[[:alpha:]]",
+            r"[\b]",
+            "(((a{1000}){1000}){1000})",
+            "((((){1000}){1000}){1000})",
+        ] {
             assert!(Regex::new(wrong).is_err(), "{wrong}");
         }
         assert!(Regex::new(&"(".repeat(100_000)).is_err());
@@ -503,8 +527,8 @@ mod tests {
     #[test]
     fn the_answers_are_those_of_the_known_crate() {
         const PARTS: [&str; 24] = [
-            "a", "b", "c", ".", "[ab]", "[^a]", r"\d", r"\w", r"\b", r"\B", "^", "$", "(a|bc)", "(a|)", "(?:b.)", "|", " ", "1",
-            r"\s", "[a-c1-3]", "(ab*)", "_", r"\.", "(^a|c$)",
+            "a", "b", "c", ".", "[ab]", "[^a]", r"\d", r"\w", r"\b", r"\B", "^", "$", "(a|bc)", "(a|)", "(?:b.)", "|",
+            " ", "1", r"\s", "[a-c1-3]", "(ab*)", "_", r"\.", "(^a|c$)",
         ];
         const SIGNS: [&str; 10] = ["", "", "", "", "*", "+", "?", "{2}", "{1,}", "{0,2}"];
         let mut seed = 0x2545_f491_4f6c_dd1d_u64;
@@ -525,7 +549,8 @@ mod tests {
             let ours = Regex::new(&pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
             let theirs = regex_lite::Regex::new(&pattern).unwrap();
             for _ in 0..8 {
-                let text: String = (0..random(9)).map(|_| ['a', 'b', 'c', 'A', '1', ' ', '_', '.', '\n'][random(9)]).collect();
+                let text: String =
+                    (0..random(9)).map(|_| ['a', 'b', 'c', 'A', '1', ' ', '_', '.', '\n'][random(9)]).collect();
                 assert_eq!(ours.is_match(&text), theirs.is_match(&text), "{pattern:?} {text:?}");
             }
         }
