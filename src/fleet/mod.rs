@@ -1,5 +1,6 @@
 //! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
 
+pub mod hub;
 pub mod link;
 pub mod sign;
 pub mod wire;

@@ -3,6 +3,8 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod alert_rows;
+pub mod alerts;
 pub mod approvals;
 pub mod audit;
 pub mod conversations;
@@ -19,10 +21,12 @@ mod migrate;
 pub mod parked;
 pub mod rules;
 pub mod search;
+pub mod silences;
 pub mod time;
 mod turn_rows;
 pub mod turns;
 
+pub use alerts::AlertStore;
 pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;
 pub use costs::CostStore;
@@ -35,6 +39,7 @@ pub use logins::{SessionRecord, SessionStore};
 pub use machines::MachineStore;
 pub use parked::ParkedStore;
 pub use rules::RuleStore;
+pub use silences::SilenceStore;
 pub use turns::TurnStore;
 
 pub use crate::rt::text::hex;
