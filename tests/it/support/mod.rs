@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod hub;
+pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;
