@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
+use crate::checks::{cpu, mem, uptime};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -35,7 +36,7 @@ pub(super) struct Defaults {
     pub(super) recover_after: Duration,
 }
 
-const fn seconds(seconds: u64) -> Duration {
+pub(super) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -49,5 +50,13 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     recover_after: Duration::ZERO,
 };
 
+const fn by_default(name: &'static str, build: Build, defaults: Defaults) -> Plugin {
+    Plugin { name, build, by_default: true, defaults }
+}
+
 /// All plugins, by name.
-pub(super) const PLUGINS: &[Plugin] = &[];
+pub(super) const PLUGINS: &[Plugin] = &[
+    by_default("cpu", cpu::build, cpu::ALERTING),
+    by_default("mem", mem::build, mem::ALERTING),
+    by_default("uptime", uptime::build, uptime::ALERTING),
+];

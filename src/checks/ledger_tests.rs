@@ -1,0 +1,1 @@
+//! Tables of the alert engine, with a clock of the test.
