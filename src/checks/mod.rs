@@ -22,20 +22,26 @@
 
 mod core;
 mod cpu;
+mod disk;
+mod diskio;
 mod engine;
+mod glob;
 mod keep;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
 pub mod limits;
 mod mem;
+mod netif;
 mod once;
 mod plan;
 pub mod plugin;
+mod procnum;
 mod registry;
 pub mod settings;
 mod show;
 mod state;
+mod systemd;
 #[cfg(test)]
 mod testing;
 mod uptime;

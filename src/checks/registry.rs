@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
-use crate::checks::{cpu, mem, uptime};
+use crate::checks::{cpu, disk, diskio, mem, netif, procnum, systemd, uptime};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -54,9 +54,18 @@ const fn by_default(name: &'static str, build: Build, defaults: Defaults) -> Plu
     Plugin { name, build, by_default: true, defaults }
 }
 
+const fn on_demand(name: &'static str, build: Build, defaults: Defaults) -> Plugin {
+    Plugin { name, build, by_default: false, defaults }
+}
+
 /// All plugins, by name.
 pub(super) const PLUGINS: &[Plugin] = &[
     by_default("cpu", cpu::build, cpu::ALERTING),
+    by_default("disk", disk::build, DEFAULTS),
+    by_default("diskio", diskio::build, diskio::ALERTING),
     by_default("mem", mem::build, mem::ALERTING),
+    on_demand("netif", netif::build, netif::ALERTING),
+    on_demand("procnum", procnum::build, DEFAULTS),
+    by_default("systemd", systemd::build, DEFAULTS),
     by_default("uptime", uptime::build, uptime::ALERTING),
 ];
