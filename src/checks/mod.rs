@@ -49,4 +49,4 @@ mod uptime;
 pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};
 pub use self::once::{Outcome, run_once};
-pub use self::plan::{Plan, check_label};
+pub use self::plan::{Global, Plan, check_label};

@@ -22,6 +22,15 @@ pub struct Plan {
     pub(super) jobs: Vec<Job>,
 }
 
+/// What `[global]` says, and goes for all checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Global {
+    /// Of checks that name none.
+    pub interval: Duration,
+    /// Of every event; may name `from_hostname` and `from_hostip` (contract agent-link 7.3).
+    pub labels: BTreeMap<String, String>,
+}
+
 /// One check and what goes with it.
 pub(super) struct Job {
     pub(super) spec: Spec,
@@ -51,6 +60,20 @@ pub(super) struct Alerting {
     pub(super) disable_recovery_notification: bool,
     pub(super) recover_rounds: u32,
     pub(super) recover_after: Duration,
+}
+
+/// The interval of contract agent-link 6.3.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+impl Global {
+    /// Reads `[global]`.
+    pub fn new(table: &Value) -> Result<Self, SettingError> {
+        let mut settings = Settings::new("global", table)?;
+        let interval = settings.duration_from("interval", INTERVAL, INTERVAL_MIN)?;
+        let labels = labels(&mut settings, &["from_hostname", "from_hostip"])?;
+        settings.finish()?;
+        Ok(Self { interval, labels })
+    }
 }
 
 impl Plan {
@@ -113,7 +136,7 @@ impl Plan {
         let enabled = settings.flag("enabled", true)?;
         let interval = settings.duration_from("interval", plugin.defaults.interval.unwrap_or(global), INTERVAL_MIN)?;
         let timeout = plugin.defaults.timeout;
-        let labels = labels(&mut settings)?;
+        let labels = labels(&mut settings, &[])?;
         let alerting = alerting(&mut settings, &plugin.defaults)?;
         let checks = (plugin.build)(&mut settings)?;
         settings.finish()?;
@@ -144,7 +167,7 @@ fn unknown_plugin(key: &str, name: &str) -> SettingError {
     SettingError { key: key.to_owned(), reason: format!("no such check{hint}") }
 }
 
-fn labels(settings: &mut Settings) -> Result<BTreeMap<String, String>, SettingError> {
+fn labels(settings: &mut Settings, allowed: &[&str]) -> Result<BTreeMap<String, String>, SettingError> {
     let Some(value) = settings.take("labels") else { return Ok(BTreeMap::new()) };
     let Value::Object(table) = value else {
         return Err(settings.error("labels", "must be a table of texts"));
@@ -154,7 +177,8 @@ fn labels(settings: &mut Settings) -> Result<BTreeMap<String, String>, SettingEr
         let Value::String(value) = value else {
             return Err(settings.error(&format!("labels.{name}"), "must be a text"));
         };
-        check_label(&name).map_err(|reason| settings.error(&format!("labels.{name}"), reason))?;
+        let checked = if allowed.contains(&name.as_str()) { Ok(()) } else { check_label(&name) };
+        checked.map_err(|reason| settings.error(&format!("labels.{name}"), reason))?;
         labels.insert(name, value);
     }
     Ok(labels)
