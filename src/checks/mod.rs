@@ -20,12 +20,15 @@
 //!
 //! The keys of a plugin stand in its file, thresholds in [`settings`]. Unknown keys are refused.
 
+mod cert;
 mod core;
 mod cpu;
 mod disk;
 mod diskio;
+mod each;
 mod engine;
 mod glob;
+mod icmp;
 mod keep;
 mod ledger;
 #[cfg(test)]
@@ -34,9 +37,14 @@ pub mod limits;
 mod mem;
 mod netif;
 mod once;
+mod paths;
+mod peek;
+mod ping;
 mod plan;
 pub mod plugin;
+mod port;
 mod procnum;
+mod regex;
 mod registry;
 pub mod settings;
 mod show;
@@ -45,6 +53,7 @@ mod systemd;
 #[cfg(test)]
 mod testing;
 mod uptime;
+mod x509;
 
 pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};

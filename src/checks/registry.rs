@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
-use crate::checks::{cpu, disk, diskio, mem, netif, procnum, systemd, uptime};
+use crate::checks::{cert, cpu, disk, diskio, mem, netif, ping, port, procnum, systemd, uptime};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -60,12 +60,22 @@ const fn on_demand(name: &'static str, build: Build, defaults: Defaults) -> Plug
 
 /// All plugins, by name.
 pub(super) const PLUGINS: &[Plugin] = &[
+    on_demand("cert", cert::build, CERT),
     by_default("cpu", cpu::build, cpu::ALERTING),
     by_default("disk", disk::build, DEFAULTS),
     by_default("diskio", diskio::build, diskio::ALERTING),
     by_default("mem", mem::build, mem::ALERTING),
+    on_demand("net", port::build, NETWORK),
     on_demand("netif", netif::build, netif::ALERTING),
+    on_demand("ping", ping::build, NETWORK),
     on_demand("procnum", procnum::build, DEFAULTS),
     by_default("systemd", systemd::build, DEFAULTS),
     by_default("uptime", uptime::build, uptime::ALERTING),
 ];
+
+/// Many targets, each of which may take its time.
+const NETWORK: Defaults = Defaults { timeout: seconds(120), ..DEFAULTS };
+
+/// Certificates do not change from minute to minute.
+const CERT: Defaults =
+    Defaults { interval: Some(seconds(3600)), repeat_interval: seconds(4 * 3600), repeat_number: 0, ..NETWORK };
