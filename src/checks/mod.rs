@@ -22,12 +22,17 @@
 
 mod cert;
 mod core;
+#[cfg(test)]
+mod core_tests;
 mod cpu;
 mod disk;
 mod diskio;
 mod each;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod glob;
+#[allow(dead_code, reason = "asked by the check of connectivity")]
 mod icmp;
 mod keep;
 mod ledger;
@@ -44,6 +49,7 @@ mod plan;
 pub mod plugin;
 mod port;
 mod procnum;
+#[allow(dead_code, reason = "log checks use the rest")]
 mod regex;
 mod registry;
 pub mod settings;

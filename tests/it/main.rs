@@ -8,6 +8,7 @@ mod support;
 mod approvals;
 mod audit;
 mod chat;
+mod checks;
 mod cli;
 mod costs;
 mod http_framing;
