@@ -22,6 +22,7 @@ use crate::chat::stream::Streams;
 use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
+use crate::fleet::hub::alerts::Alerts;
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::rt::{Stop, Stopper, Threads};
@@ -62,7 +63,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine)?;
+    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine)?;
+    deps.alerts = Some(Alerts::start(&db, None, stop.clone()).map_err(AppError::Thread)?);
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -278,6 +280,7 @@ fn deps(
         writer: admin.writer,
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
+        alerts: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })
