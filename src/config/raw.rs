@@ -83,6 +83,8 @@ pub(super) struct Raw {
     pub(super) sandbox: Sandbox,
     pub(super) otel: Otel,
     pub(super) voice: Voice,
+    /// See `config::notify`.
+    pub(super) notify: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Default, Deserialize)]
