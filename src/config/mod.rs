@@ -11,6 +11,7 @@ mod duration;
 mod env;
 mod error;
 mod fallback;
+mod json;
 mod keys;
 mod kv;
 mod llm;

@@ -77,7 +77,7 @@ fn check_item(item: &mut Item, kind: Kind, path: &str, findings: &mut Findings) 
     let fits = match kind {
         Text | Secret => item.is_str(),
         Int => item.is_integer(),
-        Float => item.is_float() || item.is_integer(),
+        Float => item.as_float().is_some_and(f64::is_finite) || item.is_integer(),
         Bool => item.is_bool(),
         Time => item.as_str().is_some_and(|text| parse_go_duration(text).is_some()),
         Texts => item.as_array().is_some_and(|array| array.iter().all(Value::is_str)),
