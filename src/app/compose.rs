@@ -254,6 +254,7 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
         situation: Arc::new(HubSituation::new(Arc::clone(db))),
         timezone: config.api.timezone.clone(),
         external_url: config.api.external_url.clone(),
+        topic: notify::HUB_TOPIC.to_owned(),
     };
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }

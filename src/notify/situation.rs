@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::notice::Notice;
 use crate::alert::Level;
-use crate::store::{Db, notices};
+use crate::store::Db;
+use crate::store::notices::{self, MachineRow};
 
 /// A machine as a home automation sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +23,8 @@ pub struct MachineState {
 
 /// How things are now. Asked on the threads of channels; may read a database, never a network.
 pub trait Situation: Send + Sync {
-    /// All machines that count, in any order.
-    fn machines(&self) -> Vec<MachineState>;
+    /// All machines that count, in any order; None when that cannot be told now.
+    fn machines(&self) -> Option<Vec<MachineState>>;
 
     /// Whether the alert of a notice is still open and nobody attended to it.
     fn is_unattended(&self, notice: &Notice) -> bool;
@@ -41,20 +42,17 @@ impl HubSituation {
 }
 
 impl Situation for HubSituation {
-    fn machines(&self) -> Vec<MachineState> {
-        let rows = notices::machines(&self.db).unwrap_or_else(|error| {
-            log::warn!("notify: read the machines: {error}");
-            Vec::new()
-        });
-        rows.into_iter()
-            .map(|row| MachineState {
-                level: Level::from_name(&row.worst).unwrap_or(Level::Ok),
-                id: row.id,
-                name: row.name,
-                open: row.open,
-                is_online: row.is_online,
-            })
-            .collect()
+    fn machines(&self) -> Option<Vec<MachineState>> {
+        let rows = notices::machines(&self.db);
+        let rows = rows.inspect_err(|error| log::warn!("notify: read the machines: {error}")).ok()?;
+        let state = |row: MachineRow| MachineState {
+            level: Level::from_name(&row.worst).unwrap_or(Level::Ok),
+            id: row.id,
+            name: row.name,
+            open: row.open,
+            is_online: row.is_online,
+        };
+        Some(rows.into_iter().map(state).collect())
     }
 
     fn is_unattended(&self, notice: &Notice) -> bool {
