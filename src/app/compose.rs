@@ -24,7 +24,7 @@ use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
-use crate::notify::{self, Dispatcher, HubSituation};
+use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
@@ -65,6 +65,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let notify = notify_people(&config, &db, &stop)?;
+    let told = Arc::clone(&notify);
+    engine.approvals().on_asked(move |row| {
+        told.notify(&Notice::of_approval(row));
+    });
     let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();

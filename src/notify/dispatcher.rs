@@ -187,6 +187,7 @@ impl Notifier for Dispatcher {
     }
 
     fn forward(&self, event: &Event) -> bool {
+        self.shared.situation.note(event);
         self.notify(&Notice::of_event(event))
     }
 }

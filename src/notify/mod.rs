@@ -26,7 +26,7 @@ pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Setup, TestDone};
 pub use lane::ChannelStatus;
 pub use notice::{Kind, Notice};
 pub use queue::{MemoryQueue, Queue};
-pub use situation::{HubSituation, MachineState, Situation};
+pub use situation::{AgentSituation, HubSituation, MachineState, Situation};
 
 use std::sync::Arc;
 

@@ -196,7 +196,7 @@ fn timed_out(error: io::Error) -> io::Error {
 }
 
 fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(path) = ca_file {
         let fail = |cause: String| format!("ca_file {}: {cause}", path.display());
         let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
