@@ -75,7 +75,7 @@ fn thresholds_decide_and_exit_codes_tell() {
 #[test]
 fn what_cannot_be_run_says_what_to_do() {
     let cases = [
-        ("", &["cup"][..], "error: cup: no such check; did you mean cpu?"),
+        ("", &["cpus"][..], "error: cpus: no such check; did you mean cpu?"),
         (
             "",
             &["netif"],
