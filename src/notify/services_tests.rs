@@ -190,7 +190,8 @@ fn answers_over_http_are_told_apart() {
         deliver(&mut ntfy(peer.url(), timeout))
     };
     let status = |line: &str, extra: &str, body: &str| answered(vec![whole(line, extra, body), Http::Cut], LONG);
-    assert_refused(status("400 Bad", "", r#"{"error":"topic\u0007 hunter2 reserved"}"#), "answered 400");
+    assert_refused(status("400 Bad", "", r#"{"error":"topic hunter2 reserved"}"#), "answered 400");
+    assert_refused(status("400 Bad", "", r#"{"error":"a\u0007b"}"#), "answered 400: ab");
     assert_refused(status("400 Bad", "", r#"{"error":"topic reserved"}"#), "topic reserved");
     assert_refused(status("403 No", "", r#"{"error":"hunter2"}"#), "does not accept the credential");
     assert_refused(status("301 Moved", "Location: http://evil/\r\n", ""), "redirects");
@@ -395,13 +396,13 @@ fn a_password_travels_under_tls_only_and_only_to_the_right_server() {
         Server::smtp(script)
     };
     // The settings refuse this already.
-    let server = greeted(vec![Say("250 AUTH PLAIN\r\n"), Stall]);
+    let server = greeted(vec![Say("250-me\r\n250 AUTH PLAIN\r\n"), Stall]);
     assert_refused(deliver(&mut email(server.port, Encryption::None, login, LONG)), "without TLS");
     // STARTTLS was cut out of the offer on the way.
-    let server = greeted(vec![Say("250 AUTH PLAIN\r\n"), Stall]);
+    let server = greeted(vec![Say("250-me\r\n250 AUTH PLAIN\r\n"), Stall]);
     assert_refused(deliver(&mut email(server.port, Encryption::StartTls, login, LONG)), "no STARTTLS");
     // Somebody talks into the dialogue before it is protected.
-    let server = greeted(vec![Say("250 STARTTLS\r\n"), Hear, Say("220 go\r\n250 AUTH PLAIN\r\n"), Stall]);
+    let server = greeted(vec![Say("250-me\r\n250 STARTTLS\r\n"), Hear, Say("220 go\r\n250 AUTH PLAIN\r\n"), Stall]);
     assert_later(deliver(&mut email(server.port, Encryption::StartTls, login, LONG)), "before TLS");
     // A certificate of a root that we do not know.
     let server = Server::smtp(vec![Tls, Say("220 hi\r\n"), Stall]);
@@ -412,20 +413,25 @@ fn a_password_travels_under_tls_only_and_only_to_the_right_server() {
         Tls,
         Say("220 hi\r\n"),
         Hear,
-        Say("250 AUTH PLAIN\r\n"),
+        Say("250-me\r\n250 AUTH PLAIN\r\n"),
         Hear,
         Say("535 hunter2 is wrong\r\n"),
         Stall,
     ]);
     assert_refused(deliver(&mut email(server.port, Encryption::Tls, login, LONG)), "user or password (535)");
-    let server = Server::smtp(vec![Tls, Say("220 hi\r\n"), Hear, Say("250 AUTH CRAM-MD5\r\n"), Stall]);
+    let server = Server::smtp(vec![Tls, Say("220 hi\r\n"), Hear, Say("250-me\r\n250 AUTH CRAM-MD5\r\n"), Stall]);
     assert_refused(deliver(&mut email(server.port, Encryption::Tls, login, LONG)), "neither");
     let allowed = |email: &mut EmailConfig| {
         login(email);
         email.allow_plain_auth = true;
     };
-    let server =
-        Server::smtp(script(vec![Say("220 hi\r\n"), Hear, Say("250 AUTH PLAIN\r\n"), Hear, Say("235 ok\r\n")]));
+    let server = Server::smtp(script(vec![
+        Say("220 hi\r\n"),
+        Hear,
+        Say("250-me\r\n250 AUTH PLAIN\r\n"),
+        Hear,
+        Say("235 ok\r\n"),
+    ]));
     assert_eq!(deliver(&mut email(server.port, Encryption::None, allowed, LONG)), Ok(()));
     server.all_heard();
 }
