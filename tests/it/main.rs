@@ -5,9 +5,11 @@
 #[macro_use]
 mod support;
 
+mod alerts;
 mod approvals;
 mod audit;
 mod chat;
+mod checks;
 mod cli;
 mod costs;
 mod http_framing;
