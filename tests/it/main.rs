@@ -21,6 +21,7 @@ mod http_load;
 mod identity;
 mod kv;
 mod logins;
+mod notifications;
 mod page;
 mod providers;
 mod setup;
