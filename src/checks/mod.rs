@@ -15,6 +15,8 @@ mod ping;
 pub mod plugin;
 mod port;
 mod regex;
+#[cfg(test)]
+mod regex_tests;
 mod registry;
 pub mod settings;
 mod show;
