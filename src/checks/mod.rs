@@ -25,17 +25,26 @@ mod core;
 mod cpu;
 mod disk;
 mod diskio;
+mod docker;
+mod docker_api;
+#[cfg(test)]
+mod docker_tests;
 mod each;
 mod engine;
+mod filter;
 mod glob;
+mod http;
 mod icmp;
+mod journaltail;
 mod keep;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
 pub mod limits;
+mod logfile;
 mod mem;
 mod netif;
+mod ntp;
 mod once;
 mod paths;
 mod peek;

@@ -1,5 +1,5 @@
-//! Regular expressions for filters of log lines, and globs on the same machine: a list of states that all advance
-//! together, so that no pattern and no line can make it slow. It only says whether something matches.
+//! Regular expressions for filters of log lines: a list of states that all advance together, so that no pattern and no
+//! line can make it slow. It only says whether something matches.
 //!
 //! A subset of what people know: `.`, classes, `\d \w \s \b` and their opposites, groups, `|`, `* + ? {n,m}`, `^ $` and
 //! `(?i)` at the start. No captures, no references. The crate for this would be six times the size; the tests compare
@@ -26,8 +26,8 @@ pub(super) struct Regex {
 #[derive(Clone, Debug)]
 enum State {
     Char(char),
-    /// True: anything. False: anything but the end of a line.
-    Any(bool),
+    /// Anything but the end of a line.
+    Any,
     Class(Class),
     Start,
     End,
@@ -64,18 +64,6 @@ impl Regex {
             return Err("a ) without its (");
         }
         Self::compile(&node, ignore_case)
-    }
-
-    /// Compiles a glob, which has to match the whole text: `*`, `?`, `[a-z]`, `[!a-z]`, `{one,two}`, `\` before a sign.
-    pub(super) fn glob(pattern: &str) -> Result<Self, &'static str> {
-        let mut parser = Parser { rest: pattern.chars().peekable(), depth: 0 };
-        let mut nodes = vec![Node::One(State::Start)];
-        nodes.push(parser.glob()?);
-        if parser.rest.next().is_some() {
-            return Err("a } without its {");
-        }
-        nodes.push(Node::One(State::End));
-        Self::compile(&Node::Sequence(nodes), false)
     }
 
     fn compile(node: &Node, ignore_case: bool) -> Result<Self, &'static str> {
@@ -121,7 +109,7 @@ impl Regex {
     fn takes(&self, state: &State, char: char) -> bool {
         match state {
             State::Char(wanted) => *wanted == char || (self.ignore_case && same_letter(*wanted, char)),
-            State::Any(all) => *all || char != '\n',
+            State::Any => char != '\n',
             State::Class(class) => {
                 let holds = |char: char| class.ranges.iter().any(|(from, to)| (*from..=*to).contains(&char));
                 let other = || holds(char.to_ascii_lowercase()) || holds(char.to_ascii_uppercase());
@@ -146,7 +134,7 @@ impl Regex {
                 State::End if place.after.is_none() => states.open.push(state + 1),
                 State::Edge(wanted) if place.is_edge() == wanted => states.open.push(state + 1),
                 State::Start | State::End | State::Edge(_) => {}
-                State::Char(_) | State::Any(_) | State::Class(_) => states.list.push(state),
+                State::Char(_) | State::Any | State::Class(_) => states.list.push(state),
             }
         }
         false
@@ -284,10 +272,10 @@ impl Parser<'_> {
     fn one(&mut self) -> Parsed {
         let Some(char) = self.rest.next() else { return Err("unfinished") };
         Ok(Node::One(match char {
-            '.' => State::Any(false),
+            '.' => State::Any,
             '^' => State::Start,
             '$' => State::End,
-            '[' => State::Class(self.class('^')?),
+            '[' => State::Class(self.class()?),
             '\\' => self.escape()?,
             '(' => {
                 if self.rest.next_if_eq(&'?').is_some() && self.rest.next() != Some(':') {
@@ -352,10 +340,10 @@ impl Parser<'_> {
         })
     }
 
-    /// The inside of `[...]`; `not` negates it.
-    fn class(&mut self, not: char) -> Result<Class, &'static str> {
+    /// The inside of `[...]`.
+    fn class(&mut self) -> Result<Class, &'static str> {
         const OPEN: &str = "a [ without its ]";
-        let mut class = Class { negated: self.rest.next_if_eq(&not).is_some(), ranges: Vec::new() };
+        let mut class = Class { negated: self.rest.next_if_eq(&'^').is_some(), ranges: Vec::new() };
         let mut first = true;
         loop {
             let from = match self.rest.next().ok_or(OPEN)? {
@@ -393,35 +381,6 @@ impl Parser<'_> {
             class.ranges.push((from, to));
         }
     }
-
-    fn glob(&mut self) -> Parsed {
-        let mut nodes = Vec::new();
-        while let Some(char) = self.rest.next_if(|char| self_ends(*char, self.depth)) {
-            nodes.push(match char {
-                '*' => Node::Repeat(Box::new(Node::One(State::Any(true))), 0, None),
-                '?' => Node::One(State::Any(true)),
-                '[' => Node::One(State::Class(self.class('!')?)),
-                '\\' => Node::One(State::Char(self.rest.next().ok_or("nothing behind the last \\")?)),
-                '{' => {
-                    let mut choices = vec![self.deeper(Self::glob)?];
-                    while self.rest.next_if_eq(&',').is_some() {
-                        choices.push(self.deeper(Self::glob)?);
-                    }
-                    if self.rest.next() != Some('}') {
-                        return Err("a { without its }");
-                    }
-                    Node::Choice(choices)
-                }
-                char => Node::One(State::Char(char)),
-            });
-        }
-        Ok(Node::Sequence(nodes))
-    }
-}
-
-/// Whether a sign belongs to the glob at hand: inside braces a comma ends it.
-fn self_ends(char: char, depth: usize) -> bool {
-    char != '}' && (depth == 0 || char != ',')
 }
 
 fn known_class(letter: char) -> Option<&'static [(char, char)]> {
