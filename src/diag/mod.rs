@@ -13,7 +13,7 @@ pub(crate) mod disk;
 pub(crate) mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 mod network;

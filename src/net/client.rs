@@ -4,7 +4,8 @@
 //!   only a TCP connect in progress goes on, for at most the connect time-out.
 //! - Redirects are not followed: a credential must not travel to another host, and each hop needs its own check.
 //! - Proxy variables of the environment are ignored; peers are reached directly.
-//! - Certificates are checked against the Mozilla roots in the binary.
+//! - Certificates are checked against the Mozilla roots in the binary, unless [`HttpClient::with_tls_unchecked`] says
+//!   otherwise.
 //! - Up to [`IDLE_MAX`] connections are kept for the next call, one per [`Slot`], unless
 //!   [`HttpClient::without_reuse`] says otherwise. A kept connection that turns out to be dead before a byte of the
 //!   answer came is replaced once, if the request may be sent twice.
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::{Request, Response, Uri};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 use ureq::{Agent, Body, Error};
 
@@ -34,6 +36,8 @@ const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
 
 /// One configuration of TLS for the whole process: the roots are the same for all.
 static TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
+/// The same for peers whose certificates nobody checks.
+static UNCHECKED_TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
 
 /// How long each phase of a call may take. All are above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,7 @@ pub struct HttpClient {
     #[cfg(test)]
     pub(super) lookup: Option<super::transport::Lookup>,
     reuse: bool,
+    tls_unchecked: bool,
     dns_threads: Threads,
     /// Guarded by the mutex: the slots that no call uses, the longest unused first.
     idle: Mutex<Vec<Slot>>,
@@ -174,6 +179,7 @@ impl HttpClient {
             #[cfg(test)]
             lookup: None,
             reuse: true,
+            tls_unchecked: false,
             dns_threads: Threads::new(),
             idle: Mutex::default(),
         }
@@ -192,6 +198,13 @@ impl HttpClient {
     #[must_use]
     pub fn without_reuse(mut self) -> Self {
         self.reuse = false;
+        self
+    }
+
+    /// Takes any certificate. For looking at peers that an operator configured so, never for anything secret.
+    #[must_use]
+    pub fn with_tls_unchecked(mut self) -> Self {
+        self.tls_unchecked = true;
         self
     }
 
@@ -254,10 +267,11 @@ impl HttpClient {
 
     fn new_slot(&self, origin: &str, timeouts: Timeouts) -> Slot {
         let pace = Arc::new(Pace::new(timeouts.first_byte, timeouts.idle));
+        let tls = if self.tls_unchecked { UNCHECKED_TLS.clone() } else { TLS.clone() };
         let connector =
             ().chain(TcpConnector::default())
                 .chain(PacedConnector(Arc::clone(&pace)))
-                .chain(TLS.clone())
+                .chain(tls)
                 .chain(Connected(Arc::clone(&pace)));
         let config = Config::builder()
             .http_status_as_error(false)
@@ -274,6 +288,7 @@ impl HttpClient {
             .max_idle_connections(usize::from(self.reuse))
             .max_idle_connections_per_host(usize::from(self.reuse))
             .max_idle_age(IDLE_AGE)
+            .tls_config(TlsConfig::builder().disable_verification(self.tls_unchecked).build())
             .build();
         let names = Names {
             pace: Arc::clone(&pace),
