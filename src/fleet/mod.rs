@@ -1,4 +1,5 @@
 //! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
 
 pub mod link;
+pub mod runner;
 pub mod wire;
