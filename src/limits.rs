@@ -312,6 +312,29 @@ pub const COST_LINES_MAX: usize = 1000;
 /// Rendered answers kept.
 pub const COST_REPORTS_CACHED: usize = 4;
 
+// --- Alerts: contract agent-link 2.7 --------------------------------------------------------------------------------
+
+/// Closed alerts and the events of all stay this long.
+pub const ALERTS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Rows of alerts, open ones included; beyond it the oldest closed ones go, then the oldest open ones. More than a
+/// hundred thousand alerts in one go are kept.
+pub const ALERT_ROWS_MAX: i64 = 150_000;
+/// Rows of events; beyond it the oldest go.
+pub const ALERT_EVENT_ROWS_MAX: i64 = 300_000;
+/// A description; the rest is cut off with a mark. A screen or two.
+pub const ALERT_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// A diagnosis.
+pub const ALERT_REPORT_BYTES_MAX: usize = 64 * 1024;
+/// A name of a label or attribute, and its value.
+pub const ALERT_NAME_BYTES_MAX: usize = 128;
+pub const ALERT_LABEL_BYTES_MAX: usize = 1024;
+pub const ALERT_ATTR_BYTES_MAX: usize = 2048;
+/// Labels of one event beside those that identify it, and its attributes.
+pub const ALERT_PAIRS_MAX: usize = 64;
+/// Alerts in one list.
+pub const ALERTS_LISTED: usize = 100;
+pub const ALERTS_LISTED_MAX: usize = 500;
+
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < BUFFERED_BYTES_MAX);

@@ -57,6 +57,13 @@ impl Peer {
         let line = text.lines().find(|line| line.starts_with(field)).unwrap_or("");
         line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
     }
+    /// Processor time so far, in milliseconds: clock ticks of 10 ms.
+    pub fn cpu_ms(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        (ticks(11) + ticks(12)) * 10
+    }
 }
 
 impl Drop for Peer {

@@ -26,6 +26,9 @@ struct ListShape<'a> {
     browser_url_allowlist: [&'a str; 0],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     adapters: &'a [String],
+    /// Holt's own, of machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -93,6 +96,7 @@ fn machine_shape(machine: &RemoteAgent) -> ListShape<'_> {
         has_tools: true,
         browser_url_allowlist: [],
         adapters: &[],
+        online: Some(machine.is_online),
     }
 }
 
@@ -109,6 +113,7 @@ fn list_shape(agent: &Agent) -> ListShape<'_> {
         has_tools: !agent.tools().names().is_empty(),
         browser_url_allowlist: [],
         adapters: &agent.adapters,
+        online: None,
     }
 }
 

@@ -31,15 +31,15 @@ const PROGRAM_DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
 
 /// What a child wrote and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// None when a signal ended it.
-    pub(super) code: Option<i32>,
-    pub(super) text: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
 }
 
 /// Why there is no output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RunError {
+pub(crate) enum RunError {
     /// The program is not installed.
     Missing,
     /// It did not start, or its output could not be read.
@@ -60,7 +60,7 @@ impl std::fmt::Display for RunError {
 }
 
 /// Runs `program`, a bare name, to its end. Standard error is discarded.
-pub(super) fn run(program: &str, arguments: &[&str], context: &ToolContext<'_>) -> Result<Output, RunError> {
+pub(crate) fn run(program: &str, arguments: &[&str], context: &ToolContext<'_>) -> Result<Output, RunError> {
     let path = find(program).ok_or(RunError::Missing)?;
     let mut command = Command::new(path);
     command.args(arguments).env_clear().env("LC_ALL", "C").env("PATH", "/usr/bin:/bin").current_dir("/");

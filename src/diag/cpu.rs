@@ -15,11 +15,11 @@ pub(super) const DESCRIPTION: &str = "Processor use now (user, system, I/O wait,
 over a quarter of a second, and the load averages against the number of cores.";
 
 /// Between two samples: 25 ticks of each core, enough for steps of 4 %, short enough for somebody who waits.
-pub(super) const SAMPLE: Duration = Duration::from_millis(250);
+pub(crate) const SAMPLE: Duration = Duration::from_millis(250);
 
 /// The counters of one `cpu` line, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ticks {
+pub(crate) struct Ticks {
     user: u64,
     nice: u64,
     system: u64,
@@ -32,21 +32,21 @@ pub(super) struct Ticks {
 
 /// `/proc/stat`, as far as it is needed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) all: Ticks,
+pub(crate) struct Stat {
+    pub(crate) all: Ticks,
     /// By the number in the name: cores that are off are missing.
-    cores: Vec<(u32, Ticks)>,
-    pub(super) boot_time: Option<i64>,
+    pub(crate) cores: Vec<(u32, Ticks)>,
+    pub(crate) boot_time: Option<i64>,
     running: Option<u64>,
     blocked: Option<u64>,
 }
 
 /// The load averages.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Load {
-    pub(super) one: f64,
-    five: f64,
-    fifteen: f64,
+pub(crate) struct Load {
+    pub(crate) one: f64,
+    pub(crate) five: f64,
+    pub(crate) fifteen: f64,
 }
 
 pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Result<Report, ToolError> {
@@ -111,13 +111,13 @@ fn per_core(first: &Stat, second: &Stat) -> Vec<Value> {
 
 impl Ticks {
     /// Busy percent since `before`; none when no tick passed.
-    pub(super) fn busy_percent(&self, before: &Self) -> Option<f64> {
+    pub(crate) fn busy_percent(&self, before: &Self) -> Option<f64> {
         let used = self.since(before);
         (used.total() > 0).then(|| percent(used.busy(), used.total()))
     }
 
     /// Counters can run backwards (iowait does, by design of the kernel): such a step counts as none.
-    fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
             user: self.user.saturating_sub(before.user),
             nice: self.nice.saturating_sub(before.nice),
@@ -131,17 +131,17 @@ impl Ticks {
     }
 
     /// Waiting for a disk is not work; time that the hypervisor took is not ours, but it is gone.
-    fn busy(&self) -> u64 {
+    pub(crate) fn busy(&self) -> u64 {
         [self.user, self.nice, self.system, self.irq, self.softirq, self.steal].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Guest time is part of user time already, so it is not added again.
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.busy().saturating_add(self.idle).saturating_add(self.iowait)
     }
 }
 
-pub(super) fn parse_stat(text: &str) -> Stat {
+pub(crate) fn parse_stat(text: &str) -> Stat {
     let mut stat = Stat::default();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
@@ -178,7 +178,7 @@ fn parse_ticks<'a>(words: impl Iterator<Item = &'a str>) -> Ticks {
     }
 }
 
-pub(super) fn parse_load(text: &str) -> Option<Load> {
+pub(crate) fn parse_load(text: &str) -> Option<Load> {
     let mut words = text.split_ascii_whitespace().map(|word| word.parse::<f64>().ok().filter(|load| load.is_finite()));
     Some(Load { one: words.next()??, five: words.next()??, fifteen: words.next()?? })
 }

@@ -18,13 +18,13 @@ names mounts that hang and file systems that turned read-only.";
 
 /// What `df` would print for one file system.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Usage {
-    total_bytes: u64,
-    used_bytes: u64,
-    available_bytes: u64,
-    used_percent: f64,
+pub(crate) struct Usage {
+    pub(crate) total_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) available_bytes: u64,
+    pub(crate) used_percent: f64,
     /// None where the file system has no fixed number of them (btrfs, FAT).
-    inodes_used_percent: Option<f64>,
+    pub(crate) inodes_used_percent: Option<f64>,
 }
 
 pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Result<Report, ToolError> {
@@ -110,7 +110,7 @@ fn add_usage(report: &mut Report, row: &mut Map<String, Value>, mount: &Mount, p
 }
 
 /// As `df` counts: what is reserved for root is neither used nor available, so the percentage is of what users get.
-fn usage(space: Space) -> Option<Usage> {
+pub(crate) fn usage(space: Space) -> Option<Usage> {
     if space.blocks == 0 {
         return None;
     }
@@ -129,7 +129,7 @@ fn usage(space: Space) -> Option<Usage> {
 }
 
 /// `https://user:password@host` of a WebDAV mount becomes `https://host`.
-fn without_credentials(source: &str) -> String {
+pub(crate) fn without_credentials(source: &str) -> String {
     match (source.split_once("://"), source.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
         _ => source.to_owned(),

@@ -100,7 +100,7 @@ pub(super) fn round1(value: f64) -> Value {
 }
 
 /// `part` of `whole` in percent; 0 of nothing is 0.
-pub(super) fn percent(part: u64, whole: u64) -> f64 {
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;
     }
@@ -109,7 +109,7 @@ pub(super) fn percent(part: u64, whole: u64) -> f64 {
 
 /// Counters as numbers to calculate with; beyond 2^53 the last digits are lost, which no report shows.
 #[expect(clippy::cast_precision_loss, reason = "only shown rounded")]
-pub(super) fn float(value: u64) -> f64 {
+pub(crate) fn float(value: u64) -> f64 {
     value as f64
 }
 

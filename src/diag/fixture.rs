@@ -15,7 +15,7 @@ use crate::rt::{Cancel, lock};
 use crate::tools::{ToolContext, ToolError};
 
 /// A machine in a directory that is removed at the end of the test.
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     dir: tempfile::TempDir,
     probe: Arc<FakeProbe>,
 }
@@ -31,14 +31,14 @@ struct FakeProbe {
 }
 
 impl Fixture {
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let probe = Arc::new(FakeProbe { dir: dir.path().to_owned(), ..FakeProbe::default() });
         Self { dir, probe }
     }
 
     /// A Raspberry Pi with nothing to complain about.
-    pub(super) fn healthy_pi() -> Self {
+    pub(crate) fn healthy_pi() -> Self {
         let fixture = Self::empty();
         fixture.write("proc/stat", "cpu  1000 0 500 98000 300 0 100 100 0 0\ncpu0 500 0 250 49000 150 0 50 50 0 0\ncpu1 500 0 250 49000 150 0 50 50 0 0\nbtime 1767323045\nprocs_running 2\nprocs_blocked 0\n");
         // 50 ticks of which user 4, system 1, idle 43, iowait 2.
@@ -78,22 +78,22 @@ impl Fixture {
     }
 
     /// Puts a file into the tree.
-    pub(super) fn write(&self, path: &str, content: &str) {
+    pub(crate) fn write(&self, path: &str, content: &str) {
         put(self.dir.path(), path, content);
     }
 
     /// What a file holds in the second sample.
-    pub(super) fn later(&self, path: &str, content: &str) {
+    pub(crate) fn later(&self, path: &str, content: &str) {
         lock(&self.probe.later).push((path.to_owned(), Some(content.to_owned())));
     }
 
     /// A directory or file that is gone in the second sample.
-    pub(super) fn gone_later(&self, path: &str) {
+    pub(crate) fn gone_later(&self, path: &str) {
         lock(&self.probe.later).push((path.to_owned(), None));
     }
 
     /// Adds a line to the table of mounts.
-    pub(super) fn mount(&self, point: &str, device: &str, kind: &str, options: &str, super_options: &str) {
+    pub(crate) fn mount(&self, point: &str, device: &str, kind: &str, options: &str, super_options: &str) {
         let path = self.dir.path().join("proc/self/mountinfo");
         let mut table = std::fs::read_to_string(path).unwrap_or_default();
         let id = 30 + table.lines().count();
@@ -103,38 +103,38 @@ impl Fixture {
     }
 
     /// The room on a mount point.
-    pub(super) fn space(&self, point: &str, space: Space) {
+    pub(crate) fn space(&self, point: &str, space: Space) {
         lock(&self.probe.spaces).insert(PathBuf::from(point), Some(space));
     }
 
     /// A mount point that does not answer.
-    pub(super) fn hangs(&self, point: &str) {
+    pub(crate) fn hangs(&self, point: &str) {
         lock(&self.probe.spaces).insert(PathBuf::from(point), None);
     }
 
     /// What a program answers, whatever its arguments.
-    pub(super) fn program(&self, name: &str, code: i32, text: &str) {
+    pub(crate) fn program(&self, name: &str, code: i32, text: &str) {
         let output = Output { code: Some(code), text: text.to_owned() };
         lock(&self.probe.programs).insert(name.to_owned(), output);
     }
 
     /// The command lines that were run.
-    pub(super) fn ran(&self) -> Vec<String> {
+    pub(crate) fn ran(&self) -> Vec<String> {
         lock(&self.probe.ran).clone()
     }
 
     /// A root that behaves like the machine Holt runs on.
-    pub(super) fn root(&self) -> HostRoot {
+    pub(crate) fn root(&self) -> HostRoot {
         HostRoot::at(self.dir.path()).with_probe(Arc::clone(&self.probe) as Arc<dyn Probe>, cfg!(target_os = "linux"))
     }
 
     /// Calls a tool and parses its answer.
-    pub(super) fn call(&self, name: &str, arguments: &Value) -> Value {
+    pub(crate) fn call(&self, name: &str, arguments: &Value) -> Value {
         serde_json::from_str(&self.try_call(name, arguments).unwrap()).unwrap()
     }
 
     /// Calls a tool.
-    pub(super) fn try_call(&self, name: &str, arguments: &Value) -> Result<String, ToolError> {
+    pub(crate) fn try_call(&self, name: &str, arguments: &Value) -> Result<String, ToolError> {
         let tools = host_tools(self.root());
         let tool = tools.iter().find(|tool| tool.spec().name == name).unwrap();
         with_context(|context| tool.call(arguments, context))
@@ -142,14 +142,14 @@ impl Fixture {
 }
 
 /// Calls with a context that gives all the time in the world.
-pub(super) fn with_context<T>(call: impl FnOnce(&ToolContext<'_>) -> T) -> T {
+pub(crate) fn with_context<T>(call: impl FnOnce(&ToolContext<'_>) -> T) -> T {
     let cancel = Cancel::new();
     let deadline = Instant::now() + Duration::from_secs(120);
     call(&ToolContext { agent: "default", session_id: "s", identity: "i", deadline, cancel: &cancel })
 }
 
 /// The level of the finding with that subject.
-pub(super) fn level(report: &Value, what: &str) -> String {
+pub(crate) fn level(report: &Value, what: &str) -> String {
     let findings = report["findings"].as_array().unwrap();
     let found = findings.iter().find(|finding| finding["what"] == what);
     found.map_or_else(|| "none".to_owned(), |finding| finding["level"].as_str().unwrap().to_owned())

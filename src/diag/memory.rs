@@ -80,7 +80,7 @@ fn add_pressure(report: &mut Report, root: &HostRoot) {
 }
 
 /// Names and KiB; lines that are neither are skipped.
-fn parse(text: &str) -> HashMap<&str, u64> {
+pub(crate) fn parse(text: &str) -> HashMap<&str, u64> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .filter_map(|(name, rest)| Some((name.trim(), rest.split_ascii_whitespace().next()?.parse().ok()?)))

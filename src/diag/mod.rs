@@ -7,28 +7,28 @@
 //! Threads: short helpers of `probe` and `child`, described there. A tool itself runs on the thread of its turn.
 
 mod args;
-mod child;
-mod cpu;
-mod disk;
-mod finding;
+pub(crate) mod child;
+pub(crate) mod cpu;
+pub(crate) mod disk;
+pub(crate) mod finding;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod logs;
-mod memory;
-mod mounts;
+pub(crate) mod memory;
+pub(crate) mod mounts;
 mod network;
 mod overview;
-mod probe;
-mod process_table;
+pub(crate) mod probe;
+pub(crate) mod process_table;
 mod processes;
 mod redact;
-mod report;
-mod root;
+pub(crate) mod report;
+pub(crate) mod root;
 mod services;
 mod sockets;
 mod temperature;
 pub mod thresholds;
-mod uptime;
+pub(crate) mod uptime;
 mod vitals;
 
 use std::sync::Arc;

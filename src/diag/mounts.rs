@@ -7,14 +7,14 @@ use crate::diag::root::HostRoot;
 
 /// One file system that is mounted somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) point: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) point: PathBuf,
     /// A device path, `server:/share`, or whatever the file system calls its source.
-    pub(super) source: String,
-    pub(super) kind: String,
-    pub(super) read_only: bool,
+    pub(crate) source: String,
+    pub(crate) kind: String,
+    pub(crate) read_only: bool,
     /// Mounted for writing, yet the kernel took that back: after an error.
-    pub(super) turned_read_only: bool,
+    pub(crate) turned_read_only: bool,
 }
 
 /// Most file systems that are asked: a machine with more has container mounts that repeat each other.
@@ -58,7 +58,7 @@ const IMAGES: &[&str] = &["cramfs", "erofs", "iso9660", "romfs", "squashfs", "ud
 const LAYERS: &[&str] = &["overlay", "aufs", "fuse.fuse-overlayfs"];
 
 /// Real file systems, each once, and whether some were left out for their number. None without a table.
-pub(super) fn mounts(root: &HostRoot) -> Option<(Vec<Mount>, bool)> {
+pub(crate) fn mounts(root: &HostRoot) -> Option<(Vec<Mount>, bool)> {
     // Here only what this process sees can be asked. Below a mounted host root the table of process 1 is the host's.
     let text = if root.is_system() {
         root.proc_text("self/mountinfo")

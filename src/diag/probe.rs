@@ -95,7 +95,7 @@ impl Probe for SystemProbe {
 }
 
 /// An error when the call was cancelled or is out of time.
-pub(super) fn check_alive(context: &ToolContext<'_>) -> Result<(), ToolError> {
+pub(crate) fn check_alive(context: &ToolContext<'_>) -> Result<(), ToolError> {
     if context.cancel.is_set() {
         return Err(ToolError::new("cancelled"));
     }
@@ -106,7 +106,7 @@ pub(super) fn check_alive(context: &ToolContext<'_>) -> Result<(), ToolError> {
 }
 
 /// Waits for something to arrive, until the deadline or until the call is given up.
-pub(super) fn receive<T>(rx: &Receiver<T>, deadline: Instant, context: &ToolContext<'_>) -> io::Result<T> {
+pub(crate) fn receive<T>(rx: &Receiver<T>, deadline: Instant, context: &ToolContext<'_>) -> io::Result<T> {
     loop {
         if context.cancel.is_set() {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "cancelled"));

@@ -7,29 +7,29 @@ use crate::diag::root::{HostRoot, names_in};
 
 /// What `stat` says of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     /// As the process calls itself; at most 15 bytes, any bytes.
-    pub(super) comm: String,
-    pub(super) state: char,
+    pub(crate) comm: String,
+    pub(crate) state: char,
     /// User and system time in ticks.
-    pub(super) cpu_ticks: u64,
-    pub(super) threads: u64,
+    pub(crate) cpu_ticks: u64,
+    pub(crate) threads: u64,
     /// In ticks since the boot: tells a process from the next one that got its number.
-    pub(super) started_ticks: u64,
-    pub(super) resident_pages: u64,
+    pub(crate) started_ticks: u64,
+    pub(crate) resident_pages: u64,
 }
 
 /// What `status` adds, asked only for the processes that are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Detail {
-    pub(super) user_id: Option<u32>,
-    pub(super) resident_bytes: Option<u64>,
-    pub(super) swap_bytes: Option<u64>,
+pub(crate) struct Detail {
+    pub(crate) user_id: Option<u32>,
+    pub(crate) resident_bytes: Option<u64>,
+    pub(crate) swap_bytes: Option<u64>,
 }
 
 /// All processes by number.
-pub(super) fn processes(root: &HostRoot) -> HashMap<u32, Process> {
+pub(crate) fn processes(root: &HostRoot) -> HashMap<u32, Process> {
     names_in(&root.proc(""))
         .into_iter()
         .filter_map(|name| name.parse::<u32>().ok())
@@ -39,7 +39,7 @@ pub(super) fn processes(root: &HostRoot) -> HashMap<u32, Process> {
 }
 
 /// More of one process; empty when it has ended meanwhile.
-pub(super) fn detail(root: &HostRoot, pid: u32) -> Detail {
+pub(crate) fn detail(root: &HostRoot, pid: u32) -> Detail {
     root.proc_text(&format!("{pid}/status")).as_deref().map(parse_status).unwrap_or_default()
 }
 

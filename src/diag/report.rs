@@ -102,12 +102,12 @@ fn halve_longest_list(value: &mut Value, cut: Cut) -> bool {
 }
 
 /// A name from outside: bounded, without control characters (a process may call itself an escape sequence).
-pub(super) fn clean_name(name: &str) -> String {
+pub(crate) fn clean_name(name: &str) -> String {
     clean(name, NAME_BYTES_MAX)
 }
 
 /// Bounded text without control characters.
-pub(super) fn clean(text: &str, bytes_max: usize) -> String {
+pub(crate) fn clean(text: &str, bytes_max: usize) -> String {
     let mut cleaned = String::with_capacity(text.len().min(bytes_max + 4));
     for character in text.chars() {
         if cleaned.len() + character.len_utf8() > bytes_max {

@@ -26,32 +26,32 @@ pub struct HostRoot {
     usr_lib: PathBuf,
     /// Whether this is the machine that Holt runs on: only then do system calls and `systemctl` speak of it.
     system: bool,
-    pub(super) probe: Arc<dyn Probe>,
+    pub(crate) probe: Arc<dyn Probe>,
 }
 
 /// What a file system says about its room, in blocks and inodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Space {
+pub(crate) struct Space {
     /// Size of a block in bytes (`f_frsize`).
-    pub(super) block_bytes: u64,
-    pub(super) blocks: u64,
+    pub(crate) block_bytes: u64,
+    pub(crate) blocks: u64,
     /// Free, including what is reserved for root.
-    pub(super) blocks_free: u64,
+    pub(crate) blocks_free: u64,
     /// Free for everybody.
-    pub(super) blocks_available: u64,
-    pub(super) inodes: u64,
-    pub(super) inodes_free: u64,
+    pub(crate) blocks_available: u64,
+    pub(crate) inodes: u64,
+    pub(crate) inodes_free: u64,
 }
 
 /// The units in which the kernel counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Units {
-    pub(super) ticks_per_second: u64,
-    pub(super) page_bytes: u64,
+pub(crate) struct Units {
+    pub(crate) ticks_per_second: u64,
+    pub(crate) page_bytes: u64,
 }
 
 /// Questions to the machine that are not files. Tests answer them from tables.
-pub(super) trait Probe: Send + Sync {
+pub(crate) trait Probe: Send + Sync {
     /// Lets time pass between two samples, and says how much really passed. Ends early when the call is given up.
     fn pause(&self, wanted: Duration, context: &ToolContext<'_>) -> Result<Duration, ToolError>;
 
@@ -86,54 +86,54 @@ impl HostRoot {
     }
 
     #[cfg(test)]
-    pub(super) fn with_probe(mut self, probe: Arc<dyn Probe>, system: bool) -> Self {
+    pub(crate) fn with_probe(mut self, probe: Arc<dyn Probe>, system: bool) -> Self {
         self.probe = probe;
         self.system = system;
         self
     }
 
-    pub(super) fn is_system(&self) -> bool {
+    pub(crate) fn is_system(&self) -> bool {
         self.system
     }
 
-    pub(super) fn proc(&self, path: &str) -> PathBuf {
+    pub(crate) fn proc(&self, path: &str) -> PathBuf {
         self.proc.join(path)
     }
 
-    pub(super) fn sys(&self, path: &str) -> PathBuf {
+    pub(crate) fn sys(&self, path: &str) -> PathBuf {
         self.sys.join(path)
     }
 
-    pub(super) fn run_dir(&self, path: &str) -> PathBuf {
+    pub(crate) fn run_dir(&self, path: &str) -> PathBuf {
         self.run.join(path)
     }
 
-    pub(super) fn log(&self, path: &str) -> PathBuf {
+    pub(crate) fn log(&self, path: &str) -> PathBuf {
         self.var_log.join(path)
     }
 
     /// A file of `/proc` that a tool cannot do without.
-    pub(super) fn need(&self, path: &str) -> Result<String, ToolError> {
+    pub(crate) fn need(&self, path: &str) -> Result<String, ToolError> {
         read_text(&self.proc(path)).map_err(|error| ToolError::new(format!("cannot read /proc/{path}: {error}")))
     }
 
     /// A file of `/proc` that may be missing.
-    pub(super) fn proc_text(&self, path: &str) -> Option<String> {
+    pub(crate) fn proc_text(&self, path: &str) -> Option<String> {
         read_text(&self.proc(path)).ok()
     }
 
     /// A one-line file of `/proc`, trimmed; none when missing or empty.
-    pub(super) fn proc_line(&self, path: &str) -> Option<String> {
+    pub(crate) fn proc_line(&self, path: &str) -> Option<String> {
         trimmed(self.proc_text(path))
     }
 
     /// A one-line file of `/sys`, trimmed; none when missing or empty.
-    pub(super) fn sys_line(&self, path: &str) -> Option<String> {
+    pub(crate) fn sys_line(&self, path: &str) -> Option<String> {
         trimmed(read_text(&self.sys(path)).ok())
     }
 
     /// `os-release`, from `/etc` or, where that is missing, `/usr/lib`.
-    pub(super) fn os_release(&self) -> Option<String> {
+    pub(crate) fn os_release(&self) -> Option<String> {
         read_text(&self.etc.join("os-release")).or_else(|_| read_text(&self.usr_lib.join("os-release"))).ok()
     }
 }
@@ -143,14 +143,14 @@ fn trimmed(text: Option<String>) -> Option<String> {
 }
 
 /// Reads a file up to a bound; bytes that are not UTF-8 are replaced, for a process may call itself anything.
-pub(super) fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The names in a directory, sorted; empty when it is missing. Entries that vanish meanwhile are left out.
-pub(super) fn names_in(path: &Path) -> Vec<String> {
+pub(crate) fn names_in(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.take(ENTRIES_MAX).flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();

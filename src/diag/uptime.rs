@@ -37,7 +37,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     Ok(report)
 }
 
-pub(super) fn parse_uptime(text: &str) -> Option<f64> {
+pub(crate) fn parse_uptime(text: &str) -> Option<f64> {
     let seconds = text.split_ascii_whitespace().next()?.parse::<f64>().ok()?;
     (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
 }

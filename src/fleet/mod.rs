@@ -1,5 +1,7 @@
 //! The machine link (contract agent-link): what goes over the wire, the hub's side of it, and the agent's.
 
+pub mod hub;
 pub mod link;
 pub mod runner;
+pub mod sign;
 pub mod wire;

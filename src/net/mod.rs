@@ -1,4 +1,5 @@
-//! Outbound HTTP: one blocking client for model providers, tool servers over HTTP, fetched pages and web hooks.
+//! Outbound HTTP: one blocking client for model providers, tool servers over HTTP, fetched pages and web hooks; and plain
+//! connections for what is not HTTP ([`Wire`]).
 //!
 //! The client knows nothing of what is called or why: policy comes in as time-outs, headers and an [`AddressFilter`].
 //! Which addresses may be reached on whose behalf is decided by [`guard`], which does no I/O.
@@ -19,8 +20,10 @@ pub mod sse;
 pub(crate) mod test_peer;
 mod transport;
 pub mod url;
+mod wire;
 
 pub use answer::{Answer, retry_after};
 pub use client::{Call, HttpClient, Method, Timeouts};
 pub use error::{NetError, Phase};
 pub use transport::AddressFilter;
+pub use wire::{Wire, look_up};

@@ -3,34 +3,43 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod alert_rows;
+pub mod alerts;
 pub mod approvals;
 pub mod audit;
 pub mod conversations;
 pub mod costs;
 pub mod db;
+pub mod join_codes;
 pub mod keys;
 pub mod kv;
 pub mod log;
 pub mod logins;
+pub mod machines;
 pub mod meta;
 mod migrate;
 pub mod parked;
 pub mod rules;
 pub mod search;
+pub mod silences;
 pub mod time;
 mod turn_rows;
 pub mod turns;
 
+pub use alerts::AlertStore;
 pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;
 pub use costs::CostStore;
 pub use db::Db;
+pub use join_codes::JoinCodeStore;
 pub use keys::{ApiKeyRecord, KeyStore};
 pub use kv::{KvError, KvLimits, KvStore};
 pub use log::{EventLog, LogReader};
 pub use logins::{SessionRecord, SessionStore};
+pub use machines::MachineStore;
 pub use parked::ParkedStore;
 pub use rules::RuleStore;
+pub use silences::SilenceStore;
 pub use turns::TurnStore;
 
 pub use crate::rt::text::hex;

@@ -4,9 +4,8 @@ CREATE TABLE machines (
   state TEXT NOT NULL,                        -- pending, approved, revoked
   credential TEXT NOT NULL DEFAULT 'token',   -- token, shared
   token_hash TEXT NOT NULL DEFAULT '',        -- SHA-256
-  next_token_hash TEXT NOT NULL DEFAULT '',   -- handed out, not used yet
-  previous_token_hash TEXT NOT NULL DEFAULT '',
-  previous_until INTEGER NOT NULL DEFAULT 0,
+  next_token_hash TEXT NOT NULL DEFAULT '',   -- handed out, not used yet; `wanted`: to be handed out
+  token_until INTEGER NOT NULL DEFAULT 0,     -- end of token_hash; 0: when its successor is used, -1: ten minutes after that is handed out
   display_name TEXT NOT NULL DEFAULT '',      -- given at the hub
   own_labels TEXT NOT NULL DEFAULT '{}',      -- given at the hub; win over the machine's
   expected_off INTEGER NOT NULL DEFAULT 0,    -- meant to be off: no alarm
@@ -21,7 +20,7 @@ CREATE TABLE machines (
   address TEXT NOT NULL DEFAULT '',           -- where its connection comes from
   presence TEXT NOT NULL DEFAULT 'never',     -- never, online, stopped, lost
   presence_at INTEGER NOT NULL DEFAULT 0,
-  down_reported INTEGER NOT NULL DEFAULT 0,   -- people were told that it is down
+  down_reported INTEGER NOT NULL DEFAULT 0,   -- people were told that it is down: 1 of it alone, else in that round
   last_seen_at INTEGER NOT NULL DEFAULT 0,
   heartbeat TEXT NOT NULL DEFAULT '{}',       -- the last one
   created_at INTEGER NOT NULL,

@@ -36,7 +36,6 @@ export class Chat {
     this.conn.start();
     this.lineTimer = setInterval(() => this.showLine(), 20000);
     this.refreshList();
-    this.loadAgents();
     this.layout();
     this.route();
     for (const saved of tab.get('outbox') || []) if (!this.sessions.has(saved.session)) this.session(saved.session).open();
@@ -228,6 +227,8 @@ export class Chat {
     if (this.current && this.current.id === id && id) return;
     this.current = id ? this.session(id) : null;
     if (this.current && this.current.state !== 'ready') this.current.open();
+    // Machines come and go: whom to ask is looked up when it is asked, and once for the names.
+    if (!this.current || !this.agents.length) this.loadAgents();
     this.drawer(false);
     this.problem.textContent = '';
     this.input.value = tab.get('draft:' + id) || '';
@@ -448,7 +449,7 @@ export class Chat {
     try { this.agents = await api.agents(); } catch { return; } // not allowed, or not now: `default` answers
     if (!Array.isArray(this.agents)) this.agents = [];
     const before = this.agentPick.value;
-    this.agentPick.replaceChildren(...this.agents.map((agent) => h('option', { value: agent.name }, agent.display_name || agent.name)));
+    this.agentPick.replaceChildren(...this.agents.map((agent) => h('option', { value: agent.name }, (agent.display_name || agent.name) + (agent.online === false ? ' (offline)' : ''))));
     this.agentPick.value = this.agents.some((agent) => agent.name === before) ? before
       : this.agents.some((agent) => agent.name === 'default') ? 'default' : this.agents.length ? this.agents[0].name : '';
     this.show();

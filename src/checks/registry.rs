@@ -1,0 +1,53 @@
+//! The one table of plugins.
+
+use std::time::Duration;
+
+use crate::checks::plugin::Check;
+use crate::checks::settings::{SettingError, Settings};
+
+/// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
+pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
+
+/// One kind of check.
+pub(super) struct Plugin {
+    pub(super) name: &'static str,
+    pub(super) build: Build,
+    /// Runs without a word in the configuration. The others need to be told what to look at.
+    pub(super) by_default: bool,
+    pub(super) defaults: Defaults,
+}
+
+/// What a plugin's instances do unless their table says otherwise. The shipped values of contract agent-link 7.5.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults {
+    /// None: the global interval.
+    pub(super) interval: Option<Duration>,
+    /// Longest time of one round; beyond it the round counts as hung.
+    pub(super) timeout: Duration,
+    pub(super) for_duration: Duration,
+    /// Zero: said once, then again only when it changes.
+    pub(super) repeat_interval: Duration,
+    /// 0: no limit.
+    pub(super) repeat_number: u32,
+    /// So many rounds in a row must be better before an alert is taken back.
+    pub(super) recover_rounds: u32,
+    /// And for so long: for what only happens now and then, like a line in a log.
+    pub(super) recover_after: Duration,
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(super) const DEFAULTS: Defaults = Defaults {
+    interval: None,
+    timeout: seconds(20),
+    for_duration: Duration::ZERO,
+    repeat_interval: seconds(300),
+    repeat_number: 3,
+    recover_rounds: 1,
+    recover_after: Duration::ZERO,
+};
+
+/// All plugins, by name.
+pub(super) const PLUGINS: &[Plugin] = &[];
