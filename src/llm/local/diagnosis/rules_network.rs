@@ -103,7 +103,9 @@ fn beyond(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
                 .act(When::Urgent, "Look at the router, and at the cable or Wi-Fi between."),
         );
     }
-    if host_answers == Some(false) && !works {
+    // What stands before it in the way has said enough.
+    let reachable = facts.error("host_dns").is_none() && gateway_answers != Some(false);
+    if host_answers == Some(false) && !works && reachable {
         let mut cause =
             Cause::new(Level::Critical, format!("{shown} does not answer")).asked(true).by(20, "no answer to ping");
         if gateway_answers == Some(true) {
