@@ -18,6 +18,7 @@ mod config;
 mod costs;
 mod database;
 mod help;
+mod inspect;
 mod keys;
 mod output;
 mod panic;
@@ -54,6 +55,7 @@ const COMMANDS: &[Command] = &[
     chat::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    inspect::COMMAND,
     keys::COMMAND,
     panic::PANIC,
     passwd::COMMAND,

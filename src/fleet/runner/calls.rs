@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use serde_json::{Map, Value};
 
+use crate::diag::known_as;
 use crate::fleet::link::runner::{Stage, StreamCallback};
 use crate::fleet::runner::Inner;
 use crate::fleet::runner::rounds::spoken;
@@ -46,10 +47,14 @@ struct Finished {
 
 impl Call {
     pub(super) fn planned(tools: &ToolSet, call: &ToolCall) -> Self {
-        let plan = match tools.find(&call.name) {
-            None => Err(format!("there is no tool named {:?} here", call.name)),
-            Some(tool) => arguments(&call.arguments).map(|arguments| (Arc::clone(tool), arguments)),
-        };
+        let plan = arguments(&call.arguments).and_then(|arguments| {
+            if let Some(tool) = tools.find(&call.name) {
+                return Ok((Arc::clone(tool), arguments));
+            }
+            // By the reference's name; only what is offered here is called.
+            let ours = known_as(&call.name, arguments).and_then(|(name, ours)| Some((Arc::clone(tools.find(name)?), ours)));
+            ours.ok_or_else(|| format!("there is no tool named {:?} here", call.name))
+        });
         Self { plan, ..Self::refused(call, "") }
     }
 

@@ -26,18 +26,18 @@ pub(super) fn of_run(question: &Question, baseline: &str) -> String {
         "Task: find the root cause of an alert.\nReport: first one line of summary; then the causes, the likeliest \
          first, each with the numbers that speak for it; then actions: urgent, short term, medium term."
     };
-    let mut prompt = format!("{RULES}\n\n{task}\n\nArea: {}\nTarget: {}\n", question.area, question.target);
-    if !question.is_here() {
-        prompt.push_str(
-            "The target may be another machine. Tools that look at the host describe the machine that noticed the \
-             trouble, not the target.\n",
-        );
-    }
-    if !question.about.is_empty() {
-        prompt.push_str(&format!("Alerts:\n{}\n", question.about));
-    }
-    prompt.push_str(&format!("\nWhat the built-in planner found a moment ago:\n{baseline}\n"));
-    prompt
+    let elsewhere = if question.is_here() {
+        ""
+    } else {
+        "The target may be another machine. Tools that look at the host describe the machine that noticed the trouble, \
+         not the target.\n"
+    };
+    let alerts = if question.about.is_empty() { String::new() } else { format!("Alerts:\n{}\n", question.about) };
+    format!(
+        "{RULES}\n\n{task}\n\nArea: {}\nTarget: {}\n{elsewhere}{alerts}\nWhat the built-in planner found a moment \
+         ago:\n{baseline}\n",
+        question.area, question.target
+    )
 }
 
 /// The system prompt of a chat.

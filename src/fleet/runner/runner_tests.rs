@@ -311,8 +311,8 @@ fn a_chat_remembers_and_a_failed_turn_leaves_no_trace() {
     let mut callback = |text: &str, stage: Stage, _: Metadata| told.push((stage, text.to_owned()));
     assert_eq!(handle.handle_message("busy?", &mut callback, &Cancel::new()).unwrap(), "Busy.");
     let stages: Vec<Stage> = told.iter().map(|(stage, _)| *stage).collect();
-    use Stage::{Answer, Thinking, ToolCall as Begins, ToolResult as Ends};
-    assert_eq!(stages, [Thinking, Thinking, Answer, Begins, Ends, Thinking, Thinking]);
+    let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+    assert_eq!(names.join(" "), "thinking thinking answer tool_call tool_result thinking thinking");
     assert_eq!(told[0].1, "[Round 1] thinking...");
     assert!(told[1].1.starts_with("[Round 1 done] "));
     assert!(matches!(handle.handle_message("lost", &mut |_, _, _| {}, &Cancel::new()), Err(RunError::Failed(_))));

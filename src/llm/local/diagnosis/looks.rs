@@ -168,7 +168,9 @@ pub(super) fn closer(facts: &Facts<'_>) -> Vec<Planned> {
 /// Stopped, restarting, unhealthy, or what was asked about.
 pub(super) fn is_troubled(container: &Value, question: &Question) -> bool {
     let state = text(container, "state").unwrap_or("");
-    let ended_well = state == "exited" && text(container, "status").is_some_and(|status| status.contains("(0)"));
+    // 143: it was asked to end.
+    let ended_well = state == "exited"
+        && text(container, "status").is_some_and(|status| status.contains("(0)") || status.contains("(143)"));
     let asked = question.area == "docker" && text(container, "name") == Some(question.target.as_str());
     asked || (state != "running" && state != "created" && !ended_well) || text(container, "health") == Some("unhealthy")
 }

@@ -142,8 +142,9 @@ fn containers(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
         }
         let shown = code(name);
         let what = if state == "running" { "is unhealthy".to_owned() } else { format!("is {state}") };
-        let level = if state == "paused" || state == "restarting" { Level::Warning } else { Level::Critical };
         let target = facts.question.named_target();
+        let is_target = asked && target == Some(name);
+        let level = if is_target || matches!(state, "dead" | "running") { Level::Critical } else { Level::Warning };
         let mut cause = Cause::new(level, format!("Container {shown} {what}"))
             .asked(asked && target.is_none_or(|target| target == name))
             .by(15, format!("Docker says: {}", code(text(row, "status").unwrap_or(state))));
