@@ -17,6 +17,7 @@ mod login_sessions;
 mod machine_sessions;
 pub mod message;
 mod models;
+mod notifications;
 mod panic;
 pub mod routes;
 pub mod server;

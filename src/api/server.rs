@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
 use crate::llm::Catalog;
+use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tools::servers::ToolServers;
@@ -51,6 +52,8 @@ pub struct Deps {
     pub sessions: Arc<SessionManager>,
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
+    /// Tells people of alerts and requests for approval.
+    pub notify: Arc<Dispatcher>,
     pub approvals: Option<Arc<Approvals>>,
     pub model_lister: Option<Arc<Catalog>>,
     pub model_detail_lister: Option<Arc<Catalog>>,

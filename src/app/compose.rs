@@ -24,9 +24,11 @@ use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
+use crate::notify::{self, Dispatcher, HubSituation};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
-    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
+    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
+    meta,
 };
 use crate::tools::builtin::ServerAdmin;
 use crate::tools::servers::ToolServers;
@@ -62,7 +64,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine)?;
+    let notify = notify_people(&config, &db, &stop)?;
+    let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -243,6 +246,18 @@ fn agents(
     Ok(Agents::new(agents))
 }
 
+/// Telling people; the channels begin at once with what waits since the last stop.
+fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispatcher>, AppError> {
+    let setup = notify::Setup {
+        channels: config.notify.clone(),
+        queue: Arc::new(NoticeStore::new(Arc::clone(db))),
+        situation: Arc::new(HubSituation::new(Arc::clone(db))),
+        timezone: config.api.timezone.clone(),
+        external_url: config.api.external_url.clone(),
+    };
+    Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
+}
+
 fn deps(
     config: &Arc<Config>,
     db: &Arc<Db>,
@@ -251,6 +266,7 @@ fn deps(
     admin: ServerAdmin,
     budgets: Arc<Budgets>,
     engine: Engine,
+    notify: Arc<Dispatcher>,
 ) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
@@ -273,6 +289,7 @@ fn deps(
         model_lister: catalog.clone(),
         model_detail_lister: catalog,
         engine,
+        notify,
         config: Arc::clone(config),
         audit: admin.audit,
         writer: admin.writer,

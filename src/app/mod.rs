@@ -160,6 +160,7 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        late.extend(self.server.ctx().deps.notify.stop(left().min(Duration::from_secs(1))));
         if let Some(servers) = &servers {
             late.extend(servers.stop(left().clamp(limits::MCP_STOP_MIN, limits::MCP_STOP)));
         }

@@ -13,6 +13,7 @@ use super::env::Env;
 use super::error::ConfigError;
 use super::kv::kv;
 use super::llm::llm;
+use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
 use super::tools::{mcp, tools};
@@ -62,6 +63,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
     let costs = costs(&mut typed)?;
+    let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -80,6 +82,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         web,
         kv,
         costs,
+        notify,
         warnings: typed.warnings,
     })
 }
