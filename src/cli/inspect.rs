@@ -19,7 +19,12 @@ pub(super) const COMMAND: Command = Command {
               Needs no hub, no model and no key, and changes nothing. Areas are the names of checks (cpu, mem, disk, \
               systemd, docker, http, ping, ...), or system for the machine as a whole. Some take a target: a unit, a \
               mount, a container, a host, a URL.",
-    examples: &["holt inspect", "holt inspect disk /", "holt inspect systemd nginx", "holt inspect --json | jq .causes"],
+    examples: &[
+        "holt inspect",
+        "holt inspect disk /",
+        "holt inspect systemd nginx",
+        "holt inspect --json | jq .causes",
+    ],
     args: &[
         Arg::word("area", "What to look at").optional().default("system"),
         Arg::word("target", "Which one").optional(),

@@ -56,7 +56,8 @@ pub fn known_as(name: &str, arguments: Value) -> Option<(&'static str, Value)> {
     for (name, value) in theirs {
         let name = renamed.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| (*ours).to_owned());
         // There every argument is text (contract agent-link 4.8).
-        let number = value.as_str().filter(|_| matches!(name.as_str(), "count" | "lines")).and_then(|n| n.parse::<u64>().ok());
+        let number =
+            value.as_str().filter(|_| matches!(name.as_str(), "count" | "lines")).and_then(|n| n.parse::<u64>().ok());
         ours.insert(name, number.map_or(value, |number| json!(number)));
     }
     Some((tool, Value::Object(ours)))

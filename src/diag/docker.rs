@@ -167,7 +167,8 @@ fn exchange(stream: &mut UnixStream, path: &str, deadline: Instant) -> io::Resul
     };
     stream.set_write_timeout(left()?)?;
     // HTTP/1.0: the answer is not chunked and ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n").as_bytes())?;
+    stream
+        .write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
     loop {
@@ -249,7 +250,8 @@ mod tests {
             "Config": {"Image": "mariadb", "Env": ["ROOT_PASSWORD=hunter2", "TZ=UTC"]},
             "Mounts": [{"Source": "/srv/db", "Destination": "/var/lib/mysql", "RW": false}],
             "NetworkSettings": {"Ports": {"3306/tcp": [{"HostPort": "3307"}], "80/tcp": null}}});
-        let asked = engine(&fixture, vec![ok(&container), "HTTP/1.0 404 Not Found\r\n\r\n{}".to_owned(), "garbage".to_owned()]);
+        let asked =
+            engine(&fixture, vec![ok(&container), "HTTP/1.0 404 Not Found\r\n\r\n{}".to_owned(), "garbage".to_owned()]);
         let text = fixture.try_call("host_docker", &json!({"container": "db"})).unwrap();
         assert!(asked.recv().unwrap().starts_with("GET /containers/db/json "));
         assert!(!text.contains("hunter2"), "{text}");

@@ -13,7 +13,11 @@ pub(super) const DESCRIPTION: &str = "The kernel's log (dmesg): alarming lines s
 lack of memory with the name of the program, and the newest lines.";
 
 pub(super) const PARAMS: &[Param] = &[
-    Param { name: "lines", kind: Kind::Integer { min: 1, max: 100 }, description: "How many newest lines; default 15." },
+    Param {
+        name: "lines",
+        kind: Kind::Integer { min: 1, max: 100 },
+        description: "How many newest lines; default 15.",
+    },
     Param { name: "since", kind: Kind::Duration, description: "Only of this last while, e.g. 30m, 7d; default 24h." },
 ];
 
@@ -53,8 +57,16 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
 fn read(root: &HostRoot, since: u64, context: &ToolContext<'_>) -> Result<(&'static str, String), ToolError> {
     if root.is_system() {
         let since = format!("--since=-{since}s");
-        let journal =
-            ["--dmesg", "--boot=all", "--no-pager", "--quiet", "--no-hostname", "--output=short-iso", READ_LINES_MAX, &since];
+        let journal = [
+            "--dmesg",
+            "--boot=all",
+            "--no-pager",
+            "--quiet",
+            "--no-hostname",
+            "--output=short-iso",
+            READ_LINES_MAX,
+            &since,
+        ];
         let sources: [(&str, &str, &[&str]); 2] =
             [("journal", "journalctl", &journal), ("dmesg", "dmesg", &["--time-format=iso", "--nopager"])];
         for (source, program, arguments) in sources {
@@ -85,7 +97,9 @@ fn kill(line: &str) -> Option<Value> {
     let (_, rest) = line.split_once("Killed process ").or_else(|| line.split_once("Kill process "))?;
     let (pid, rest) = rest.split_once(' ')?;
     let name = rest.strip_prefix('(')?.split(')').next()?;
-    Some(json!({"pid": pid.parse::<u32>().ok()?, "process": clean_name(name), "line": clean(line.trim(), LINE_BYTES_MAX)}))
+    Some(
+        json!({"pid": pid.parse::<u32>().ok()?, "process": clean_name(name), "line": clean(line.trim(), LINE_BYTES_MAX)}),
+    )
 }
 
 #[cfg(test)]
@@ -104,7 +118,10 @@ mod tests {
         assert_eq!(report["lines"].as_array().unwrap().len(), 4);
         assert_eq!(report["lines"][0], KILL);
         assert_eq!(report["lines"][3], "kernel: usb 199");
-        assert_eq!((&report["oom_kills"][0]["process"], &report["oom_kills"][0]["pid"]), (&json!("java"), &json!(4711)));
+        assert_eq!(
+            (&report["oom_kills"][0]["process"], &report["oom_kills"][0]["pid"]),
+            (&json!("java"), &json!(4711))
+        );
         assert_eq!(level(&report, "alarming lines in the log"), "warning");
         assert!(fixture.ran()[0].contains("--dmesg") && fixture.ran()[0].contains("--since=-7200s"));
     }

@@ -82,13 +82,10 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
             Err(error) => return Err(error),
         }
     }
-    let (file, text) = FILES
-        .iter()
-        .find_map(|file| Some((*file, file_tail(root, file)?)))
-        .ok_or_else(|| {
-            let files = "neither a journal nor /var/log/syslog, messages or kern.log can be read";
-            ToolError::new(format!("{files}; Holt's user may have to join the group systemd-journal or adm"))
-        })?;
+    let (file, text) = FILES.iter().find_map(|file| Some((*file, file_tail(root, file)?))).ok_or_else(|| {
+        let files = "neither a journal nor /var/log/syslog, messages or kern.log can be read";
+        ToolError::new(format!("{files}; Holt's user may have to join the group systemd-journal or adm"))
+    })?;
     Ok(from_file(file, &text, args, lines_max))
 }
 

@@ -27,12 +27,8 @@ mod pressure;
 pub(crate) mod probe;
 pub(crate) mod process_table;
 mod processes;
-<<<<<<< HEAD
 mod reach;
-mod redact;
-=======
 pub(crate) mod redact;
->>>>>>> main
 pub(crate) mod report;
 pub(crate) mod root;
 mod services;

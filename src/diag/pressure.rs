@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn shares_are_read_and_judged() {
         let fixture = Fixture::empty();
-        fixture.write("proc/pressure/io", "some avg10=1.00 avg60=42.07 avg300=3.00 total=7\nfull avg10=0.50 avg60=nan total=1\n");
+        fixture.write(
+            "proc/pressure/io",
+            "some avg10=1.00 avg60=42.07 avg300=3.00 total=7\nfull avg10=0.50 avg60=nan total=1\n",
+        );
         fixture.write("proc/pressure/cpu", "some avg10=0.00 avg60=0.04 avg300=0.00 total=1\n");
         let report = fixture.call("host_pressure", &json!({}));
         assert_eq!(report["io"], json!({"some_avg10": 1, "some_avg60": 42.1, "some_avg300": 3, "full_avg10": 0.5}));

@@ -5,11 +5,9 @@
 //! it gives up by itself.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
-use serde_json::{Value, json};
 
 use crate::checks::icmp::{self, PingError};
 use crate::diag::args::{Args, Kind, Param};

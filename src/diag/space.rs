@@ -27,10 +27,12 @@ const LOG_ENTRIES_MAX: usize = 20_000;
 const LOG_DEPTH_MAX: usize = 5;
 
 pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Result<Report, ToolError> {
-    let mut points: Vec<PathBuf> = mounts(root).map(|(mounts, _)| mounts).unwrap_or_default().into_iter().map(|m| m.point).collect();
+    let mut points: Vec<PathBuf> =
+        mounts(root).map(|(mounts, _)| mounts).unwrap_or_default().into_iter().map(|m| m.point).collect();
     // The longest that fits is the one that holds it.
     points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
-    let mount_of = |path: &Path| points.iter().find(|point| path.starts_with(point)).map(|point| point.display().to_string());
+    let mount_of =
+        |path: &Path| points.iter().find(|point| path.starts_with(point)).map(|point| point.display().to_string());
     let mut report = Report::new();
     let mut open: Vec<(u64, Value)> = Vec::new();
     let mut seen: Vec<(u64, u64)> = Vec::new();
@@ -130,7 +132,8 @@ mod tests {
         drop(file);
         // A file system that the table of mounts leaves out names none.
         let report: Value = serde_json::from_str(&text).unwrap();
-        let names: Vec<&str> = report["deleted_open"].as_array().unwrap().iter().filter_map(|row| row["file"].as_str()).collect();
+        let names: Vec<&str> =
+            report["deleted_open"].as_array().unwrap().iter().filter_map(|row| row["file"].as_str()).collect();
         assert!(names.iter().any(|name| name.ends_with("/held")), "{text}");
     }
 }

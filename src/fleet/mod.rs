@@ -2,8 +2,8 @@
 
 pub mod hub;
 pub mod link;
-pub mod runner;
 pub mod ring;
+pub mod runner;
 pub mod sign;
 pub mod wire;
 

@@ -52,7 +52,8 @@ impl Call {
                 return Ok((Arc::clone(tool), arguments));
             }
             // By the reference's name; only what is offered here is called.
-            let ours = known_as(&call.name, arguments).and_then(|(name, ours)| Some((Arc::clone(tools.find(name)?), ours)));
+            let ours =
+                known_as(&call.name, arguments).and_then(|(name, ours)| Some((Arc::clone(tools.find(name)?), ours)));
             ours.ok_or_else(|| format!("there is no tool named {:?} here", call.name))
         });
         Self { plan, ..Self::refused(call, "") }
