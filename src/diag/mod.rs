@@ -56,12 +56,15 @@ pub use crate::diag::vitals::{Reading, Vitals};
 
 type Look = fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError>;
 
+/// The same with something to remember.
+type AnyLook = dyn Fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError> + Send + Sync;
+
 /// One look at the machine.
 struct HostTool {
     spec: ToolSpec,
     params: &'static [Param],
     root: Arc<HostRoot>,
-    look: Box<dyn Fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError> + Send + Sync>,
+    look: Box<AnyLook>,
 }
 
 impl Tool for HostTool {
