@@ -38,7 +38,7 @@ mod engine_tests;
 mod filter;
 mod glob;
 mod http;
-mod icmp;
+pub(crate) mod icmp;
 mod journaltail;
 mod keep;
 mod ledger;

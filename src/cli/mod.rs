@@ -20,6 +20,7 @@ mod config;
 mod costs;
 mod database;
 mod help;
+mod inspect;
 mod keys;
 mod output;
 mod panic;
@@ -57,6 +58,7 @@ const COMMANDS: &[Command] = &[
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    inspect::COMMAND,
     keys::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
