@@ -424,7 +424,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Vec<ChannelConfig>, BadKey> {
         let doc: toml_edit::DocumentMut = text.parse().unwrap();
-        let value: Value = toml_edit::de::from_document(doc).unwrap();
+        let value: Value = crate::config::json::of_table(doc.as_table());
         let env = Env::of([("NTFY_TOKEN", "tk_secret")]);
         notify_channels(value["notify"].as_object().unwrap(), &env, Path::new("/nowhere"))
     }
