@@ -9,6 +9,7 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod alerts;
 mod approvals;
 mod args;
 mod audit;
@@ -19,6 +20,7 @@ mod costs;
 mod database;
 mod help;
 mod keys;
+mod machines;
 mod output;
 mod panic;
 mod parse;
@@ -49,12 +51,14 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
     config::COMMAND,
     costs::COMMAND,
     keys::COMMAND,
+    machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     panic::RESUME,
