@@ -26,8 +26,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Events of an alert that `show` gives.
 const EVENTS_SHOWN: usize = 20;
 
-pub(super) const COMMAND: Command =
-    Command::group("alerts", "List what is wrong, acknowledge, silence and close it", &[LIST, SHOW, ACK, SILENCE, CLOSE]);
+pub(super) const COMMAND: Command = Command::group(
+    "alerts",
+    "List what is wrong, acknowledge, silence and close it",
+    &[LIST, SHOW, ACK, SILENCE, CLOSE],
+);
 
 const ID: Arg = Arg::word("id", "Number of the alert");
 const NOTE: Arg = Arg::option("note", "TEXT", "Why, for others");
@@ -96,9 +99,7 @@ const CLOSE: Command = Command {
     details: "Close an alert by hand, because its machine will not say that it is over. It opens again if it goes on.",
     examples: &["holt alerts close 17", "holt alerts close 17 --note \"was a test\""],
     args: &[ID, NOTE],
-    action: Action::Run(|args, context| {
-        act(args, context, "alert.close", Act::Close { note: note(args)? }, "Closed")
-    }),
+    action: Action::Run(|args, context| act(args, context, "alert.close", Act::Close { note: note(args)? }, "Closed")),
 };
 
 fn list(args: &Args, context: &Context) -> Result<(), CliError> {

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
 use crate::support::Hub;
 
 /// Exit code, stdout and stderr of a command on that data directory.
@@ -34,10 +32,7 @@ fn a_join_code_is_one_line_to_run_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     refused(dir.path(), &["machines", "list"], 1, "no database at");
     let hub = Hub::start(dir.path());
-    assert_eq!(
-        done(&hub.dir, &["machines", "list"]),
-        "No machines yet.\nLet one join with: holt machines join\n"
-    );
+    assert_eq!(done(&hub.dir, &["machines", "list"]), "No machines yet.\nLet one join with: holt machines join\n");
     let (code, out, error) = run(
         &hub.dir,
         &["machines", "join", "--name", "nas", "--label", "room=cellar", "--url", "hub.example:8080", "--ttl", "30m"],

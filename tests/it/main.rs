@@ -16,6 +16,7 @@ mod http_load;
 mod identity;
 mod kv;
 mod logins;
+mod machines_cli;
 mod page;
 mod providers;
 mod setup;
