@@ -23,6 +23,7 @@ mod inspect;
 mod kv;
 mod logins;
 mod notifications;
+mod machines_cli;
 mod page;
 mod providers;
 mod setup;
