@@ -9,6 +9,7 @@ pub mod body;
 mod chat;
 mod costs;
 pub mod error;
+mod gateway;
 mod guard;
 mod health;
 mod keys;

@@ -194,6 +194,14 @@ impl HttpApp for Above {
         self.server.handle(req)
     }
 
+    fn has_large_body(&self, head: &Req) -> bool {
+        self.server.has_large_body(head)
+    }
+
+    fn allow_body(&self, head: &Req, length: usize) -> Result<(), Response> {
+        self.server.allow_body(head, length)
+    }
+
     fn upgrade(&self, socket: Socket, early: Vec<u8>, start: WsStart) {
         self.hub.open(socket.stream, early, start);
     }

@@ -5,3 +5,5 @@ mod alerts_storm;
 mod alerts_tell;
 #[cfg(test)]
 mod alerts_tests;
+pub mod gateway;
+pub mod gateway_wire;
