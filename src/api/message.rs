@@ -10,6 +10,7 @@ use tiny_http::{Header, Method, StatusCode};
 use crate::auth::Credential;
 use crate::chat::access::Caller;
 use crate::chat::engine::Session;
+use crate::fleet::hub::Admission;
 use crate::rt::{Headers, Slot};
 
 /// The value a handler builds.
@@ -111,7 +112,7 @@ pub enum Reply {
     /// The socket becomes a stream of server-sent events.
     Stream(Box<SseStart>),
     /// The socket becomes a WebSocket.
-    Upgrade(Box<WsStart>),
+    Upgrade(Box<Upgrade>),
 }
 
 /// Called with the way to answer.
@@ -224,6 +225,19 @@ impl SseProgress {
     }
 }
 
+/// Who is at the other end of a WebSocket.
+pub enum Upgrade {
+    Client(WsStart),
+    Agent(AgentStart),
+}
+
+/// A checked upgrade of a machine.
+pub struct AgentStart {
+    /// `Sec-WebSocket-Key`.
+    pub key: String,
+    pub admission: Admission,
+}
+
 /// A checked WebSocket upgrade.
 pub struct WsStart {
     /// `Sec-WebSocket-Key`.
@@ -231,6 +245,8 @@ pub struct WsStart {
     pub caller: Caller,
     /// Holds `approvals:write` (W-1).
     pub approves: bool,
+    /// Holds `machines:read`.
+    pub sees_machines: bool,
     /// The client's address, as far as proxies are trusted to tell it.
     pub address: String,
     pub credential: Credential,

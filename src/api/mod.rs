@@ -1,6 +1,7 @@
 //! The API: one table of routes, a guard for each, a file per resource. Knows no socket; `http` calls
 //! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
 
+mod agent_link;
 mod agents;
 mod approvals;
 mod audit;
@@ -14,6 +15,7 @@ mod keys;
 mod kv;
 mod login;
 mod login_sessions;
+mod machines;
 mod machine_sessions;
 pub mod message;
 mod models;

@@ -45,6 +45,8 @@ pub struct Route {
 const ADMIN: Guard = Guard::Scope(&["admin"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
+const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
+const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
     Route { method, pattern, guard, handler }
@@ -110,6 +112,20 @@ pub static ROUTES: &[Route] = &[
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
     route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
     route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
+    // Its own credentials: see `agent_link`.
+    route("GET", "/api/v1/agent/ws", Guard::Open, agent_link::upgrade),
+    route("GET", "/api/v1/machines", MACHINES_READ, machines::list),
+    route("GET", "/api/v1/machines/join-codes", MACHINES_WRITE, machines::codes),
+    route("POST", "/api/v1/machines/join-codes", MACHINES_WRITE, machines::add_code),
+    route("DELETE", "/api/v1/machines/join-codes/{id}", MACHINES_WRITE, machines::remove_code),
+    route("GET", "/api/v1/machines/{id}", MACHINES_READ, machines::get),
+    route("PATCH", "/api/v1/machines/{id}", MACHINES_WRITE, machines::change),
+    route("DELETE", "/api/v1/machines/{id}", MACHINES_WRITE, machines::forget),
+    route("POST", "/api/v1/machines/{id}/approve", MACHINES_WRITE, machines::approve),
+    route("POST", "/api/v1/machines/{id}/revoke", MACHINES_WRITE, machines::revoke),
+    route("POST", "/api/v1/machines/{id}/rotate", MACHINES_WRITE, machines::rotate),
+    route("GET", "/api/v1/machines/{id}/readings", MACHINES_READ, machines::readings),
+    route("GET", "/api/v1/machines/{id}/sessions", MACHINES_READ, machines::sessions),
 ];
 
 /// Values of a pattern's parameters, decoded.

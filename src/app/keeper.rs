@@ -39,6 +39,9 @@ impl Keeper {
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);
+            if let Some(fleet) = &self.server.ctx().deps.fleet {
+                fleet.tick();
+            }
             if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
                 synced = Instant::now();
                 self.sync_log(&mut log_conn, &mut seen_commits);

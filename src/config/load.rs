@@ -11,6 +11,7 @@ use super::check::{at_least, number, time_above_zero};
 use super::costs::costs;
 use super::env::Env;
 use super::error::ConfigError;
+use super::fleet::fleet;
 use super::kv::kv;
 use super::llm::llm;
 use super::place::{self, Place};
@@ -62,6 +63,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
     let costs = costs(&mut typed)?;
+    let fleet = fleet(&typed, env, &data_dir)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -80,6 +82,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         web,
         kv,
         costs,
+        fleet,
         warnings: typed.warnings,
     })
 }

@@ -11,6 +11,7 @@ mod duration;
 mod env;
 mod error;
 mod fallback;
+mod fleet;
 mod keys;
 mod kv;
 mod llm;
@@ -35,6 +36,7 @@ pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
+pub use fleet::{AccessRule, FleetConfig};
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use report::{Report, check};
@@ -78,6 +80,7 @@ pub struct Config {
     pub web: Option<WebConfig>,
     pub kv: KvConfig,
     pub costs: CostsConfig,
+    pub fleet: FleetConfig,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }

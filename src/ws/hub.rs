@@ -64,6 +64,13 @@ impl Hub {
         self.send_where(&payload, |conn| conn.caller.may_read(owner) && !conn.is_attached(conversation_id));
     }
 
+    /// Tells those who may see machines that something is different with one.
+    pub fn machines(&self, payload: &[u8]) {
+        if self.conn_count() > 0 {
+            self.send_where(payload, |conn| conn.sees_machines);
+        }
+    }
+
     /// How many connections are open.
     pub fn conn_count(&self) -> usize {
         lock(&self.conns).len()
