@@ -111,7 +111,7 @@ fn libraries_stay_in_their_rooms() {
         ("aes_gcm", &["auth", "config"]),
         ("ureq", &["net"]),
         ("toml_edit", &["config"]),
-        ("clap", &["cli"]),
+        ("lexopt", &["cli"]),
     ];
     for path in sources() {
         let room = room_of(&path);

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use clap::{Args, Subcommand, ValueEnum};
-
+use super::command::{Action, Arg, Command};
 use super::database::Database;
 use super::output::out;
 use super::table::Table;
@@ -16,83 +15,63 @@ use crate::store::rules::RuleScope;
 
 const SUMMARY_SHOWN: usize = 80;
 
-/// List and decide what agents ask for
-#[derive(Args)]
-pub(super) struct Approvals {
-    #[command(subcommand)]
-    command: ApprovalsCommand,
-}
+pub(super) const COMMAND: Command =
+    Command::group("approvals", "List and decide what agents ask for", &[LIST, SHOW, APPROVE, DENY]);
 
-#[derive(Subcommand)]
-enum ApprovalsCommand {
-    /// List requests: those that wait, or all
-    #[command(long_about = "List requests for approval, newest first: those that wait for a decision, or all.
+const ID: Arg = Arg::word("id", "Id of the request, or the beginning of it");
 
-Examples:
-  holt approvals list
-  holt approvals list --all")]
-    List {
-        /// Decided and expired ones too
-        #[arg(short, long)]
-        all: bool,
-    },
-    /// Show a request with its exact arguments
-    #[command(long_about = "Show a request with its exact arguments.
+const LIST: Command = Command {
+    name: "list",
+    about: "List requests: those that wait, or all",
+    details: "List requests for approval, newest first: those that wait for a decision, or all.",
+    examples: &["holt approvals list", "holt approvals list --all"],
+    args: &[Arg::flag("all", "Decided and expired ones too").short('a')],
+    action: Action::Run(|args, context| list(&store(context)?, args.flag("all"))),
+};
 
-Examples:
-  holt approvals show 51d2c09a")]
-    Show {
-        /// Id of the request, or the beginning of it
-        id: String,
-    },
-    /// Approve a request: its tool is called
-    #[command(long_about = "Approve a request: its tool is called and the turn goes on. With --always the same tool
-of the same agent is approved from now on: for 15 minutes in this conversation, or for good.
+const SHOW: Command = Command {
+    name: "show",
+    about: "Show a request with its exact arguments",
+    details: "",
+    examples: &["holt approvals show 51d2c09a"],
+    args: &[ID],
+    action: Action::Run(|args, context| show(&find(&store(context)?, args.text("id"))?)),
+};
 
-Examples:
-  holt approvals approve 51d2c09a
-  holt approvals approve 51d2c09a --always session
-  holt approvals approve 51d2c09a --always permanent")]
-    Approve {
-        /// Id of the request, or the beginning of it
-        id: String,
-        /// Also approve this tool from now on
-        #[arg(long, value_enum, value_name = "SCOPE")]
-        always: Option<Always>,
-    },
-    /// Deny a request: the turn goes on without the call
-    #[command(long_about = "Deny a request: the tool is not called, the model is told, and the turn goes on.
+const APPROVE: Command = Command {
+    name: "approve",
+    about: "Approve a request: its tool is called",
+    details: "Approve a request: its tool is called and the turn goes on. With --always the same tool of the same agent \
+              is approved from now on: for 15 minutes in this conversation, or for good.",
+    examples: &[
+        "holt approvals approve 51d2c09a",
+        "holt approvals approve 51d2c09a --always session",
+        "holt approvals approve 51d2c09a --always permanent",
+    ],
+    args: &[
+        ID,
+        Arg::option("always", "SCOPE", "Also approve this tool from now on").choices(&["session", "permanent"]),
+    ],
+    action: Action::Run(|args, context| {
+        let rule = args.value("always").map(|scope| match scope {
+            "session" => RuleScope::Session,
+            _ => RuleScope::Permanent,
+        });
+        decide(&store(context)?, args.text("id"), true, rule)
+    }),
+};
 
-Examples:
-  holt approvals deny 51d2c09a")]
-    Deny {
-        /// Id of the request, or the beginning of it
-        id: String,
-    },
-}
+const DENY: Command = Command {
+    name: "deny",
+    about: "Deny a request: the turn goes on without the call",
+    details: "Deny a request: the tool is not called, the model is told, and the turn goes on.",
+    examples: &["holt approvals deny 51d2c09a"],
+    args: &[ID],
+    action: Action::Run(|args, context| decide(&store(context)?, args.text("id"), false, None)),
+};
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Always {
-    Session,
-    Permanent,
-}
-
-impl Approvals {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let store = ApprovalStore::new(Arc::clone(&Database::open(context)?.db));
-        match self.command {
-            ApprovalsCommand::List { all } => list(&store, all),
-            ApprovalsCommand::Show { id } => show(&find(&store, &id)?),
-            ApprovalsCommand::Approve { id, always } => {
-                let rule = always.map(|always| match always {
-                    Always::Session => RuleScope::Session,
-                    Always::Permanent => RuleScope::Permanent,
-                });
-                decide(&store, &id, true, rule)
-            }
-            ApprovalsCommand::Deny { id } => decide(&store, &id, false, None),
-        }
-    }
+fn store(context: &Context) -> Result<ApprovalStore, CliError> {
+    Ok(ApprovalStore::new(Arc::clone(&Database::open(context)?.db)))
 }
 
 fn list(store: &ApprovalStore, all: bool) -> Result<(), CliError> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use clap::Args;
 use serde_json::json;
 
+use super::args::Args;
+use super::command::{Action, Arg, Command};
 use super::database::Database;
 use super::output::out;
 use super::sessions::parse_age;
@@ -14,78 +15,65 @@ use crate::audit::{AuditRow, AuditStore, Filter};
 use crate::rt::clock;
 use crate::store;
 
-/// More than anybody reads in a table; `--json` and `--since` go further.
-const ENTRIES: usize = 100;
 const ENTRIES_MAX: usize = 100_000;
 const TARGET_SHOWN: usize = 40;
 const DETAIL_SHOWN: usize = 60;
 
-/// Show who did what, when and from where
-#[derive(Args)]
-#[command(long_about = "Show who did what, when, from where and with which result: logins, keys, settings, deleted
-conversations, tool servers, approvals, tool calls. Newest first. Secrets and arguments of tools are not recorded.
+pub(super) const COMMAND: Command = Command {
+    name: "audit",
+    about: "Show who did what, when and from where",
+    details: "Show who did what, when, from where and with which result: logins, keys, settings, deleted conversations, \
+              tool servers, approvals, tool calls. Newest first. Secrets and arguments of tools are not recorded.",
+    examples: &[
+        "holt audit",
+        "holt audit --since 24h --action login.",
+        "holt audit --result denied --limit 1000",
+        "holt audit --since 2026-01-02T00:00:00Z --json | jq .",
+    ],
+    args: &[
+        Arg::option("since", "TIME", "Only entries since then: a time, or an age such as 24h or 30d"),
+        Arg::option("action", "ACTION", "Only this action, or all that begin so when it ends in a dot: key."),
+        Arg::option("actor", "ACTOR", "Only this actor: user:admin, key:<name>, agent:<name>, cli"),
+        Arg::option("target", "TARGET", "Only this target"),
+        Arg::option("result", "RESULT", "Only this result").choices(&["", "ok", "denied", "failed"]),
+        Arg::option("limit", "N", "At most that many").default("100"),
+        Arg::flag("json", "One JSON object a line"),
+    ],
+    action: Action::Run(run),
+};
 
-Examples:
-  holt audit
-  holt audit --since 24h --action login.
-  holt audit --result denied --limit 1000
-  holt audit --since 2026-01-02T00:00:00Z --json | jq .")]
-pub(super) struct Audit {
-    /// Only entries since then: a time, or an age such as 24h or 30d
-    #[arg(long, value_name = "TIME", value_parser = parse_since)]
-    since: Option<i64>,
-    /// Only this action, or all that begin so when it ends in a dot: key.
-    #[arg(long, default_value = "")]
-    action: String,
-    /// Only this actor: user:admin, key:<name>, agent:<name>, cli
-    #[arg(long, default_value = "")]
-    actor: String,
-    /// Only this target
-    #[arg(long, default_value = "")]
-    target: String,
-    /// Only this result
-    #[arg(long, default_value = "", value_parser = ["", "ok", "denied", "failed"], hide_possible_values = true, value_name = "ok|denied|failed")]
-    result: String,
-    /// At most that many
-    #[arg(long, default_value_t = ENTRIES)]
-    limit: usize,
-    /// One JSON object a line
-    #[arg(long)]
-    json: bool,
-}
-
-impl Audit {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let store = AuditStore::new(Arc::clone(&Database::open(context)?.db));
-        let filter = Filter {
-            actor: self.actor,
-            action: self.action,
-            target: self.target,
-            result: self.result,
-            since: self.since.unwrap_or(0),
-            ..Filter::default()
-        };
-        let rows = store.list(&filter, self.limit.min(ENTRIES_MAX)).map_err(CliError::failed)?;
-        if self.json {
-            return rows.iter().try_for_each(|row| out!("{}", shape(row)));
-        }
-        if rows.is_empty() {
-            return out!("Nothing was recorded.");
-        }
-        let mut table = Table::new(&["TIME", "ACTOR", "ACTION", "TARGET", "SOURCE", "RESULT", "DETAIL"]);
-        for row in rows {
-            table.row(vec![
-                time::second(row.at),
-                row.actor,
-                row.action,
-                text::cut(&row.target, TARGET_SHOWN),
-                row.source,
-                row.result,
-                text::cut(&row.detail, DETAIL_SHOWN),
-            ]);
-        }
-        table.print()
+fn run(args: &Args, context: &Context) -> Result<(), CliError> {
+    let filter = Filter {
+        actor: args.text("actor").to_owned(),
+        action: args.text("action").to_owned(),
+        target: args.text("target").to_owned(),
+        result: args.text("result").to_owned(),
+        since: args.parsed("since", parse_since)?.unwrap_or(0),
+        ..Filter::default()
+    };
+    let limit = args.number("limit", 0..=u64::MAX)?.unwrap_or_default();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(ENTRIES_MAX);
+    let store = AuditStore::new(Arc::clone(&Database::open(context)?.db));
+    let rows = store.list(&filter, limit).map_err(CliError::failed)?;
+    if args.flag("json") {
+        return rows.iter().try_for_each(|row| out!("{}", shape(row)));
     }
+    if rows.is_empty() {
+        return out!("Nothing was recorded.");
+    }
+    let mut table = Table::new(&["TIME", "ACTOR", "ACTION", "TARGET", "SOURCE", "RESULT", "DETAIL"]);
+    for row in rows {
+        table.row(vec![
+            time::second(row.at),
+            row.actor,
+            row.action,
+            text::cut(&row.target, TARGET_SHOWN),
+            row.source,
+            row.result,
+            text::cut(&row.detail, DETAIL_SHOWN),
+        ]);
+    }
+    table.print()
 }
 
 fn shape(row: &AuditRow) -> serde_json::Value {

@@ -2,63 +2,53 @@
 
 use std::io::{self, IsTerminal};
 
-use clap::{Args, Subcommand};
-
+use super::command::{Action, Command};
 use super::output::{self, out};
 use super::passwd::{ask_once, first_line};
 use super::{CliError, Context};
 use crate::app::preflight;
 use crate::config::{check, data_dir};
 
-/// Look at the configuration, seal secrets for it
-#[derive(Args)]
-pub(super) struct Config {
-    #[command(subcommand)]
-    command: ConfigCommand,
-}
+pub(super) const COMMAND: Command =
+    Command::group("config", "Look at the configuration, seal secrets for it", &[CHECK, SEAL]);
 
-#[derive(Subcommand)]
-enum ConfigCommand {
-    /// Check the configuration without starting anything
-    #[command(long_about = "Check the configuration without starting anything.
+const CHECK: Command = Command {
+    name: "check",
+    about: "Check the configuration without starting anything",
+    details: "Check the configuration without starting anything.\n\
+              Reads what `holt serve` would read (options, HOLT_* and DENKEEPER_* variables, the file), and says what \
+              would be used, what is unknown, not supported or cannot work, and the first thing that is wrong. Ends with \
+              0 if Holt would start, else with 1.",
+    examples: &[
+        "holt config check",
+        "holt config check --config /etc/holt.toml",
+        "HOLT_API_LISTEN=:9000 holt config check",
+    ],
+    args: &[],
+    action: Action::Run(|_, context| checked(context)),
+};
 
-Reads what `holt serve` would read (options, HOLT_* and DENKEEPER_* variables, the file), and says what would be
-used, what is unknown, not supported or cannot work, and the first thing that is wrong. Ends with 0 if Holt would start, else with 1.
+const SEAL: Command = Command {
+    name: "seal",
+    about: "Seal a secret, so that it can stand in the configuration",
+    details: "Seal a secret, so that it can stand in the configuration.\n\
+              Asks for the secret without showing what is typed, or reads the first line of a pipe. Prints `sealed:...`, \
+              which is the value to write, for instance as llm.openai.api_key. Only the Holt of this data directory can \
+              open it: the key is made from the file `secret` there. Changes nothing else. `env:NAME` and `file:/path` \
+              are other ways to keep a secret out of the configuration.",
+    examples: &["holt config seal", "pass show openai | holt config seal"],
+    args: &[],
+    action: Action::Run(|_, context| seal(context)),
+};
 
-Examples:
-  holt config check
-  holt config check --config /etc/holt.toml
-  HOLT_API_LISTEN=:9000 holt config check")]
-    Check,
-    /// Seal a secret, so that it can stand in the configuration
-    #[command(long_about = "Seal a secret, so that it can stand in the configuration.
-
-Asks for the secret without showing what is typed, or reads the first line of a pipe. Prints `sealed:...`, which is the
-value to write, for instance as llm.openai.api_key. Only the Holt of this data directory can open it: the key is made
-from the file `secret` there. Changes nothing else. `env:NAME` and `file:/path` are other ways to keep a secret out of
-the configuration.
-
-Examples:
-  holt config seal
-  pass show openai | holt config seal")]
-    Seal,
-}
-
-impl Config {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        match self.command {
-            ConfigCommand::Check => {
-                let parts = |config: &_| preflight(config, &context.env).map_err(|error| error.to_string());
-                let report = check(&context.flags, &context.env, &parts);
-                if report.ok {
-                    return report.lines.iter().try_for_each(|line| out!("{line}"));
-                }
-                report.lines.iter().for_each(|line| output::error(line));
-                Err(CliError::Told)
-            }
-            ConfigCommand::Seal => seal(context),
-        }
+fn checked(context: &Context) -> Result<(), CliError> {
+    let parts = |config: &_| preflight(config, &context.env).map_err(|error| error.to_string());
+    let report = check(&context.flags, &context.env, &parts);
+    if report.ok {
+        return report.lines.iter().try_for_each(|line| out!("{line}"));
     }
+    report.lines.iter().for_each(|line| output::error(line));
+    Err(CliError::Told)
 }
 
 fn seal(context: &Context) -> Result<(), CliError> {

@@ -1,9 +1,10 @@
 //! `holt costs`: what was spent, straight from the hub's database.
 
-use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
+use super::args::Args;
+use super::command::{Action, Arg, Command};
 use super::database::Database;
 use super::output::out;
 use super::table::Table;
@@ -16,86 +17,60 @@ use crate::store::costs::{Filter, Group, GroupBy};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
-/// Show what calls of models have cost
-#[derive(Args)]
-#[command(long_about = "Show what calls of models have cost, by day, agent, model or key.
+pub(super) const COMMAND: Command = Command {
+    name: "costs",
+    about: "Show what calls of models have cost",
+    details: "Show what calls of models have cost, by day, agent, model or key.\n\
+              Reads the hub's database, also while the hub runs. Days begin at midnight in api.timezone. Limits are set \
+              in the configuration: cost_limit_hard in [llm], daily_limit_hard and others in [costs].",
+    examples: &["holt costs", "holt costs --by model --days 7", "holt costs --by agent --json | jq ."],
+    args: &[
+        Arg::option("days", "N", "How many days, today included").default("30"),
+        Arg::option("by", "BY", "What to put together").default("day").choices(&["agent", "model", "key", "day"]),
+        Arg::flag("json", "Print JSON"),
+    ],
+    action: Action::Run(run),
+};
 
-Reads the hub's database, also while the hub runs. Days begin at midnight in api.timezone. Limits are set in the
-configuration: cost_limit_hard in [llm], daily_limit_hard and others in [costs].
-
-Examples:
-  holt costs
-  holt costs --by model --days 7
-  holt costs --by agent --json | jq .")]
-pub(super) struct Costs {
-    /// How many days, today included
-    #[arg(long, value_name = "N", default_value_t = limits::COST_DAYS,
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::COST_DAYS_MAX)))]
-    days: u32,
-    /// What to put together
-    #[arg(long, value_enum, default_value = "day")]
-    by: By,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum By {
-    Agent,
-    Model,
-    Key,
-    Day,
-}
-
-impl By {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Model => "model",
-            Self::Key => "key",
-            Self::Day => "day",
+fn run(args: &Args, context: &Context) -> Result<(), CliError> {
+    let days = args.number("days", 1..=u64::from(limits::COST_DAYS_MAX))?;
+    let days = days.and_then(|days| u32::try_from(days).ok()).unwrap_or(limits::COST_DAYS);
+    let (by, json) = (args.text("by"), args.flag("json"));
+    let database = Database::open(context)?;
+    let store = CostStore::new(std::sync::Arc::clone(&database.db));
+    // The configuration has checked the name.
+    let zone = TimeZone::get(&database.config.api.timezone).unwrap_or(TimeZone::UTC);
+    let group = match by {
+        "agent" => Some(GroupBy::Agent),
+        "model" => Some(GroupBy::Model),
+        "key" => Some(GroupBy::Identity),
+        _ => None,
+    };
+    let mut groups = match group {
+        None => series(&store, None, days, &zone),
+        Some(group) => {
+            let from = day_of(clock::unix_ms() - (i64::from(days) - 1) * DAY_MS, &zone);
+            store.report(group, &Filter { from_day: &from, ..Filter::default() }, usize::MAX)
         }
     }
-}
-
-impl Costs {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let database = Database::open(context)?;
-        let store = CostStore::new(std::sync::Arc::clone(&database.db));
-        // The configuration has checked the name.
-        let zone = TimeZone::get(&database.config.api.timezone).unwrap_or(TimeZone::UTC);
-        let mut groups = match self.by {
-            By::Day => series(&store, None, self.days, &zone),
-            by => {
-                let from = day_of(clock::unix_ms() - (i64::from(self.days) - 1) * DAY_MS, &zone);
-                let by = match by {
-                    By::Agent => GroupBy::Agent,
-                    By::Model => GroupBy::Model,
-                    By::Key | By::Day => GroupBy::Identity,
-                };
-                store.report(by, &Filter { from_day: &from, ..Filter::default() }, usize::MAX)
-            }
-        }
-        .map_err(CliError::failed)?;
-        if self.by == By::Day {
-            groups.retain(|group| self.json || group.calls > 0);
-        } else {
-            groups.sort_by(|a, b| b.cost_usd.total_cmp(&a.cost_usd).then_with(|| a.name.cmp(&b.name)));
-        }
-        if self.json {
-            let shapes: Vec<Value> = groups.iter().map(|group| shape(self.by, group)).collect();
-            return out!("{}", serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?);
-        }
-        if groups.is_empty() {
-            return out!("Nothing was spent in the last {} days.", self.days);
-        }
-        table(self.by, &groups).print()
+    .map_err(CliError::failed)?;
+    if group.is_none() {
+        groups.retain(|group| json || group.calls > 0);
+    } else {
+        groups.sort_by(|a, b| b.cost_usd.total_cmp(&a.cost_usd).then_with(|| a.name.cmp(&b.name)));
     }
+    if json {
+        let shapes: Vec<Value> = groups.iter().map(|group| shape(by, group)).collect();
+        return out!("{}", serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?);
+    }
+    if groups.is_empty() {
+        return out!("Nothing was spent in the last {days} days.");
+    }
+    table(by, &groups).print()
 }
 
-fn table(by: By, groups: &[Group]) -> Table {
-    let heading = by.name().to_ascii_uppercase();
+fn table(by: &str, groups: &[Group]) -> Table {
+    let heading = by.to_ascii_uppercase();
     let mut table = Table::new(&[&heading, "COST", "CALLS", "INPUT", "OUTPUT", "CACHED"]);
     let mut total = Group { name: "total".to_owned(), ..Group::default() };
     for group in groups {
@@ -122,14 +97,24 @@ fn cells(group: &Group) -> Vec<String> {
     [name, cost].into_iter().chain(counts.map(|count| count.to_string())).collect()
 }
 
-fn shape(by: By, group: &Group) -> Value {
+fn shape(by: &str, group: &Group) -> Value {
     let mut shape = json!({
         "cost": group.cost_usd, "calls": group.calls, "input_tokens": group.input_tokens,
         "output_tokens": group.output_tokens, "cached_tokens": group.cached_tokens,
     });
-    shape[by.name()] = json!(group.name);
-    if by == By::Model {
+    shape[by] = json!(group.name);
+    if by == "model" {
         shape["provider"] = json!(group.second);
     }
     shape
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_limit_of_the_interface() {
+        assert_eq!(COMMAND.args[0].default, limits::COST_DAYS.to_string());
+    }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
-
+use super::command::{Action, Arg, Command};
 use super::database::Database;
 use super::output::{self, out};
 use super::table::Table;
@@ -15,79 +14,67 @@ use crate::store::{ApiKeyRecord, KeyStore, StoreError};
 /// How much of an id lists show.
 const ID_SHOWN: usize = 8;
 
-/// Make, list, revoke and rotate API keys
-#[derive(Args)]
-pub(super) struct Keys {
-    #[command(subcommand)]
-    command: KeysCommand,
-}
+pub(super) const COMMAND: Command =
+    Command::group("keys", "Make, list, revoke and rotate API keys", &[CREATE, LIST, REVOKE, ROTATE]);
 
-#[derive(Subcommand)]
-enum KeysCommand {
-    /// Make a key
-    #[command(long_about = "Make a key and show it, this once.
+const ID: Arg = Arg::word("id", "Id of the key, or the beginning of it");
 
-Works on the hub's database, also while the hub runs. The first key ends setup: the setup page and its PIN are closed.
-
-Scopes: admin, chat, sessions:read, sessions:write, costs:read, agents:read, agents:write, approvals:read,
-approvals:write, tools:read, tools:write, kv:read, kv:write, machines:read, machines:write, audit:read, and more.
-
-Examples:
-  holt keys create laptop
-  holt keys create dashboard-tv --scopes sessions:read,costs:read
-  holt keys create bot -s chat --data-dir /var/lib/holt")]
-    Create {
-        /// What the key is for
-        name: String,
-        /// What the key may do, separated by commas
-        #[arg(short, long, value_name = "SCOPES", value_delimiter = ',', default_value = "admin")]
-        scopes: Vec<String>,
-    },
-    /// List all keys, revoked ones too
-    #[command(
-        long_about = "List all keys, newest first, revoked ones too. The keys themselves are not kept and not shown.
-
-Examples:
-  holt keys list
-  holt keys list | grep active"
-    )]
-    List,
-    /// Revoke a key
-    #[command(
-        long_about = "Revoke a key. A running hub notices by itself: requests fail at once, open sockets close within a second.
-
-Examples:
-  holt keys revoke 3f9c2a1b
-  holt keys revoke 3f9c2a1b7d604e58"
-    )]
-    Revoke {
-        /// Id of the key, or the beginning of it
-        id: String,
-    },
-    /// Replace a key by a new one with the same name and scopes
-    #[command(long_about = "Revoke a key and make its successor, with the same name and scopes, in one step.
-
-Examples:
-  holt keys rotate 3f9c2a1b")]
-    Rotate {
-        /// Id of the key, or the beginning of it
-        id: String,
-    },
-}
-
-impl Keys {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        match self.command {
-            KeysCommand::Create { name, scopes } => create(context, &name, scopes),
-            KeysCommand::List => list(context),
-            KeysCommand::Revoke { id } => revoke(context, &id),
-            KeysCommand::Rotate { id } => rotate(context, &id),
+const CREATE: Command = Command {
+    name: "create",
+    about: "Make a key",
+    details: "Make a key and show it, this once.\n\
+              Works on the hub's database, also while the hub runs. The first key ends setup: the setup page and its PIN \
+              are closed.\n\
+              Scopes: admin, chat, sessions:read, sessions:write, costs:read, agents:read, agents:write, approvals:read, \
+              approvals:write, tools:read, tools:write, kv:read, kv:write, machines:read, machines:write, audit:read, \
+              and more.",
+    examples: &[
+        "holt keys create laptop",
+        "holt keys create dashboard-tv --scopes sessions:read,costs:read",
+        "holt keys create bot -s chat --data-dir /var/lib/holt",
+    ],
+    args: &[
+        Arg::word("name", "What the key is for"),
+        Arg::option("scopes", "SCOPES", "What the key may do, separated by commas").short('s').default("admin").many(),
+    ],
+    action: Action::Run(|args, context| {
+        let mut scopes = args.values("scopes");
+        if scopes.is_empty() {
+            scopes.push(args.text("scopes"));
         }
-    }
-}
+        let scopes = scopes.iter().flat_map(|list| list.split(',')).map(|scope| scope.trim().to_owned()).collect();
+        create(context, args.text("name"), scopes)
+    }),
+};
+
+const LIST: Command = Command {
+    name: "list",
+    about: "List all keys, revoked ones too",
+    details: "List all keys, newest first, revoked ones too. The keys themselves are not kept and not shown.",
+    examples: &["holt keys list", "holt keys list | grep active"],
+    args: &[],
+    action: Action::Run(|_, context| list(context)),
+};
+
+const REVOKE: Command = Command {
+    name: "revoke",
+    about: "Revoke a key",
+    details: "Revoke a key. A running hub notices by itself: requests fail at once, open sockets close within a second.",
+    examples: &["holt keys revoke 3f9c2a1b", "holt keys revoke 3f9c2a1b7d604e58"],
+    args: &[ID],
+    action: Action::Run(|args, context| revoke(context, args.text("id"))),
+};
+
+const ROTATE: Command = Command {
+    name: "rotate",
+    about: "Replace a key by a new one with the same name and scopes",
+    details: "Revoke a key and make its successor, with the same name and scopes, in one step.",
+    examples: &["holt keys rotate 3f9c2a1b"],
+    args: &[ID],
+    action: Action::Run(|args, context| rotate(context, args.text("id"))),
+};
 
 fn create(context: &Context, name: &str, scopes: Vec<String>) -> Result<(), CliError> {
-    let scopes: Vec<String> = scopes.into_iter().map(|scope| scope.trim().to_owned()).collect();
     validate_key_input(name, &scopes)
         .map_err(|text| CliError::Failed(format!("{text}; see: holt keys create --help")))?;
     let database = Database::create(context)?;

@@ -2,16 +2,26 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
 //! A failure is one line, `error: ...`, that says what to do next.
+//!
+//! A command is a constant of type [`command::Command`] in its own file: name, words for help, examples, arguments, and
+//! the function that runs. To add one, write that constant and put it into [`COMMANDS`] (or into the list of its group).
+//! The function reads its values by name (`args.flag("json")`, `args.text("id")`, `args.number("days", 1..=366)?`,
+//! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
+//! `--data-dir` and `--help` are there for all.
 
 mod approvals;
+mod args;
 mod audit;
 mod chat;
+mod command;
 mod config;
 mod costs;
 mod database;
+mod help;
 mod keys;
 mod output;
 mod panic;
+mod parse;
 mod passwd;
 mod serve;
 mod sessions;
@@ -21,56 +31,62 @@ mod text;
 mod time;
 mod version;
 
+use std::ffi::OsString;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-
+use self::command::{Action, Arg, Command};
+use self::output::out;
+use self::parse::Asked;
 use crate::config::{Env, Flags};
 
 /// The command did not do what it was asked for.
 const EXIT_FAILURE: u8 = 1;
+/// The command line was not understood.
+const EXIT_MISUSED: u8 = 2;
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
-#[derive(Parser)]
-#[command(name = "holt", version, about, max_term_width = 100, disable_help_subcommand = true)]
-#[command(after_help = "Run `holt <command> --help` for examples.")]
-struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    command: Command,
-}
+/// All commands, in the order of the help.
+const COMMANDS: &[Command] = &[
+    approvals::COMMAND,
+    audit::COMMAND,
+    chat::COMMAND,
+    config::COMMAND,
+    costs::COMMAND,
+    keys::COMMAND,
+    panic::PANIC,
+    passwd::COMMAND,
+    panic::RESUME,
+    serve::COMMAND,
+    sessions::COMMAND,
+    setup_pin::COMMAND,
+    version::COMMAND,
+];
 
-/// Options of every command.
-#[derive(Args)]
-struct Global {
-    /// Configuration file [env: HOLT_CONFIG] [default: holt.toml in the data directory]
-    #[arg(short, long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Directory of databases and secrets [env: HOLT_DATA_DIR] [default: ~/.local/share/holt]
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Approvals(approvals::Approvals),
-    Audit(audit::Audit),
-    Chat(Box<chat::Chat>),
-    Config(config::Config),
-    Costs(costs::Costs),
-    Keys(keys::Keys),
-    Panic(panic::Panic),
-    Passwd(passwd::Passwd),
-    Resume(panic::Resume),
-    Serve(serve::Serve),
-    Sessions(sessions::Sessions),
-    SetupPin(setup_pin::SetupPin),
-    Version(version::Version),
-}
+/// The binary itself; its arguments are options of every command.
+static HOLT: Command = Command {
+    name: "holt",
+    about: env!("CARGO_PKG_DESCRIPTION"),
+    details: "",
+    examples: &[],
+    args: &[
+        Arg::option(
+            "config",
+            "FILE",
+            "Configuration file [env: HOLT_CONFIG] [default: holt.toml in the data directory]",
+        )
+        .short('c')
+        .path(),
+        Arg::option(
+            "data-dir",
+            "DIR",
+            "Directory of databases and secrets [env: HOLT_DATA_DIR] [default: ~/.local/share/holt]",
+        )
+        .path(),
+    ],
+    action: Action::Group(COMMANDS),
+};
 
 /// What a command works with.
 struct Context {
@@ -83,6 +99,8 @@ struct Context {
 enum CliError {
     /// One line, lower case, without a full stop; says what to do next.
     Failed(String),
+    /// Such a line about the command line itself.
+    Misused(String),
     /// The command said everything itself.
     Told,
     /// The user gave up at a prompt.
@@ -97,70 +115,31 @@ impl CliError {
 
 /// Parses the arguments, runs the command, returns the exit code.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        // Help and version count as errors here: clap knows where each is printed, and its exit code, 0 or 2.
-        Err(error) => error.exit(),
-    };
-    let flags = Flags { config: cli.global.config, data_dir: cli.global.data_dir, listen: None };
-    let context = Context { flags, env: Env::from_process() };
-    let result = match cli.command {
-        Command::Approvals(command) => command.run(&context),
-        Command::Audit(command) => command.run(&context),
-        Command::Chat(command) => command.run(&context),
-        Command::Config(command) => command.run(&context),
-        Command::Costs(command) => command.run(&context),
-        Command::Keys(command) => command.run(&context),
-        Command::Panic(command) => command.run(&context),
-        Command::Resume(command) => command.run(&context),
-        Command::Passwd(command) => command.run(),
-        Command::Serve(command) => command.run(&context),
-        Command::Sessions(command) => command.run(&context),
-        Command::SetupPin(command) => command.run(&context),
-        Command::Version(command) => command.run(),
-    };
-    match result {
+    match answer(std::env::args_os().skip(1).collect()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Failed(message)) => {
             output::error(&message);
             ExitCode::from(EXIT_FAILURE)
+        }
+        Err(CliError::Misused(message)) => {
+            output::error(&message);
+            ExitCode::from(EXIT_MISUSED)
         }
         Err(CliError::Told) => ExitCode::from(EXIT_FAILURE),
         Err(CliError::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definition_holds() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_shows_examples() {
-        fn check(command: &mut clap::Command) {
-            let help = command.render_long_help().to_string();
-            assert!(command.has_subcommands() || help.contains("Examples:"), "{help}");
-            command.get_subcommands_mut().for_each(check);
+fn answer(words: Vec<OsString>) -> Result<(), CliError> {
+    let (run, args) = match parse::parse(&HOLT, words)? {
+        Asked::Run(run, args) => (run, args),
+        Asked::Tell(text) => return out!("{text}"),
+        Asked::Incomplete(help, what) => {
+            output::note(&help);
+            output::note("");
+            return Err(CliError::Misused(what));
         }
-        let mut cli = Cli::command();
-        cli.build();
-        cli.get_subcommands_mut().for_each(check);
-    }
-
-    #[test]
-    fn options_stand_before_or_after_the_command() {
-        for arguments in [["holt", "-c", "x", "config", "check"], ["holt", "config", "check", "--config", "x"]] {
-            let cli = Cli::try_parse_from(arguments).unwrap();
-            assert_eq!(cli.global.config, Some(PathBuf::from("x")));
-        }
-        for wrong in [vec!["holt"], vec!["holt", "sing"], vec!["holt", "version", "--loud"], vec!["holt", "config"]] {
-            let error = Cli::try_parse_from(wrong).err().unwrap();
-            assert_eq!(error.exit_code(), 2, "{error}");
-        }
-    }
+    };
+    let flags = Flags { config: args.path("config"), data_dir: args.path("data-dir"), listen: None };
+    run(&args, &Context { flags, env: Env::from_process() })
 }

@@ -2,9 +2,8 @@
 
 use std::io::{self, BufRead, ErrorKind, IsTerminal};
 
-use clap::Args;
-
 use super::CliError;
+use super::command::{Action, Command};
 use super::output::{self, out};
 
 /// What the reference uses, so that hashes fit both ways.
@@ -15,27 +14,23 @@ const PASSWORD_BYTES_MAX: usize = 72;
 /// More than any password; keeps an endless pipe from filling our memory.
 const LINE_BYTES_MAX: u64 = 4096;
 
-/// Make the hash of a dashboard password
-#[derive(Args)]
-#[command(long_about = "Make the hash of a dashboard password, for api.auth.password_hash in the configuration.
+pub(super) const COMMAND: Command = Command {
+    name: "passwd",
+    about: "Make the hash of a dashboard password",
+    details: "Make the hash of a dashboard password, for api.auth.password_hash in the configuration.\n\
+              Asks twice without showing what is typed, or reads the first line of a pipe. Prints the hash and nothing \
+              else; the configuration is not changed. A password has 8 to 72 bytes.",
+    examples: &["holt passwd", "pass show holt | holt passwd"],
+    args: &[],
+    action: Action::Run(|_, _| hashed()),
+};
 
-Asks twice without showing what is typed, or reads the first line of a pipe. Prints the hash and nothing else; the
-configuration is not changed. A password has 8 to 72 bytes.
-
-Examples:
-  holt passwd
-  pass show holt | holt passwd")]
-pub(super) struct Passwd {}
-
-impl Passwd {
-    #[expect(clippy::unused_self, reason = "all commands run alike")]
-    pub(super) fn run(self) -> Result<(), CliError> {
-        let stdin = io::stdin();
-        let password = if stdin.is_terminal() { ask()? } else { first_line(stdin.lock())? };
-        check(&password)?;
-        let hash = bcrypt::hash(&password, BCRYPT_COST).map_err(|error| CliError::Failed(format!("hash: {error}")))?;
-        out!("{hash}")
-    }
+fn hashed() -> Result<(), CliError> {
+    let stdin = io::stdin();
+    let password = if stdin.is_terminal() { ask()? } else { first_line(stdin.lock())? };
+    check(&password)?;
+    let hash = bcrypt::hash(&password, BCRYPT_COST).map_err(|error| CliError::Failed(format!("hash: {error}")))?;
+    out!("{hash}")
 }
 
 fn ask() -> Result<String, CliError> {

@@ -1,67 +1,69 @@
 //! `holt serve`: the hub, until a signal ends it.
 
-use clap::Args;
 use crossbeam_channel::bounded;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::args::Args;
+use super::command::{Action, Arg, Command};
 use super::{CliError, Context};
 use crate::app::{App, Started, init_logging};
 use crate::config;
 use crate::limits;
 use crate::rt::Threads;
 
-/// Run the hub: API, page and agents
-#[derive(Args)]
-#[command(long_about = "Run the hub: API, page and agents. Needs no configuration; stops on Ctrl-C or SIGTERM.
+pub(super) const COMMAND: Command = Command {
+    name: "serve",
+    about: "Run the hub: API, page and agents",
+    details: "Run the hub: API, page and agents. Needs no configuration; stops on Ctrl-C or SIGTERM.",
+    examples: &[
+        "holt serve",
+        "holt serve --listen 0.0.0.0:8080",
+        "holt serve --data-dir /srv/holt --config /etc/holt.toml",
+    ],
+    args: &[Arg::option(
+        "listen",
+        "ADDRESS",
+        "Where to listen [default: 127.0.0.1:8080]; port 0 lets the system choose",
+    )],
+    action: Action::Run(run),
+};
 
-Examples:
-  holt serve
-  holt serve --listen 0.0.0.0:8080
-  holt serve --data-dir /srv/holt --config /etc/holt.toml")]
-pub(super) struct Serve {
-    /// Where to listen [default: 127.0.0.1:8080]; port 0 lets the system choose
-    #[arg(long, value_name = "ADDRESS")]
-    listen: Option<String>,
-}
-
-impl Serve {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let mut flags = context.flags.clone();
-        flags.listen = self.listen.or(flags.listen);
-        let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
-        init_logging(config.log.level, config.log.json);
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(CliError::failed)?;
-        let handle = signals.handle();
-        let Started { app, address, pin } = App::start(config).map_err(CliError::failed)?;
-        // An address that a person can open: all interfaces are reached by this machine's own name too.
-        let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let url = format!("http://{host}:{}", address.port());
-        announce(&format!("listening on {url}"));
-        if let Some(pin) = pin {
-            announce(&format!("FIRST-RUN SETUP PIN: open {url}/#pin={pin} and choose a password pin={pin}"));
-        }
-        let (stop_tx, stop_rx) = bounded(1);
-        let threads = Threads::new();
-        threads
-            .spawn("signals", limits::PUMP_STACK_BYTES, move || {
-                for (count, _) in signals.forever().enumerate() {
-                    if count > 0 {
-                        // The second one: somebody cannot wait.
-                        std::process::exit(130);
-                    }
-                    let _ = stop_tx.try_send(()); // the first one; nobody else sends
-                }
-            })
-            .map_err(CliError::failed)?;
-        // A closed channel means that the thread is gone: then there is no way to be told, and stopping is right.
-        let _ = stop_rx.recv();
-        app.stop();
-        handle.close();
-        threads.join_all(limits::WS_CLOSE_TIMEOUT);
-        Ok(())
+fn run(args: &Args, context: &Context) -> Result<(), CliError> {
+    let mut flags = context.flags.clone();
+    flags.listen = args.value("listen").map(str::to_owned).or(flags.listen);
+    let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
+    init_logging(config.log.level, config.log.json);
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(CliError::failed)?;
+    let handle = signals.handle();
+    let Started { app, address, pin } = App::start(config).map_err(CliError::failed)?;
+    // An address that a person can open: all interfaces are reached by this machine's own name too.
+    let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let url = format!("http://{host}:{}", address.port());
+    announce(&format!("listening on {url}"));
+    if let Some(pin) = pin {
+        announce(&format!("FIRST-RUN SETUP PIN: open {url}/#pin={pin} and choose a password pin={pin}"));
     }
+    let (stop_tx, stop_rx) = bounded(1);
+    let threads = Threads::new();
+    threads
+        .spawn("signals", limits::PUMP_STACK_BYTES, move || {
+            for (count, _) in signals.forever().enumerate() {
+                if count > 0 {
+                    // The second one: somebody cannot wait.
+                    std::process::exit(130);
+                }
+                let _ = stop_tx.try_send(()); // the first one; nobody else sends
+            }
+        })
+        .map_err(CliError::failed)?;
+    // A closed channel means that the thread is gone: then there is no way to be told, and stopping is right.
+    let _ = stop_rx.recv();
+    app.stop();
+    handle.close();
+    threads.join_all(limits::WS_CLOSE_TIMEOUT);
+    Ok(())
 }
 
 /// What a person needs to know, whatever the log level.

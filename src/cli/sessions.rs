@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::command::{Action, Arg, Command};
 use super::database::Database;
 use super::output::{self, out};
 use super::table::Table;
@@ -19,81 +19,77 @@ const TITLE_SHOWN: usize = 40;
 const MESSAGE_SHOWN: usize = 120;
 const MESSAGES_MAX: usize = 10_000;
 
-/// List, show, export and delete conversations
-#[derive(Args)]
-pub(super) struct Sessions {
-    #[command(subcommand)]
-    command: SessionsCommand,
-}
+pub(super) const COMMAND: Command =
+    Command::group("sessions", "List, show, export and delete conversations", &[LIST, SHOW, DELETE, EXPORT, PRUNE]);
 
-#[derive(Subcommand)]
-enum SessionsCommand {
-    /// List all conversations
-    #[command(long_about = "List all conversations, newest first.
+const ID: Arg = Arg::word("id", "Id of the conversation");
+const YES: Arg = Arg::flag("yes", "Do not ask").short('y');
 
-Examples:
-  holt sessions list
-  holt sessions list | head")]
-    List,
-    /// Show a conversation, a line for each message
-    #[command(long_about = "Show a conversation, a line for each message. For the whole text: holt sessions export.
+const LIST: Command = Command {
+    name: "list",
+    about: "List all conversations",
+    details: "List all conversations, newest first.",
+    examples: &["holt sessions list", "holt sessions list | head"],
+    args: &[],
+    action: Action::Run(|_, context| list(&open(context)?.1)),
+};
 
-Examples:
-  holt sessions show 8f0c21d4a97b3e65")]
-    Show {
-        /// Id of the conversation
-        id: String,
-    },
-    /// Delete a conversation for good
-    #[command(long_about = "Delete a conversation for good, with its messages. Asks before, unless told not to.
-The events that a hub keeps for clients that come back go by their age (streams.log_age_max).
+const SHOW: Command = Command {
+    name: "show",
+    about: "Show a conversation, a line for each message",
+    details: "Show a conversation, a line for each message. For the whole text: holt sessions export.",
+    examples: &["holt sessions show 8f0c21d4a97b3e65"],
+    args: &[ID],
+    action: Action::Run(|args, context| show(&open(context)?.1, args.text("id"))),
+};
 
-Examples:
-  holt sessions delete 8f0c21d4a97b3e65
-  holt sessions delete 8f0c21d4a97b3e65 --yes")]
-    Delete {
-        /// Id of the conversation
-        id: String,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
-    /// Print a whole conversation
-    #[command(long_about = "Print a whole conversation, to read or to process.
+const DELETE: Command = Command {
+    name: "delete",
+    about: "Delete a conversation for good",
+    details: "Delete a conversation for good, with its messages. Asks before, unless told not to. The events that a hub \
+              keeps for clients that come back go by their age (streams.log_age_max).",
+    examples: &["holt sessions delete 8f0c21d4a97b3e65", "holt sessions delete 8f0c21d4a97b3e65 --yes"],
+    args: &[ID, YES],
+    action: Action::Run(|args, context| {
+        let (database, store) = open(context)?;
+        let row = find(&store, args.text("id"))?;
+        let question = format!("Delete session {} with {} messages?", row.id, row.message_count);
+        if args.flag("yes") || confirmed(&question)? {
+            delete(&database, &store, &row.id)?;
+            out!("Deleted session {}.", row.id)?;
+        }
+        Ok(())
+    }),
+};
 
-Examples:
-  holt sessions export 8f0c21d4a97b3e65 > talk.md
-  holt sessions export 8f0c21d4a97b3e65 --format json | jq .")]
-    Export {
-        /// Id of the conversation
-        id: String,
-        #[arg(short, long, value_enum, default_value = "text")]
-        format: Format,
-    },
-    /// Delete conversations that were quiet for long
-    #[command(
-        long_about = "Delete conversations without a message for a time, such as 720h, 36h30m or 30d. Asks before,
-unless told not to.
+const EXPORT: Command = Command {
+    name: "export",
+    about: "Print a whole conversation",
+    details: "Print a whole conversation, to read or to process.",
+    examples: &[
+        "holt sessions export 8f0c21d4a97b3e65 > talk.md",
+        "holt sessions export 8f0c21d4a97b3e65 --format json | jq .",
+    ],
+    args: &[
+        ID,
+        Arg::option("format", "FORMAT", "How to print it").short('f').default("text").choices(&["text", "json"]),
+    ],
+    action: Action::Run(|args, context| export(&open(context)?.1, args.text("id"), args.text("format") == "json")),
+};
 
-Examples:
-  holt sessions prune --older-than 720h
-  holt sessions prune --older-than 90d --yes"
-    )]
-    Prune {
-        /// Time since the last message
-        #[arg(long, value_name = "DURATION", value_parser = parse_age)]
-        older_than: Duration,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
+const PRUNE: Command = Command {
+    name: "prune",
+    about: "Delete conversations that were quiet for long",
+    details: "Delete conversations without a message for a time, such as 720h, 36h30m or 30d. Asks before, unless told \
+              not to.",
+    examples: &["holt sessions prune --older-than 720h", "holt sessions prune --older-than 90d --yes"],
+    args: &[Arg::option("older-than", "DURATION", "Time since the last message").required(), YES],
+    action: Action::Run(|args, context| {
+        let age = args.parsed("older-than", parse_age)?.unwrap_or(Duration::MAX);
+        let (database, store) = open(context)?;
+        prune(&database, &store, age, args.flag("yes"))
+    }),
+};
 
 /// A message of `export --format json`.
 #[derive(Serialize)]
@@ -105,26 +101,10 @@ struct MessageShape<'a> {
     created_at: String,
 }
 
-impl Sessions {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let database = Database::open(context)?;
-        let store = ConversationStore::new(std::sync::Arc::clone(&database.db));
-        match self.command {
-            SessionsCommand::List => list(&store),
-            SessionsCommand::Show { id } => show(&store, &id),
-            SessionsCommand::Delete { id, yes } => {
-                let row = find(&store, &id)?;
-                let question = format!("Delete session {} with {} messages?", row.id, row.message_count);
-                if yes || confirmed(&question)? {
-                    delete(&database, &store, &row.id)?;
-                    out!("Deleted session {}.", row.id)?;
-                }
-                Ok(())
-            }
-            SessionsCommand::Export { id, format } => export(&store, &id, format),
-            SessionsCommand::Prune { older_than, yes } => prune(&database, &store, older_than, yes),
-        }
-    }
+fn open(context: &Context) -> Result<(Database, ConversationStore), CliError> {
+    let database = Database::open(context)?;
+    let store = ConversationStore::new(std::sync::Arc::clone(&database.db));
+    Ok((database, store))
 }
 
 fn list(store: &ConversationStore) -> Result<(), CliError> {
@@ -158,23 +138,19 @@ fn show(store: &ConversationStore, id: &str) -> Result<(), CliError> {
     messages.iter().try_for_each(|message| out!("{}", summary(message)))
 }
 
-fn export(store: &ConversationStore, id: &str, format: Format) -> Result<(), CliError> {
+fn export(store: &ConversationStore, id: &str, as_json: bool) -> Result<(), CliError> {
     let row = find(store, id)?;
     let messages = messages(store, id)?;
-    match format {
-        Format::Json => {
-            let shapes: Vec<MessageShape<'_>> = messages.iter().map(shape).collect();
-            let json = serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?;
-            out!("{json}")
-        }
-        Format::Text => {
-            out!("# Session {}", row.id)?;
-            messages.iter().try_for_each(|message| {
-                let MessageRow { role, content, created_at, .. } = message;
-                out!("\n## {role} ({})\n\n{}", time::second(*created_at), content.trim_end())
-            })
-        }
+    if as_json {
+        let shapes: Vec<MessageShape<'_>> = messages.iter().map(shape).collect();
+        let json = serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?;
+        return out!("{json}");
     }
+    out!("# Session {}", row.id)?;
+    messages.iter().try_for_each(|message| {
+        let MessageRow { role, content, created_at, .. } = message;
+        out!("\n## {role} ({})\n\n{}", time::second(*created_at), content.trim_end())
+    })
 }
 
 fn prune(database: &Database, store: &ConversationStore, age: Duration, yes: bool) -> Result<(), CliError> {

@@ -47,6 +47,20 @@ fn key_in(output: &str) -> String {
 }
 
 #[test]
+fn what_is_not_understood_ends_with_2_and_help_with_0() {
+    let bare = |words: &[&str]| run(Command::new(env!("CARGO_BIN_EXE_holt")).args(words).env_clear());
+    let (code, out, error) = bare(&[]);
+    assert!(code == 2 && out.is_empty() && error.contains("Commands:\n") && error.contains("\nerror: "), "{error}");
+    let (code, out, error) = bare(&["keys", "lsit"]);
+    assert!(code == 2 && out.is_empty(), "{out}");
+    assert_eq!(error, "error: unknown command lsit, did you mean list?; see: holt keys --help\n");
+    for words in [&["--help"][..], &["keys", "-h"], &["keys", "create", "--help"], &["--version"], &["version"]] {
+        let (code, out, error) = bare(words);
+        assert!(code == 0 && error.is_empty() && out.ends_with('\n') && !out.ends_with("\n\n"), "{out}{error}");
+    }
+}
+
+#[test]
 fn keys_live_and_die_while_the_hub_runs() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());

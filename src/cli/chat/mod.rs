@@ -22,8 +22,6 @@ mod view;
 
 use std::io::{self, IsTerminal, Read};
 
-use clap::Args;
-
 use self::follow::Follow;
 use self::hub_url::HubUrl;
 use self::interactive::Interactive;
@@ -32,83 +30,83 @@ use self::once::Once;
 use self::screen::Screen;
 use self::talk::Talk;
 use self::view::{Shown, View};
+use super::args::Args;
+use super::command::{Action, Arg, Command};
 use super::{CliError, Context};
 use crate::chat::engine::check_session_id;
 use crate::config;
 use crate::limits;
 use crate::rt::Threads;
 
-/// Talk to an agent of the hub
-#[derive(Args)]
-#[command(long_about = "Talk to an agent of the hub: a dialogue, or with a message one answer.
+pub(super) const COMMAND: Command = Command {
+    name: "chat",
+    about: "Talk to an agent of the hub",
+    details: "Talk to an agent of the hub: a dialogue, or with a message one answer.\n\
+              On the hub's own machine nothing needs to be set up: the command makes itself a key in the hub's data \
+              directory. For a hub elsewhere make one there (holt keys create) and give it in HOLT_KEY. A lost \
+              connection is taken up again by itself, without losing or repeating anything.\n\
+              With a message, or with one on stdin, the answer alone goes to stdout; into a pipe it goes as a whole, \
+              once it is complete. Ends with 0 when the message was answered, 1 when not, 130 after Ctrl-C.",
+    examples: &[
+        "holt chat",
+        "holt chat \"how is this machine doing?\"",
+        "df -h | holt chat",
+        "holt chat -s 8f0c21d4a97b3e65 \"and since yesterday?\"",
+        "HOLT_KEY=dk_... holt chat --url http://pi:8080 --json \"disk usage\" | jq -r .type",
+    ],
+    args: &[
+        Arg::word("message", "One message; without it a dialogue, or what comes through a pipe").optional(),
+        Arg::option("session", "ID", "Go on with a conversation").short('s'),
+        Arg::option("agent", "NAME", "Which agent to talk to").short('a'),
+        Arg::option(
+            "url",
+            "URL",
+            "Address of the hub [env: HOLT_URL] [default: where the local configuration listens]",
+        ),
+        Arg::option(
+            "key",
+            "KEY",
+            "API key; others on this machine can see options, so better use the variable [env: HOLT_KEY]",
+        ),
+        Arg::flag("json", "Print each event as the hub sends it, a line of JSON"),
+    ],
+    action: Action::Run(run),
+};
 
-On the hub's own machine nothing needs to be set up: the command makes itself a key in the hub's data directory. For a
-hub elsewhere make one there (holt keys create) and give it in HOLT_KEY. A lost connection is taken up again by itself,
-without losing or repeating anything.
-
-With a message, or with one on stdin, the answer alone goes to stdout; into a pipe it goes as a whole, once it is
-complete. Ends with 0 when the message was answered, 1 when not, 130 after Ctrl-C.
-
-Examples:
-  holt chat
-  holt chat \"how is this machine doing?\"
-  df -h | holt chat
-  holt chat -s 8f0c21d4a97b3e65 \"and since yesterday?\"
-  HOLT_KEY=dk_... holt chat --url http://pi:8080 --json \"disk usage\" | jq -r .type")]
-pub(super) struct Chat {
-    /// One message; without it a dialogue, or what comes through a pipe
-    message: Option<String>,
-    /// Go on with a conversation
-    #[arg(short, long, value_name = "ID")]
-    session: Option<String>,
-    /// Which agent to talk to
-    #[arg(short, long, value_name = "NAME")]
-    agent: Option<String>,
-    /// Address of the hub [env: HOLT_URL] [default: where the local configuration listens]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// API key; others on this machine can see options, so better use the variable [env: HOLT_KEY]
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
-    /// Print each event as the hub sends it, a line of JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Chat {
-    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        if let Some(id) = &self.session {
-            check_session_id(id).map_err(CliError::failed)?;
-        }
-        let message = match self.message {
-            Some(message) => Some(message),
-            None if io::stdin().is_terminal() => None,
-            None => Some(read_stdin()?),
-        };
-        if let Some(message) = &message {
-            talk::check_message(message).map_err(CliError::Failed)?;
-        } else if self.json {
-            return Err(CliError::failed("--json needs a message: holt chat --json \"...\""));
-        }
-        let url = address(self.url.as_deref(), context)?;
-        // Before a key is made for it.
-        drop(socket::connect(&url).map_err(|_| CliError::Failed(link::nobody_answers(&url)))?);
-        let key = key::find(self.key, context, &url)?;
-        let session_id = self.session.map_or_else(talk::new_session_id, Ok)?;
-        let threads = Threads::new();
-        let interrupts = input::interrupts(&threads)?;
-        let target = Target { url, key };
-        let link = Link::start(target.clone(), threads.clone())?;
-        let talk = Talk::new(link, Follow::new(session_id, self.agent));
-        let screen = Screen::of_process(&context.env);
-        if let Some(message) = message {
-            let shown = Shown { deltas: screen.shows_answers(), steps: screen.shows_steps() };
-            return Once::new(talk, View::new(screen, shown), &interrupts.rx, self.json).run(&message);
-        }
-        let lines_rx = input::lines(&threads)?;
-        let view = View::new(screen, Shown { deltas: true, steps: true });
-        Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
+fn run(args: &Args, context: &Context) -> Result<(), CliError> {
+    let owned = |name: &str| args.value(name).map(str::to_owned);
+    let (session, json) = (owned("session"), args.flag("json"));
+    if let Some(id) = &session {
+        check_session_id(id).map_err(CliError::failed)?;
     }
+    let message = match owned("message") {
+        Some(message) => Some(message),
+        None if io::stdin().is_terminal() => None,
+        None => Some(read_stdin()?),
+    };
+    if let Some(message) = &message {
+        talk::check_message(message).map_err(CliError::Failed)?;
+    } else if json {
+        return Err(CliError::failed("--json needs a message: holt chat --json \"...\""));
+    }
+    let url = address(args.value("url"), context)?;
+    // Before a key is made for it.
+    drop(socket::connect(&url).map_err(|_| CliError::Failed(link::nobody_answers(&url)))?);
+    let key = key::find(owned("key"), context, &url)?;
+    let session_id = session.map_or_else(talk::new_session_id, Ok)?;
+    let threads = Threads::new();
+    let interrupts = input::interrupts(&threads)?;
+    let target = Target { url, key };
+    let link = Link::start(target.clone(), threads.clone())?;
+    let talk = Talk::new(link, Follow::new(session_id, owned("agent")));
+    let screen = Screen::of_process(&context.env);
+    if let Some(message) = message {
+        let shown = Shown { deltas: screen.shows_answers(), steps: screen.shows_steps() };
+        return Once::new(talk, View::new(screen, shown), &interrupts.rx, json).run(&message);
+    }
+    let lines_rx = input::lines(&threads)?;
+    let view = View::new(screen, Shown { deltas: true, steps: true });
+    Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
 }
 
 /// `--url`, `HOLT_URL`, else where a hub with the local configuration listens.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::slice;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::bounded;
@@ -114,7 +115,7 @@ fn an_alert_lives_from_the_first_event_to_the_recovery() {
     assert_eq!(rig.take(&[rig.event("/", Warning)]).stored, 1);
     assert_eq!(rig.told(), ["Warning: disk::space_usage / on pi"]);
     let again = rig.after(MIN).event("/", Warning);
-    assert_eq!((rig.take(&[again.clone()]).stored, rig.take(&[again]).duplicates), (1, 1));
+    assert_eq!((rig.take(slice::from_ref(&again)).stored, rig.take(slice::from_ref(&again)).duplicates), (1, 1));
     assert!(rig.told().is_empty(), "the same again is no news");
     rig.after(MIN).take(&[rig.event("/", Critical)]);
     assert_eq!(rig.told(), ["Critical: disk::space_usage / on pi"]);
@@ -405,7 +406,7 @@ fn bad_events_cost_only_themselves() {
     let good = rig.event("/", Warning);
     let mut item = serde_json::to_value(&good).unwrap();
     let events = rig.alerts.read(M, json!({"events": [item.clone(), 7, {"event_status": "Ok"}, null]}));
-    assert_eq!(events, [good.clone()]);
+    assert_eq!(events, slice::from_ref(&good));
     item["event_status"] = json!("warning");
     assert!(rig.alerts.read(M, json!({"events": [item]})).is_empty(), "a status is exact");
     for nothing in [json!(null), json!({}), json!({"events": {}}), json!([1])] {
@@ -424,7 +425,7 @@ fn bad_events_cost_only_themselves() {
         bad(|event| drop(event.labels.remove("check"))),
         bad(|event| drop(event.labels.insert("check".to_owned(), "hub::machine_down".to_owned()))),
     ];
-    let taken = rig.alerts.take(M, &[&bad[..], &[good.clone()], &bad[..]].concat()).unwrap();
+    let taken = rig.alerts.take(M, &[&bad[..], slice::from_ref(&good), &bad[..]].concat()).unwrap();
     assert_eq!((taken.stored, taken.refused), (1, 12));
     assert_eq!(rig.alerts.refused(), 16);
     assert_eq!(rig.open(), ["/ Warning"]);
@@ -450,8 +451,8 @@ fn long_texts_are_cut_with_a_mark() {
 fn clients_hear_of_changes_and_not_of_each_of_many() {
     let rig = Rig::new();
     let one = event(clock::unix_s(), "/", Warning);
-    rig.alerts.take(M, &[one.clone()]).unwrap();
-    rig.alerts.take(M, &[one.clone()]).unwrap();
+    rig.alerts.take(M, slice::from_ref(&one)).unwrap();
+    rig.alerts.take(M, slice::from_ref(&one)).unwrap();
     let many: Vec<Event> = (0..100).map(|number| event(one.time, &format!("/{number}"), Warning)).collect();
     rig.alerts.take(M, &many).unwrap();
     rig.alerts.act(1, Act::Close { note: "" }, "key:ana").unwrap();
