@@ -3,6 +3,7 @@
 
 mod agent_link;
 mod agents;
+mod alerts;
 mod approvals;
 mod audit;
 pub mod body;

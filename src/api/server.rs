@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
 use crate::fleet::hub::Fleet;
+use crate::fleet::hub::alerts::Alerts;
 use crate::llm::Catalog;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
@@ -63,6 +64,8 @@ pub struct Deps {
     pub fleet: Option<Arc<Fleet>>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
+    /// What is wrong on the machines.
+    pub alerts: Option<Arc<Alerts>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
     /// This machine's own name, for the host check.
     pub machine_name: Option<String>,

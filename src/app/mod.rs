@@ -103,7 +103,7 @@ pub struct App {
     stopper: Option<Stopper>,
     http: HttpServer,
     hub: Arc<Hub>,
-    agents: Arc<AgentSockets>,
+    agents: Option<Arc<AgentSockets>>,
     sse: Arc<SseStreams>,
     server: Arc<Server>,
     engine: Engine,
@@ -155,7 +155,9 @@ impl App {
             fleet.shutdown();
         }
         let mut late = self.hub.shutdown(Duration::from_millis(1500));
-        late.extend(self.agents.join(Duration::from_millis(1500)));
+        if let Some(agents) = &self.agents {
+            late.extend(agents.join(Duration::from_millis(1500)));
+        }
         late.extend(self.http.stop(limits::STOP_DRAIN.min(before_servers().saturating_sub(STOP_TURNS_MIN))));
         late.extend(self.engine.stop(before_servers().min(Duration::from_secs(2))));
         // Turns have ended: nobody calls a tool any more. The servers end while the rest does.
@@ -165,6 +167,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(alerts) = &self.server.ctx().deps.alerts {
+            late.extend(alerts.join(left().min(Duration::from_millis(500))));
+        }
         if let Some(servers) = &servers {
             late.extend(servers.stop(left().clamp(limits::MCP_STOP_MIN, limits::MCP_STOP)));
         }
@@ -243,6 +248,7 @@ pub fn serve(
 pub struct Parts {
     pub server: Arc<Server>,
     pub hub: Arc<Hub>,
+    pub agents: Option<Arc<AgentSockets>>,
     pub sse: Arc<SseStreams>,
     pub engine: Engine,
 }
@@ -266,5 +272,22 @@ pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
             hub.activity(&finished.conversation_id, &owner, &finished.agent, &finished.origin);
         }
     }));
-    Ok(Parts { server, hub, sse, engine })
+    if let Some(alerts) = &server.ctx().deps.alerts {
+        let hub = Arc::downgrade(&hub);
+        alerts.observe(Box::new(move |frame| {
+            if let Some(hub) = hub.upgrade().filter(|hub| hub.conn_count() > 0) {
+                hub.about_machines(frame);
+            }
+        }));
+    }
+    let agents = server.ctx().deps.fleet.as_ref().map(|fleet| {
+        let weak_hub = Arc::downgrade(&hub);
+        fleet.observe(Box::new(move |frame| {
+            if let Some(hub) = weak_hub.upgrade() {
+                hub.about_machines(frame);
+            }
+        }));
+        Arc::new(AgentSockets::new(Arc::clone(fleet)))
+    });
+    Ok(Parts { server, hub, agents, sse, engine })
 }

@@ -64,11 +64,9 @@ impl Hub {
         self.send_where(&payload, |conn| conn.caller.may_read(owner) && !conn.is_attached(conversation_id));
     }
 
-    /// Tells those who may see machines that something is different with one.
-    pub fn machines(&self, payload: &[u8]) {
-        if self.conn_count() > 0 {
-            self.send_where(payload, |conn| conn.sees_machines);
-        }
+    /// Sends a JSON frame about machines to those who may see them.
+    pub fn about_machines(&self, payload: &[u8]) {
+        self.send_where(payload, |conn| conn.sees_machines);
     }
 
     /// How many connections are open.

@@ -19,7 +19,6 @@ mod stages;
 mod upkeep;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -37,7 +36,7 @@ use crate::fleet::hub::link::Link;
 use crate::fleet::hub::presence::Presences;
 use crate::fleet::hub::session::Sessions;
 use crate::fleet::hub::upkeep::Upkeep;
-use crate::fleet::sign::{HubKey, SignError};
+use crate::fleet::sign::HubKey;
 use crate::fleet::wire::{Disconnect, Message};
 use crate::limits;
 use crate::rt::{Stop, lock};
@@ -149,11 +148,6 @@ impl Fleet {
             sessions: Sessions::default(),
             upkeep: Mutex::new(Upkeep::new(now)),
         })
-    }
-
-    /// The hub's key of that data directory, for [`FleetParts`].
-    pub fn key_of(data_dir: &Path) -> Result<HubKey, SignError> {
-        HubKey::read_or_make(data_dir)
     }
 
     /// Who gets `machine` frames for clients that may see machines; the first call counts.
