@@ -32,9 +32,7 @@ impl From<Refused> for ApiError {
             Refused::Throttled { seconds } => {
                 Self::new(429, "rate_limited", "too many wrong tokens").with_header("Retry-After", &seconds.to_string())
             }
-            Refused::Full => {
-                Self::new(503, "busy", "too many machines are connected").with_header("Retry-After", "30")
-            }
+            Refused::Full => Self::new(503, "busy", "too many machines are connected").with_header("Retry-After", "30"),
             Refused::Store(error) => error.into(),
         }
     }

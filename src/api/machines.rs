@@ -44,8 +44,7 @@ struct CodeBody {
 /// All machines, by name.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let fleet = ctx.fleet()?;
-    let machines: Vec<Value> =
-        fleet.machines().list()?.iter().map(|machine| shape(fleet, machine)).collect();
+    let machines: Vec<Value> = fleet.machines().list()?.iter().map(|machine| shape(fleet, machine)).collect();
     Ok(ok(&json!({"machines": machines})))
 }
 
@@ -61,7 +60,10 @@ pub(super) fn change(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let id = machine(fleet, call)?.id;
     let body: ChangeBody = decode(&call.req.body, "invalid JSON body")?;
     if body.display_name.as_ref().is_some_and(|name| name.len() > limits::MACHINE_TEXT_BYTES_MAX) {
-        return Err(ApiError::bad_request(format!("display_name must be at most {} bytes", limits::MACHINE_TEXT_BYTES_MAX)));
+        return Err(ApiError::bad_request(format!(
+            "display_name must be at most {} bytes",
+            limits::MACHINE_TEXT_BYTES_MAX
+        )));
     }
     check_labels(body.labels.as_ref())?;
     let name = body.display_name.as_deref().map(str::trim);
@@ -234,7 +236,8 @@ fn shape(fleet: &Fleet, machine: &Machine) -> Value {
     let connected = live.is_some();
     let live = live.unwrap_or_else(|| Live {
         last_seen_at: machine.last_seen_at,
-        heartbeat: Some(machine.heartbeat.clone()).filter(|heartbeat| heartbeat.as_object().is_some_and(|it| !it.is_empty())),
+        heartbeat: Some(machine.heartbeat.clone())
+            .filter(|heartbeat| heartbeat.as_object().is_some_and(|it| !it.is_empty())),
         ..Live::default()
     });
     let mut shape = json!({

@@ -5,10 +5,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{
-    agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, models,
-    panic, sessions, setup, tools, ws,
-};
+use crate::api::{agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, machines, models, panic, sessions, setup, tools, ws};
 use crate::auth::Identity;
 
 /// Who may call a route.
@@ -47,8 +44,6 @@ const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
-const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
-const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
     Route { method, pattern, guard, handler }

@@ -91,7 +91,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         servers.start();
     }
     sys::release_code_pages();
-    let app = App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };
+    let app =
+        App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
 }
 
@@ -206,7 +207,8 @@ fn fleet(
     alerts: &Arc<Alerts>,
     stop: &Stop,
 ) -> Result<Arc<Fleet>, AppError> {
-    let key = HubKey::read_or_make(&config.data_dir).map_err(|error| AppError::Setting { reason: error.to_string() })?;
+    let key =
+        HubKey::read_or_make(&config.data_dir).map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let fleet = Fleet::new(FleetParts {
         db: Arc::clone(db),
         config: config.fleet.clone(),

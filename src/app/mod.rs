@@ -240,7 +240,8 @@ pub fn serve(
         body_timeout: config.api.body_timeout,
         idle_timeout: config.api.idle_timeout,
     };
-    let above = Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
+    let above =
+        Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
     HttpServer::start(listener, settings, Arc::new(above))
 }
 

@@ -80,7 +80,8 @@ pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetCo
     let mut access = Vec::with_capacity(raw.access.len());
     for (at, rule) in raw.access.iter().enumerate() {
         let bad = |field: &str, reason: String| Err(typed.bad(&format!("fleet.access[{at}].{field}"), reason));
-        let names_somebody = ["key:", "user:"].iter().any(|kind| rule.who.len() > kind.len() && rule.who.starts_with(kind));
+        let names_somebody =
+            ["key:", "user:"].iter().any(|kind| rule.who.len() > kind.len() && rule.who.starts_with(kind));
         if rule.who != "*" && !names_somebody {
             return bad("who", format!("must be \"key:NAME\", \"user:E-MAIL\" or \"*\", got {:?}", rule.who));
         }

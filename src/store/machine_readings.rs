@@ -62,7 +62,8 @@ impl MachineReadings {
             for (id, at, heartbeat) in seen {
                 statement.execute(params![id, at, heartbeat.as_ref().map(text_of)])?;
             }
-            let sql = "INSERT OR REPLACE INTO machine_readings(machine_id, at, cpu_pct, mem_pct, disk_pct, load1, temp_c)
+            let sql =
+                "INSERT OR REPLACE INTO machine_readings(machine_id, at, cpu_pct, mem_pct, disk_pct, load1, temp_c)
                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS(SELECT 1 FROM machines WHERE id = ?1)";
             let mut statement = tx.prepare_cached(sql)?;
             for (id, it) in readings {
@@ -104,7 +105,8 @@ impl MachineReadings {
     /// Writes what became of a machine's presence, and whether people were told.
     pub fn set_presence(&self, id: &str, presence: Presence, at: i64) -> Result<(), StoreError> {
         self.db.write(|tx| {
-            let sql = "UPDATE machines SET presence_at = CASE presence WHEN ?2 THEN presence_at ELSE ?3 END, presence = ?2
+            let sql =
+                "UPDATE machines SET presence_at = CASE presence WHEN ?2 THEN presence_at ELSE ?3 END, presence = ?2
                 WHERE id = ?1";
             tx.execute(sql, params![id, presence.name(), at])?;
             Ok(())

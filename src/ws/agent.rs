@@ -13,8 +13,8 @@ use crate::chat::frame;
 use crate::fleet::hub::{Fleet, Peer, ping};
 use crate::limits;
 use crate::rt::{Threads, lock};
-use crate::ws::write_pump::push_close;
 use crate::ws::agent_read;
+use crate::ws::write_pump::push_close;
 
 /// Pongs in waiting; who pings faster than it reads gets fewer.
 const PONGS_MAX: usize = 4;
@@ -132,7 +132,8 @@ impl AgentSocket {
             if outgoing.read_ended {
                 return None;
             }
-            let timeout = outgoing.pings.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+            let timeout =
+                outgoing.pings.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
             outgoing = match self.bell.wait_timeout(outgoing, timeout) {
                 Ok((guard, _)) => guard,
                 Err(poisoned) => poisoned.into_inner().0,
@@ -211,8 +212,7 @@ impl AgentSockets {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
             derive_accept_key(start.key.as_bytes())
         );
-        let socket =
-            Arc::new(AgentSocket { socket, outgoing: Mutex::new(Outgoing::default()), bell: Condvar::new() });
+        let socket = Arc::new(AgentSocket { socket, outgoing: Mutex::new(Outgoing::default()), bell: Condvar::new() });
         let arrival = self.fleet.arrive(start.admission, Arc::clone(&socket) as Arc<dyn Peer>);
         let writing = Arc::clone(&socket);
         self.threads.spawn("agent-write", limits::PUMP_STACK_BYTES, move || {

@@ -44,7 +44,9 @@ pub(super) fn run(conn: &AgentSocket, mut arrival: Arrival, early: Vec<u8>) {
                 if !go_on {
                     break Ending::Refused;
                 }
-                if source.deadline.take().is_some() && conn.socket.set_read_timeout(Some(limits::AGENT_SILENCE_MAX)).is_err() {
+                if source.deadline.take().is_some()
+                    && conn.socket.set_read_timeout(Some(limits::AGENT_SILENCE_MAX)).is_err()
+                {
                     break Ending::Lost("its socket is gone".to_owned());
                 }
             }

@@ -21,17 +21,21 @@ pub struct Admission {
     pub(super) address: String,
     pub(super) kind: Kind,
     /// Its place among all connections.
-    pub(super) slot: Slot,
+    pub(super) _slot: Slot,
 }
 
 /// With what it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// Its own token; the hash when that is the successor that it was given.
-    Token { next: Option<String> },
+    Token {
+        next: Option<String>,
+    },
     Shared,
     /// It asks to take part, with a token of that hash.
-    Request { hash: String },
+    Request {
+        hash: String,
+    },
 }
 
 /// Why a machine is turned away before the upgrade.
@@ -44,7 +48,9 @@ pub enum Refused {
     /// No token, or one that counts for nothing, or for another machine.
     Token,
     /// Too many wrong tokens from there; wait that many seconds.
-    Throttled { seconds: u64 },
+    Throttled {
+        seconds: u64,
+    },
     /// Too many machines are connected, or the hub is stopping.
     Full,
     Store(StoreError),
@@ -66,7 +72,7 @@ impl Fleet {
         let slot = Slot::take(&self.open, limits::AGENTS_MAX).filter(|_| !self.closing.load(Ordering::Acquire));
         let Some(slot) = slot else { return Err(Refused::Full) };
         let kind = self.kind_of(token, &machine_id, address)?;
-        Ok(Admission { machine_id, address: address.to_owned(), kind, slot })
+        Ok(Admission { machine_id, address: address.to_owned(), kind, _slot: slot })
     }
 
     /// The approved machine that a request comes from; for routes beside the link. Uses up no join code.
@@ -123,7 +129,13 @@ impl Fleet {
             return Refused::Throttled { seconds };
         }
         log::warn!("machine {machine_id} from {address} was refused: {detail}");
-        let entry = Entry { target: machine_id, source: address, detail, result: Outcome::Denied, ..Entry::ok("machine.connect") };
+        let entry = Entry {
+            target: machine_id,
+            source: address,
+            detail,
+            result: Outcome::Denied,
+            ..Entry::ok("machine.connect")
+        };
         self.audit.record_repeatable(&entry);
         Refused::Token
     }

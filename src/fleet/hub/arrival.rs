@@ -154,7 +154,9 @@ impl Arrival {
                     log::info!("machine {id} ({}) waits for approval; its code is {}", facts.hostname, &hash[..8]);
                     self.reject(message, "waiting for approval")
                 }
-                Ok(false) => self.reject(message, "the hub knows this id already, or too many machines wait for approval"),
+                Ok(false) => {
+                    self.reject(message, "the hub knows this id already, or too many machines wait for approval")
+                }
                 Err(error) => self.unavailable(message, &error),
             };
         }
@@ -286,7 +288,11 @@ impl Arrival {
         }
         self.bad.1 += 1;
         if self.bad.1.is_power_of_two() {
-            log::warn!("machine {}: a message was dropped: {reason} ({} this minute)", self.admission.machine_id, self.bad.1);
+            log::warn!(
+                "machine {}: a message was dropped: {reason} ({} this minute)",
+                self.admission.machine_id,
+                self.bad.1
+            );
         }
         if self.bad.1 > limits::AGENT_BAD_MESSAGES_MAX { self.close(1008, "too many bad messages") } else { true }
     }

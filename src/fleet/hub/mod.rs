@@ -21,7 +21,7 @@ mod upkeep;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -83,7 +83,6 @@ pub struct Fleet {
     readings: MachineReadings,
     rows: MachineSessionStore,
     throttle: LoginThrottle,
-    started: Instant,
     observer: OnceLock<Observer>,
     // Atomics.
     next_serial: AtomicU64,
@@ -137,7 +136,6 @@ impl Fleet {
             machines,
             rows,
             throttle: LoginThrottle::new(limits::AGENT_REFUSALS_MAX, limits::AGENT_REFUSALS_WINDOW),
-            started: now,
             observer: OnceLock::new(),
             next_serial: AtomicU64::new(1),
             open: Arc::default(),
@@ -205,8 +203,10 @@ impl Fleet {
         let spread = (links.len() / 20).max(5);
         for (at, link) in links.iter().enumerate() {
             let retry = 1 + at * spread / links.len().max(1);
-            let order =
-                Disconnect { reason: "hub restart".to_owned(), retry_after_sec: i64::try_from(retry).unwrap_or(i64::MAX) };
+            let order = Disconnect {
+                reason: "hub restart".to_owned(),
+                retry_after_sec: i64::try_from(retry).unwrap_or(i64::MAX),
+            };
             link.peer.send(&Message::new("disconnect", message_id(), &order).encode());
             link.peer.close(1001, "hub shutting down");
         }
@@ -232,10 +232,6 @@ impl Fleet {
                 json!({"type": "machine", "machine_id": machine_id, "presence": presence, "connected": connected});
             observer(&crate::rt::json::to_vec(&frame));
         }
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.started.elapsed()
     }
 
     fn known(&self, machine_id: &str) -> Option<Machine> {

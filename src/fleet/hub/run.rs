@@ -32,7 +32,8 @@ impl RemoteAgents for Fleet {
             Vec::new()
         });
         let seen = machines.into_iter().filter(|machine| {
-            machine.state == MachineState::Approved && access::allows(&self.config.access, caller, machine, Operation::View)
+            machine.state == MachineState::Approved
+                && access::allows(&self.config.access, caller, machine, Operation::View)
         });
         seen.map(|machine| RemoteAgent {
             name: format!("{MACHINE_PREFIX}{}", machine.id),
@@ -51,8 +52,8 @@ impl RemoteAgents for Fleet {
 
     fn allows(&self, caller: &Caller, name: &str, operation: Operation) -> bool {
         let Some(machine) = name.strip_prefix(MACHINE_PREFIX).and_then(|id| self.known(id)) else { return false };
-        let allowed = machine.state == MachineState::Approved
-            && access::allows(&self.config.access, caller, &machine, operation);
+        let allowed =
+            machine.state == MachineState::Approved && access::allows(&self.config.access, caller, &machine, operation);
         if !allowed && operation != Operation::View {
             let action = format!("machine.{}", operation.name());
             self.audit.record_repeatable(&Entry {
@@ -71,12 +72,20 @@ impl RemoteAgents for Fleet {
         let id = turn.agent.strip_prefix(MACHINE_PREFIX).unwrap_or(turn.agent);
         let machine = self.known(id).filter(|machine| machine.state == MachineState::Approved);
         let Some(machine) = machine else {
-            return Err(RemoteError { code: "provider_config", message: "this machine is not part of the fleet".to_owned() });
+            return Err(RemoteError {
+                code: "provider_config",
+                message: "this machine is not part of the fleet".to_owned(),
+            });
         };
         let link = self.link(id).ok_or_else(|| offline(&machine))?;
         let _place = self.sessions.place(&link, turn.identity)?;
         let action = format!("machine.{}", turn.operation.name());
-        self.audit.record(&Entry { actor: turn.identity, target: id, detail: turn.conversation_id, ..Entry::ok(&action) });
+        self.audit.record(&Entry {
+            actor: turn.identity,
+            target: id,
+            detail: turn.conversation_id,
+            ..Entry::ok(&action)
+        });
         // Cancelling wakes the wait for the machine.
         let (bell_tx, bell_rx) = bounded(1);
         cancel.set_hook(move || {
@@ -270,7 +279,10 @@ impl Run<'_> {
 enum Over {
     /// The turn; the chat goes on.
     Turn(Result<(), RemoteError>),
-    Session { state: &'static str, error: Option<RemoteError> },
+    Session {
+        state: &'static str,
+        error: Option<RemoteError>,
+    },
 }
 
 fn cancelled() -> RemoteError {

@@ -79,7 +79,11 @@ impl Sessions {
             count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < max).then_some(taken + 1)).is_ok()
         };
         if !counted(&link.turns, limits::MACHINE_TURNS_MAX) {
-            let text = format!("{} is busy with {} sessions; try again when one has ended", link.hostname, limits::MACHINE_TURNS_MAX);
+            let text = format!(
+                "{} is busy with {} sessions; try again when one has ended",
+                link.hostname,
+                limits::MACHINE_TURNS_MAX
+            );
             return Err(RemoteError { code: "rate_limited", message: text });
         }
         let mut users = lock(&self.users);
@@ -89,7 +93,10 @@ impl Sessions {
         if *count > limits::MACHINE_USER_TURNS_MAX {
             drop(users);
             drop(place); // counts the user down again
-            let text = format!("you have {} sessions on machines; try again when one has ended", limits::MACHINE_USER_TURNS_MAX);
+            let text = format!(
+                "you have {} sessions on machines; try again when one has ended",
+                limits::MACHINE_USER_TURNS_MAX
+            );
             return Err(RemoteError { code: "rate_limited", message: text });
         }
         Ok(place)
@@ -138,7 +145,10 @@ impl Fleet {
         })?;
         let fail = |state: &str, error: RemoteError| {
             link.close_session(&session_id);
-            self.end_session(&session_id, SessionEnd { state, error: &error.message, code: error.code, ..SessionEnd::default() });
+            self.end_session(
+                &session_id,
+                SessionEnd { state, error: &error.message, code: error.code, ..SessionEnd::default() },
+            );
             Err(error)
         };
         let Some(said) = link.listen(&session_id, true) else { return fail("lost", lost(link)) };
@@ -186,7 +196,10 @@ impl Fleet {
         let is_gone = |link: &Link| self.link(&link.machine_id).is_none_or(|current| current.serial != link.serial);
         let lost = self.sessions.take_idle(|chat| is_gone(&chat.link));
         for (session_id, _) in lost {
-            self.end_session(&session_id, SessionEnd { state: "lost", error: "connection lost", ..SessionEnd::default() });
+            self.end_session(
+                &session_id,
+                SessionEnd { state: "lost", error: "connection lost", ..SessionEnd::default() },
+            );
         }
         for (session_id, link) in self.sessions.take_idle(|chat| chat.used.elapsed() >= limits::MACHINE_CHAT_IDLE) {
             self.end_chat(&link, &session_id, "idle");
@@ -284,7 +297,8 @@ pub(super) fn refused(link: &Link, reason: &str) -> RemoteError {
 
 /// The machine is gone in the middle of it.
 pub(super) fn lost(link: &Link) -> RemoteError {
-    let message = format!("connection lost: {} went away before it had answered; send the message again", link.hostname);
+    let message =
+        format!("connection lost: {} went away before it had answered; send the message again", link.hostname);
     RemoteError { code: "provider_unreachable", message }
 }
 
