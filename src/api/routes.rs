@@ -5,7 +5,10 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
-use crate::api::{agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, machines, models, panic, sessions, setup, tools, ws};
+use crate::api::{
+    agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions,
+    machine_sessions, machines, models, panic, sessions, setup, tools, ws,
+};
 use crate::auth::Identity;
 
 /// Who may call a route.

@@ -17,6 +17,8 @@ mod http_load;
 mod identity;
 mod kv;
 mod logins;
+mod machine_sessions;
+mod machines;
 mod page;
 mod providers;
 mod setup;

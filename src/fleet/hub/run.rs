@@ -54,7 +54,7 @@ impl RemoteAgents for Fleet {
         let Some(machine) = name.strip_prefix(MACHINE_PREFIX).and_then(|id| self.known(id)) else { return false };
         let allowed =
             machine.state == MachineState::Approved && access::allows(&self.config.access, caller, &machine, operation);
-        if !allowed && operation != Operation::View {
+        if !allowed {
             let action = format!("machine.{}", operation.name());
             self.audit.record_repeatable(&Entry {
                 actor: &caller.identity,

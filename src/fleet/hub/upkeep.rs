@@ -170,8 +170,8 @@ impl Fleet {
                 log::warn!("machine {id} ({name}) is down");
                 let text = format!("{name} has not been heard of for {}", self.away_text());
                 self.alerts.raise(id, DOWN, TARGET, Level::Critical, &text)?;
-                self.readings.set_reported(std::slice::from_ref(id), 1)?;
-                self.set_lost(id)
+                self.set_lost(id)?;
+                self.readings.set_reported(std::slice::from_ref(id), 1)
             }
             Due::DownTogether { ids } => {
                 let mut names: Vec<String> = ids.iter().map(|id| lock(&self.presences).name(id)).collect();
@@ -187,8 +187,8 @@ impl Fleet {
                     names.join(", ")
                 );
                 self.alerts.raise("", MANY_DOWN, &round.to_string(), Level::Critical, &text)?;
-                self.readings.set_reported(ids, round)?;
-                ids.iter().try_for_each(|id| self.set_lost(id))
+                ids.iter().try_for_each(|id| self.set_lost(id))?;
+                self.readings.set_reported(ids, round)
             }
             Due::Back { id } => {
                 self.alerts.recover(id, DOWN, TARGET)?;
