@@ -299,6 +299,33 @@ pub const KV_TOOL_LIST_BYTES_MAX: usize = 12 * 1024;
 /// What a model gets of each value in a listing; the whole of it with `kv_get`.
 pub const KV_TOOL_VALUE_BYTES_MAX: usize = 512;
 
+// --- Notifications ---------------------------------------------------------------------------------------------------
+
+/// Notices that wait in one channel of the hub; beyond it the oldest count as failed.
+pub const NOTICES_WAITING_MAX: usize = 2000;
+/// The same of an agent, all in memory: its hub is the better place for long waits.
+pub const NOTICES_IN_MEMORY_MAX: usize = 128;
+/// Failed notices that are kept to be looked at.
+pub const NOTICES_FAILED_MAX: usize = 200;
+/// Rows that a channel looks at together, and the most that one summary speaks of.
+pub const NOTICES_BATCH: usize = 256;
+/// Longest wait between two attempts; the first is a second, doubled each time.
+pub const NOTICE_BACKOFF_MAX: Duration = Duration::from_secs(30 * 60);
+/// Tried for so long, then given up: news of yesterday.
+pub const NOTICE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Attempts while a server answers with an error of its own: about half an hour, so that one notice that it cannot
+/// digest does not hold up the others for a day.
+pub const NOTICE_ERROR_ATTEMPTS_MAX: u32 = 12;
+pub const NOTICE_TITLE_BYTES_MAX: usize = 256;
+/// ntfy turns more than 4096 bytes into an attachment.
+pub const NOTICE_BODY_BYTES_MAX: usize = 3500;
+/// Notices in one answer to `GET /api/v1/notifications`.
+pub const NOTICES_LISTED_MAX: usize = 500;
+/// Lines of a summary; the rest is counted.
+pub const NOTICE_SUMMARY_LINES: usize = 20;
+/// Stack of a channel's thread: TLS and JSON on it.
+pub const NOTIFY_STACK_BYTES: usize = 256 * 1024;
+
 // --- Costs: contract engine 4 ---------------------------------------------------------------------------------------
 
 /// Output tokens set aside for a call before anybody knows: longer than most answers. What an answer costs beyond it

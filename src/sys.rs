@@ -8,11 +8,11 @@ use polling::{Event, Poller};
 
 /// Registers a socket with the poller.
 ///
-/// The caller takes it out again with [`Poller::delete`] before the socket is closed; `http::poll` is the only caller
-/// and does both in the functions that own the socket.
+/// The caller takes it out again with [`Poller::delete`] before the socket is closed: `http::poll` in the functions that
+/// own the socket, `fleet::link` in the `Drop` of the socket's owner.
 pub(crate) fn poller_add<S: AsRawFd>(poller: &Poller, source: &S, interest: Event) -> io::Result<()> {
-    // SAFETY: the descriptor is open (we hold a reference to its owner), and http::poll deletes it from the poller
-    // before it drops the owner, as `Poller::add` demands.
+    // SAFETY: the descriptor is open (we hold a reference to its owner), and both callers delete it from the poller
+    // before they drop the owner, as `Poller::add` demands.
     unsafe { poller.add(source, interest) }
 }
 

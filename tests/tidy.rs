@@ -104,9 +104,9 @@ fn files_stay_readable() {
 fn libraries_stay_in_their_rooms() {
     let homes: &[(&str, &[&str])] = &[
         ("rusqlite", &["store", "auth"]),
-        ("tungstenite", &["ws", "cli"]),
+        ("tungstenite", &["ws", "cli", "fleet"]),
         ("httparse", &["http"]),
-        ("polling", &["http", "sys"]),
+        ("polling", &["http", "sys", "fleet"]),
         ("tiny_http", &["http", "api", "web"]),
         ("aes_gcm", &["auth", "config"]),
         ("ureq", &["net"]),

@@ -16,7 +16,7 @@ use crate::config::parse_go_duration;
 use crate::fleet::hub::alerts::Alerts;
 use crate::limits;
 use crate::rt::clock;
-use crate::store::alert_rows::{Act, Acted, AlertFilter, AlertRow};
+use crate::store::alert_rows::{Act, Acted, AlertFilter, AlertRow, ToldAs};
 use crate::store::silences::Silence;
 use crate::store::{StoreError, time};
 
@@ -244,7 +244,7 @@ fn shape(row: &AlertRow, times: Option<i64>) -> Value {
         "check": row.check, "target": row.target, "level": row.level.name(), "worst": row.worst.name(),
         "state": if row.closed_at.is_some() { "closed" } else { "open" }, "labels": row.labels, "attrs": row.attrs,
         "description": row.description, "description_format": row.format, "has_report": !row.report.is_empty(),
-        "events": row.events, "flapping": row.flapping, "note": row.note,
+        "events": row.events, "flapping": row.told_as == ToldAs::Flapping, "note": row.note,
         "opened_at": clock::rfc3339(row.opened_at), "changed_at": clock::rfc3339(row.changed_at),
     });
     let mut add = |name: &str, value: Value| shape[name] = value;

@@ -20,6 +20,7 @@ mod machine_sessions;
 mod machines;
 pub mod message;
 mod models;
+mod notifications;
 mod panic;
 pub mod routes;
 pub mod server;

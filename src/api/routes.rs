@@ -7,7 +7,7 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, panic, sessions, setup, tools, ws,
+    machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 
@@ -119,6 +119,9 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
     route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
+    route("GET", "/api/v1/notifications", Guard::Scope(&["machines:read"]), notifications::list),
+    route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
+    route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),
     route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
     // Its own credentials: see `agent_link`.
     route("GET", "/api/v1/agent/ws", Guard::Open, agent_link::upgrade),

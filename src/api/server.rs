@@ -28,6 +28,7 @@ use crate::costs::Budgets;
 use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::llm::Catalog;
+use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tools::servers::ToolServers;
@@ -53,6 +54,8 @@ pub struct Deps {
     pub sessions: Arc<SessionManager>,
     /// Runs turns and holds the conversations (`Dispatcher` and `Memory` of the reference).
     pub engine: Engine,
+    /// Tells people of alerts and requests for approval.
+    pub notify: Arc<Dispatcher>,
     pub approvals: Option<Arc<Approvals>>,
     pub model_lister: Option<Arc<Catalog>>,
     pub model_detail_lister: Option<Arc<Catalog>>,

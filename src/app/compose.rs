@@ -23,14 +23,16 @@ use crate::chat::stream::Streams;
 use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
-use crate::fleet::hub::alerts::Alerts;
+use crate::fleet::hub::alerts::{Alerts, Teller};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
+use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
-    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, SessionStore, StoreError, TurnStore, meta,
+    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
+    meta,
 };
 use crate::tools::builtin::ServerAdmin;
 use crate::tools::servers::ToolServers;
@@ -64,12 +66,18 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let agents = agents(&config, provider, tools, &servers)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
-    let alerts = Alerts::start(&db, None, stop.clone()).map_err(AppError::Thread)?;
+    let notify = notify_people(&config, &db, &stop)?;
+    let told = Arc::clone(&notify);
+    engine.approvals().on_asked(move |row| {
+        told.notify(&Notice::of_approval(row));
+    });
+    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
+    let alerts = Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?;
     let fleet = fleet(&config, &db, &audit, &alerts, &stop)?;
     engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine)?;
+    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
@@ -274,6 +282,19 @@ fn agents(
     Ok(Agents::new(agents))
 }
 
+/// Telling people; the channels begin at once with what waits since the last stop.
+fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispatcher>, AppError> {
+    let setup = notify::Setup {
+        channels: config.notify.clone(),
+        queue: Arc::new(NoticeStore::new(Arc::clone(db))),
+        situation: Arc::new(HubSituation::new(Arc::clone(db))),
+        timezone: config.api.timezone.clone(),
+        external_url: config.api.external_url.clone(),
+        topic: notify::HUB_TOPIC.to_owned(),
+    };
+    Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
+}
+
 fn deps(
     config: &Arc<Config>,
     db: &Arc<Db>,
@@ -282,6 +303,7 @@ fn deps(
     admin: ServerAdmin,
     budgets: Arc<Budgets>,
     engine: Engine,
+    notify: Arc<Dispatcher>,
 ) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
@@ -304,6 +326,7 @@ fn deps(
         model_lister: catalog.clone(),
         model_detail_lister: catalog,
         engine,
+        notify,
         config: Arc::clone(config),
         audit: admin.audit,
         writer: admin.writer,

@@ -170,6 +170,7 @@ impl App {
         if let Some(alerts) = &self.server.ctx().deps.alerts {
             late.extend(alerts.join(left().min(Duration::from_millis(500))));
         }
+        late.extend(self.server.ctx().deps.notify.stop(left().min(Duration::from_secs(1))));
         if let Some(servers) = &servers {
             late.extend(servers.stop(left().clamp(limits::MCP_STOP_MIN, limits::MCP_STOP)));
         }

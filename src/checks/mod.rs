@@ -5,8 +5,17 @@
 
 #![allow(dead_code, reason = "the engine is the user of all this")]
 
+mod cert;
+mod each;
+mod icmp;
 pub mod limits;
+mod paths;
+mod peek;
+mod ping;
 pub mod plugin;
+mod port;
+mod regex;
 mod registry;
 pub mod settings;
 mod show;
+mod x509;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
+use crate::checks::{cert, ping, port};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -50,4 +51,15 @@ pub(super) const DEFAULTS: Defaults = Defaults {
 };
 
 /// All plugins, by name.
-pub(super) const PLUGINS: &[Plugin] = &[];
+pub(super) const PLUGINS: &[Plugin] = &[
+    Plugin { name: "cert", build: cert::build, by_default: false, defaults: CERT },
+    Plugin { name: "net", build: port::build, by_default: false, defaults: NETWORK },
+    Plugin { name: "ping", build: ping::build, by_default: false, defaults: NETWORK },
+];
+
+/// Many targets, each of which may take its time.
+const NETWORK: Defaults = Defaults { timeout: seconds(120), ..DEFAULTS };
+
+/// Certificates do not change from minute to minute.
+const CERT: Defaults =
+    Defaults { interval: Some(seconds(3600)), repeat_interval: seconds(4 * 3600), repeat_number: 0, ..NETWORK };

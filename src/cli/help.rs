@@ -31,7 +31,11 @@ pub(super) fn text(path: &[&'static Command], long: bool) -> String {
         page.entries(words);
     }
     let mut options: Vec<_> = own.iter().chain(root.args).filter(|arg| arg.kind != Kind::Word).map(entry).collect();
-    let more = if long { "Print help" } else { "Print help (--help: more of it, with examples)" };
+    let more = if long || command.examples.is_empty() {
+        "Print help"
+    } else {
+        "Print help (--help: more of it, with examples)"
+    };
     options.push(("-h, --help".to_owned(), more.to_owned()));
     if path.len() == 1 {
         options.push(("-V, --version".to_owned(), "Print version".to_owned()));

@@ -16,9 +16,11 @@ pub(super) enum Kind {
     Ints,
     /// A table whose keys are the user's own, with text as values that are never shown.
     Map,
+    /// A table that its own part of the configuration checks.
+    Checked,
 }
 
-use Kind::{Bool, Float, Int, Ints, Map, Secret, Text, Texts, Time};
+use Kind::{Bool, Checked, Float, Int, Ints, Map, Secret, Text, Texts, Time};
 
 /// Path and kind. `*` stands for any name, `[]` after a name for an array of tables.
 pub(super) const KEYS: &[(&str, Kind)] = &[
@@ -247,6 +249,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("costs.keys.*.monthly_limit_hard", Float),
     ("costs.keys.*.total_limit_soft", Float),
     ("costs.keys.*.total_limit_hard", Float),
+    ("notify", Checked),
     ("voice.stt_provider", Text),
     ("voice.tts_provider", Text),
     ("voice.tts_voice", Text),

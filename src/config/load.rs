@@ -14,6 +14,7 @@ use super::error::ConfigError;
 use super::fleet::fleet;
 use super::kv::kv;
 use super::llm::llm;
+use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
 use super::tools::{mcp, tools};
@@ -64,6 +65,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let kv = kv(&typed)?;
     let costs = costs(&mut typed)?;
     let fleet = fleet(&typed, env, &data_dir)?;
+    let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -83,6 +85,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         kv,
         costs,
         fleet,
+        notify,
         warnings: typed.warnings,
     })
 }

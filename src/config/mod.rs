@@ -12,16 +12,19 @@ mod env;
 mod error;
 mod fallback;
 mod fleet;
+mod json;
 mod keys;
 mod kv;
 mod llm;
 mod load;
+mod notify;
 mod place;
 mod raw;
 mod raw_llm;
 mod report;
 mod schema;
 mod secret;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -39,8 +42,13 @@ pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
+pub use notify::{
+    ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
+    WebhookConfig, notify_channels,
+};
 pub use report::{Report, check};
 pub use secret::seal;
+pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
 pub use writer::{ConfigWriter, set_password_hash};
 
@@ -81,6 +89,8 @@ pub struct Config {
     pub kv: KvConfig,
     pub costs: CostsConfig,
     pub fleet: FleetConfig,
+    /// `[notify]`: channels by name.
+    pub notify: Vec<ChannelConfig>,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
 }

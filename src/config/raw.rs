@@ -14,6 +14,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike};
 use super::Flags;
 use super::env::Env;
 use super::error::{ConfigError, Origin};
+use super::json;
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
 use super::schema;
@@ -84,6 +85,8 @@ pub(super) struct Raw {
     pub(super) sandbox: Sandbox,
     pub(super) otel: Otel,
     pub(super) voice: Voice,
+    /// See `config::notify`.
+    pub(super) notify: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -323,8 +326,8 @@ impl Typed {
             typed.warnings.push(format!("config {}: {key}: unknown key{hint}", place.config_path.display()));
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
-        typed.raw = toml_edit::de::from_document(doc)
-            .map_err(|error| typed.bad("(file)", error.message().replace('\n', " ")))?;
+        typed.raw = serde_json::from_value(json::of_table(doc.as_table()))
+            .map_err(|error| typed.bad("(file)", error.to_string()))?;
         Ok(typed)
     }
 

@@ -6,7 +6,7 @@ use toml_edit::{Item, TableLike, Value};
 
 use super::duration::parse_go_duration;
 use super::keys::KEYS;
-use super::keys::Kind::{self, Bool, Float, Int, Ints, Map, Secret, Text, Texts, Time};
+use super::keys::Kind::{self, Bool, Checked, Float, Int, Ints, Map, Secret, Text, Texts, Time};
 use crate::rt::text::nearest;
 
 /// What the walk found.
@@ -77,11 +77,12 @@ fn check_item(item: &mut Item, kind: Kind, path: &str, findings: &mut Findings) 
     let fits = match kind {
         Text | Secret => item.is_str(),
         Int => item.is_integer(),
-        Float => item.is_float() || item.is_integer(),
+        Float => item.as_float().is_some_and(f64::is_finite) || item.is_integer(),
         Bool => item.is_bool(),
         Time => item.as_str().is_some_and(|text| parse_go_duration(text).is_some()),
         Texts => item.as_array().is_some_and(|array| array.iter().all(Value::is_str)),
         Ints => item.as_array().is_some_and(|array| array.iter().all(Value::is_integer)),
+        Checked => item.is_table_like(),
         Map => item.as_table_like().is_some_and(|table| table.iter().all(|(_, value)| value.is_str())),
     };
     if fits {
@@ -96,9 +97,10 @@ fn check_item(item: &mut Item, kind: Kind, path: &str, findings: &mut Findings) 
         Texts => "must be an array of texts",
         Ints => "must be an array of whole numbers",
         Map => "must be a table of texts",
+        Checked => "must be a table",
     };
     let reason = match kind {
-        Secret | Map => wanted.to_owned(),
+        Secret | Map | Checked => wanted.to_owned(),
         _ => format!("{wanted}, got {}", shown(item)),
     };
     findings.wrong.push((path.to_owned(), reason));

@@ -24,7 +24,7 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Keeps this use of the data directory's secret apart from all others.
 const PURPOSE: &[u8] = b"holt sealed setting v1\0";
 
-/// The secret that a setting stands for: `env:NAME`, `file:/path`, `sealed:...`, or itself. None when it is empty.
+/// The secret that a setting stands for; None when it is empty.
 pub(super) fn read(
     typed: &Typed,
     key: &str,
@@ -32,7 +32,14 @@ pub(super) fn read(
     env: &Env,
     data_dir: &Path,
 ) -> Result<Option<String>, ConfigError> {
-    let found = if let Some(name) = text.strip_prefix("env:") {
+    reveal(text, env, data_dir).map_err(|reason| typed.bad(key, reason))
+}
+
+/// What a text stands for: `env:NAME`, `${NAME}`, `file:/path`, `sealed:...`, or itself. None when it is empty. The
+/// error is the reason alone.
+pub(super) fn reveal(text: &str, env: &Env, data_dir: &Path) -> Result<Option<String>, String> {
+    let braced = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    let found = if let Some(name) = text.strip_prefix("env:").or(braced) {
         let missing = || format!("the variable {name} is not set");
         env.get(name).map(str::to_owned).ok_or_else(missing)
     } else if let Some(path) = text.strip_prefix("file:") {
@@ -42,8 +49,7 @@ pub(super) fn read(
     } else {
         Ok(text.to_owned())
     };
-    let secret = found.map_err(|reason| typed.bad(key, reason))?;
-    Ok(Some(secret).filter(|secret| !secret.is_empty()))
+    Ok(Some(found?).filter(|secret| !secret.is_empty()))
 }
 
 /// The first line of a file that only its user should be able to read.

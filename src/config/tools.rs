@@ -333,8 +333,8 @@ mod tests {
         write_tool_server(&writer, "b", &b).unwrap();
         let read = |name: &str| {
             let doc: DocumentMut = std::fs::read_to_string(writer.path()).unwrap().parse().unwrap();
-            let table = doc["tools"][name].as_table().unwrap().clone();
-            toml_edit::de::from_document::<ToolServerConfig>(DocumentMut::from(table)).unwrap()
+            let table = crate::config::json::of_table(doc["tools"][name].as_table().unwrap());
+            serde_json::from_value::<ToolServerConfig>(table).unwrap()
         };
         assert_eq!((read("a"), read("b")), (a, b));
         remove_tool_server(&writer, "a").unwrap();

@@ -21,7 +21,7 @@ mod overview;
 pub(crate) mod probe;
 pub(crate) mod process_table;
 mod processes;
-mod redact;
+pub(crate) mod redact;
 pub(crate) mod report;
 pub(crate) mod root;
 mod services;

@@ -21,7 +21,7 @@ const TELLING: &[&str] = &[
 const HIDDEN: &str = "[hidden]";
 
 /// The line with the usual secrets replaced.
-pub(super) fn redact(line: &str) -> String {
+pub(crate) fn redact(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut hide_next = false;
     for word in line.split_inclusive([' ', ',', ';', '&']) {

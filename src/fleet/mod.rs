@@ -2,5 +2,9 @@
 
 pub mod hub;
 pub mod link;
+pub mod ring;
 pub mod sign;
 pub mod wire;
+
+pub use link::ServerNotifier;
+pub use ring::RingBuffer;

@@ -1,4 +1,36 @@
 //! Telling people: where events go, and how they get there.
+//!
+//! A notice is a row (of the hub's database, or of an agent's memory) for each channel that wants it, before anything
+//! is sent. Each channel works on its rows in order, on a thread of its own (`notify-NAME`, asleep until something is
+//! due; ended by [`Dispatcher::stop`]), so that a slow one holds up no other.
+
+mod channel;
+mod console;
+mod dispatcher;
+mod homeassistant;
+mod lane;
+mod mail;
+mod mqtt;
+mod mqtt_packet;
+mod notice;
+mod queue;
+mod quiet;
+mod situation;
+mod smtp;
+mod socket;
+mod summary;
+mod template;
+mod web;
+
+pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Setup, TestDone};
+pub use lane::ChannelStatus;
+pub use notice::{Kind, Notice};
+pub use queue::{MemoryQueue, Queue};
+pub use situation::{AgentSituation, HubSituation, MachineState, Situation};
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
 
 use crate::alert::Event;
 
@@ -9,4 +41,13 @@ pub trait Notifier: Send + Sync {
 
     /// Takes an event; quick, and never waits for a network. False when it was not taken: the caller may try again.
     fn forward(&self, event: &Event) -> bool;
+}
+
+/// What all lanes use.
+struct Shared {
+    queue: Arc<dyn Queue>,
+    situation: Arc<dyn Situation>,
+    zone: TimeZone,
+    /// Where the hub's page is, without a slash at the end.
+    base_url: Option<String>,
 }

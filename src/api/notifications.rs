@@ -1,0 +1,101 @@
+//! Notifications: channels and what waits in them; trying a channel out; giving a notice up.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::audit::note;
+use crate::api::error::ApiError;
+use crate::api::login::{decode, json_line, ok};
+use crate::api::message::{Reply, Responder, no_content};
+use crate::api::routes::Call;
+use crate::api::server::Ctx;
+use crate::audit::{Entry, Outcome};
+use crate::limits;
+use crate::notify::{ChannelInfo, Notice};
+use crate::rt::clock;
+use crate::rt::json::quoted;
+use crate::store::notices::NoticeRow;
+
+const TEST: &str = "notification.test";
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TestBody {
+    channel: String,
+}
+
+/// Channels with how they are, and notices that wait, are held or failed, newest first.
+pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    let channels: Vec<Value> = ctx.deps.notify.channels().iter().map(channel_shape).collect();
+    let rows = ctx.deps.notify.list(limits::NOTICES_LISTED_MAX)?;
+    let notices: Vec<Value> = rows.iter().map(notice_shape).collect();
+    Ok(ok(&json!({"channels": channels, "notices": notices})))
+}
+
+/// Sends a test notice; answers when the service has taken or refused it.
+pub(super) fn test(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let body: TestBody = decode(&call.req.body, "invalid JSON body")?;
+    let name = body.channel;
+    if !ctx.deps.notify.channels().iter().any(|channel| channel.name == name) {
+        return Err(ApiError::not_found(format!("there is no channel {}; see [notify] in holt.toml", quoted(&name))));
+    }
+    let own = ctx.clone();
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    let actor = call.caller.as_ref().map(|caller| caller.caller().identity).unwrap_or_default();
+    Ok(Reply::Later(Box::new(move |responder: Responder| {
+        let notify = std::sync::Arc::clone(&own.deps.notify);
+        let channel = name.clone();
+        let done = move |sent: Result<(), String>| {
+            let (result, detail) = match &sent {
+                Ok(()) => (Outcome::Ok, ""),
+                Err(cause) => (Outcome::Failed, cause.as_str()),
+            };
+            log::info!("{TEST} {channel} by {actor} from {source}: {}", result.as_str());
+            let entry = Entry { actor: &actor, target: &channel, source: &source, result, detail, ..Entry::ok(TEST) };
+            own.deps.audit.record(&entry);
+            responder.respond(match sent {
+                Ok(()) => json_line(200, &json!({"ok": true})),
+                Err(cause) => ApiError::new(502, "notification_failed", cause).into_response(),
+            });
+        };
+        notify.test(&name, Box::new(done));
+    })))
+}
+
+/// Gives a notice up.
+pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let id = call.params.get("id");
+    let number = id.parse().map_err(|_| missing())?;
+    if !ctx.deps.notify.remove(number)? {
+        return Err(missing());
+    }
+    note(ctx, call, "notification.delete", id, "");
+    Ok(Reply::Full(no_content()))
+}
+
+fn missing() -> ApiError {
+    ApiError::not_found("notification not found: it may have been delivered")
+}
+
+fn channel_shape(channel: &ChannelInfo) -> Value {
+    let status = &channel.status;
+    json!({
+        "name": channel.name, "type": channel.kind, "min_level": channel.min_level.name(),
+        "sent_at": time(status.sent_at), "error": status.error, "failures": status.failures,
+        "retry_at": time(status.retry_at),
+    })
+}
+
+fn notice_shape(row: &NoticeRow) -> Value {
+    let notice = serde_json::from_str(&row.body).ok().as_ref().and_then(Notice::from_value).unwrap_or_default();
+    json!({
+        "id": row.id, "channel": row.channel, "state": row.state, "attempts": row.attempts,
+        "next_at": time(row.next_at), "created_at": time(row.created_at), "error": row.error,
+        "kind": notice.kind.name(), "level": notice.level.name(), "title": notice.shown_title(),
+        "machine_id": notice.machine_id,
+    })
+}
+
+fn time(at_ms: i64) -> Value {
+    if at_ms == 0 { Value::Null } else { json!(clock::rfc3339(at_ms)) }
+}

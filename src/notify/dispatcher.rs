@@ -1,0 +1,254 @@
+//! Which channels a notice goes to, and the threads that carry it there.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use jiff::tz::TimeZone;
+
+use super::lane::{ChannelStatus, Lane};
+use super::notice::{Kind, Notice};
+use super::queue::Queue;
+use super::situation::Situation;
+use super::{Notifier, Shared, channel};
+use crate::alert::{Event, Level};
+use crate::config::ChannelConfig;
+use crate::limits;
+use crate::rt::{Cancel, Stop, Threads, clock, lock};
+use crate::store::StoreError;
+use crate::store::notices::{NewNotice, NoticeRow};
+
+/// Longest sleep while something waits: a clock that was wrong at the start gets right.
+const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// Test notices that wait for one channel (Reject).
+const TESTS_WAITING_MAX: usize = 4;
+
+/// What topics of a hub begin with.
+pub const HUB_TOPIC: &str = "holt";
+
+/// Told how a test notice fared; the error is for the operator.
+pub type TestDone = Box<dyn FnOnce(Result<(), String>) + Send>;
+
+/// What a dispatcher is made of.
+pub struct Setup {
+    pub channels: Vec<ChannelConfig>,
+    pub queue: Arc<dyn Queue>,
+    pub situation: Arc<dyn Situation>,
+    /// `api.timezone`; an agent takes its machine's with an empty one.
+    pub timezone: String,
+    /// `api.external_url`.
+    pub external_url: Option<String>,
+    /// What topics of MQTT begin with: [`HUB_TOPIC`], or one below it for an agent.
+    pub topic: String,
+}
+
+/// Takes notices and sees that people get them. Cheap to share; [`Dispatcher::stop`] ends its threads.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    channels: Vec<Handle>,
+    threads: Threads,
+}
+
+struct Handle {
+    config: ChannelConfig,
+    status: Arc<Mutex<ChannelStatus>>,
+    bell_tx: Sender<()>,
+    test_tx: Sender<TestDone>,
+    cancel: Cancel,
+}
+
+/// A channel as lists show it.
+pub struct ChannelInfo {
+    pub name: String,
+    pub kind: &'static str,
+    pub min_level: Level,
+    pub status: ChannelStatus,
+}
+
+impl Dispatcher {
+    /// Starts a thread for each channel. The error says which setting cannot be used.
+    pub fn start(setup: Setup, stop: &Stop) -> Result<Self, String> {
+        let zone = if setup.timezone.is_empty() {
+            TimeZone::system()
+        } else {
+            TimeZone::get(&setup.timezone).unwrap_or(TimeZone::UTC)
+        };
+        let base_url = setup.external_url.map(|url| url.trim_end_matches('/').to_owned());
+        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, zone, base_url });
+        let names: Vec<&str> = setup.channels.iter().map(|channel| channel.name.as_str()).collect();
+        if let Err(error) = shared.queue.keep_channels(&names) {
+            log::error!("notify: look through what waits: {error}");
+        }
+        let threads = Threads::new();
+        let mut channels = Vec::with_capacity(setup.channels.len());
+        for config in setup.channels {
+            let status = Arc::new(Mutex::new(ChannelStatus::default()));
+            let built = channel::build(&config, &setup.topic, &shared)
+                .map_err(|reason| format!("notify.{}: {reason}", config.name))?;
+            let lane = Lane::new(config.clone(), built, Arc::clone(&shared), Arc::clone(&status), clock::unix_ms())?;
+            let (bell_tx, bell_rx) = bounded(1);
+            let (test_tx, test_rx) = bounded(TESTS_WAITING_MAX);
+            let cancel = Cancel::new();
+            let worker = Worker { lane, bell_rx, test_rx, cancel: cancel.clone(), stop: stop.clone() };
+            threads
+                .spawn(&format!("notify-{}", config.name), limits::NOTIFY_STACK_BYTES, move || worker.run())
+                .map_err(|error| format!("start a thread for notify.{}: {error}", config.name))?;
+            channels.push(Handle { config, status, bell_tx, test_tx, cancel });
+        }
+        Ok(Self { shared, channels, threads })
+    }
+
+    /// Takes a notice for all channels that want it. Never waits for a network; on the hub the rows are durable when
+    /// this returns. False when they could not be written: the cause is in the log.
+    pub fn notify(&self, notice: &Notice) -> bool {
+        match self.shared.queue.add(&self.rows(notice)) {
+            Ok(()) => {
+                self.ring();
+                true
+            }
+            Err(error) => {
+                log::error!("notify: keep a notice: {error}");
+                false
+            }
+        }
+    }
+
+    /// The rows of a notice, for whoever writes them in a transaction of its own ([`crate::store::notices::insert`])
+    /// and then calls [`Dispatcher::ring`].
+    pub fn rows(&self, notice: &Notice) -> Vec<NewNotice> {
+        let now = clock::unix_ms();
+        let body = notice.to_value().to_string();
+        let wanting = self.channels.iter().filter(|channel| wants(&channel.config, notice));
+        wanting
+            .map(|channel| {
+                let delay = channel.config.escalate_after.filter(|_| notice.kind == Kind::Firing).unwrap_or_default();
+                NewNotice {
+                    channel: channel.config.name.clone(),
+                    dedup: notice.row_key(),
+                    body: body.clone(),
+                    next_at: now.saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)),
+                    created_at: now,
+                }
+            })
+            .collect()
+    }
+
+    /// Wakes the channels: there are new rows, or machines are not what they were. Never waits.
+    pub fn ring(&self) {
+        for channel in &self.channels {
+            let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
+        }
+    }
+
+    /// Sends a test notice on its own, once, at once; `done` hears how it went, on the channel's thread. False when
+    /// there is no such channel.
+    pub fn test(&self, channel: &str, done: TestDone) -> bool {
+        let Some(found) = self.channels.iter().find(|known| known.config.name == channel) else { return false };
+        if let Err(error) = found.test_tx.try_send(done) {
+            (error.into_inner())(Err("too many tests are waiting for this channel; try again later".to_owned()));
+        }
+        true
+    }
+
+    /// The channels, by name.
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        let info = |channel: &Handle| ChannelInfo {
+            name: channel.config.name.clone(),
+            kind: channel.config.service.name(),
+            min_level: channel.config.min_level,
+            status: lock(&channel.status).clone(),
+        };
+        self.channels.iter().map(info).collect()
+    }
+
+    /// Waiting, held and failed notices, newest first.
+    pub fn list(&self, rows_max: usize) -> Result<Vec<NoticeRow>, StoreError> {
+        self.shared.queue.list(rows_max)
+    }
+
+    /// Removes a notice; false when there is none.
+    pub fn remove(&self, id: i64) -> Result<bool, StoreError> {
+        Ok(self.shared.queue.delete(&[id])? > 0)
+    }
+
+    /// Ends the threads, in the middle of an attempt if need be; what was not sent waits for the next start. The
+    /// names of those that are late. The stop must have been given before.
+    pub fn stop(&self, timeout: Duration) -> Vec<String> {
+        for channel in &self.channels {
+            channel.cancel.cancel();
+        }
+        self.threads.join_all(timeout)
+    }
+}
+
+impl Notifier for Dispatcher {
+    fn name(&self) -> &'static str {
+        "notify"
+    }
+
+    fn forward(&self, event: &Event) -> bool {
+        self.shared.situation.note(event);
+        self.notify(&Notice::of_event(event))
+    }
+}
+
+/// Whether a notice is for a channel. What a recovery is the end of is looked at later: see `lane`.
+fn wants(config: &ChannelConfig, notice: &Notice) -> bool {
+    match notice.kind {
+        Kind::Approval => config.approvals,
+        Kind::Firing if notice.level.is_worse_than(config.min_level) || notice.level == config.min_level => {
+            has_labels(config, notice)
+        }
+        Kind::Recovered => config.recoveries && has_labels(config, notice),
+        Kind::Firing | Kind::Test | Kind::Summary => false,
+    }
+}
+
+fn has_labels(config: &ChannelConfig, notice: &Notice) -> bool {
+    config.labels.iter().all(|(name, wanted)| {
+        let value = notice.label(name).unwrap_or_default();
+        wanted.strip_suffix('*').map_or(value == wanted, |prefix| value.starts_with(prefix))
+    })
+}
+
+/// A channel's thread.
+struct Worker {
+    lane: Lane,
+    bell_rx: Receiver<()>,
+    test_rx: Receiver<TestDone>,
+    cancel: Cancel,
+    stop: Stop,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while !self.stop.is_set() && !self.cancel.is_set() {
+            let wake = self.lane.work(&clock::unix_ms, &self.cancel);
+            let timer = wake.map_or_else(never, |at| {
+                let wait = u64::try_from(at - clock::unix_ms()).unwrap_or(0);
+                crossbeam_channel::after(Duration::from_millis(wait).min(SLEEP_MAX))
+            });
+            select! {
+                recv(self.bell_rx) -> bell => if bell.is_err() { break }, // its dispatcher is gone
+                recv(self.test_rx) -> done => if let Ok(done) = done {
+                    done(self.lane.test(&test_notice(), clock::unix_ms(), &self.cancel));
+                },
+                recv(timer) -> _ => {}
+                recv(self.stop.signal()) -> _ => {}
+            }
+        }
+        self.lane.close();
+    }
+}
+
+fn test_notice() -> Notice {
+    Notice {
+        kind: Kind::Test,
+        title: "Test".to_owned(),
+        body: "This channel works.".to_owned(),
+        check: "notify::test".to_owned(),
+        time: clock::unix_ms(),
+        link: "/".to_owned(),
+        ..Notice::default()
+    }
+}
