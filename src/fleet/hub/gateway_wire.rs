@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_cut_off_says_so() {
+        let note = "\n\n[The answer ends here: it reached the limit of 10 tokens for one answer. Ask to go on, or raise \
+                    max_tokens of the provider.]";
+        for (text, expected) in [(format!("begun{note}"), "length"), (format!("{note} and more"), "stop")] {
+            let completion = Completion { text, ..Completion::default() };
+            let answered = Answered { completion, provider: String::new(), model: String::new() };
+            let body: Value = serde_json::from_slice(&Answer::of("r", &answered, Duration::ZERO, 1).body).unwrap();
+            assert_eq!(body["data"]["finish_reason"], expected);
+        }
+    }
+
+    #[test]
     fn answers_have_the_contracts_shape() {
         let completion = Completion {
             tool_calls: vec![ToolCall { id: "c".into(), name: "n".into(), arguments: String::new() }],
