@@ -9,6 +9,7 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod agent;
 mod approvals;
 mod args;
 mod audit;
@@ -49,6 +50,7 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    agent::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
