@@ -4,8 +4,8 @@
 //!   only a TCP connect in progress goes on, for at most the connect time-out.
 //! - Redirects are not followed: a credential must not travel to another host, and each hop needs its own check.
 //! - Proxy variables of the environment are ignored; peers are reached directly.
-//! - Certificates are checked against the Mozilla roots in the binary, unless [`HttpClient::with_tls_unchecked`] says
-//!   otherwise.
+//! - Certificates are checked against the Mozilla roots in the binary, or against [`HttpClient::with_certificates`], or
+//!   not at all ([`HttpClient::with_tls_unchecked`]).
 //! - Up to [`IDLE_MAX`] connections are kept for the next call, one per [`Slot`], unless
 //!   [`HttpClient::without_reuse`] says otherwise. A kept connection that turns out to be dead before a byte of the
 //!   answer came is replaced once, if the request may be sent twice.
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::{Request, Response, Uri};
-use ureq::tls::TlsConfig;
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 use ureq::{Agent, Body, Error};
 
@@ -80,7 +80,8 @@ pub struct HttpClient {
     #[cfg(test)]
     pub(super) lookup: Option<super::transport::Lookup>,
     reuse: bool,
-    tls_unchecked: bool,
+    /// TLS that is not everybody's: roots of its own, or none.
+    private_tls: Option<(SharedTls, TlsConfig)>,
     dns_threads: Threads,
     /// Guarded by the mutex: the slots that no call uses, the longest unused first.
     idle: Mutex<Vec<Slot>>,
@@ -179,7 +180,7 @@ impl HttpClient {
             #[cfg(test)]
             lookup: None,
             reuse: true,
-            tls_unchecked: false,
+            private_tls: None,
             dns_threads: Threads::new(),
             idle: Mutex::default(),
         }
@@ -204,8 +205,26 @@ impl HttpClient {
     /// Takes any certificate. For looking at peers that an operator configured so, never for anything secret.
     #[must_use]
     pub fn with_tls_unchecked(mut self) -> Self {
-        self.tls_unchecked = true;
+        let config = TlsConfig::builder().disable_verification(true).build();
+        self.private_tls = Some((UNCHECKED_TLS.clone(), config));
         self
+    }
+
+    /// Believes the certificates in `pem`, and those that they signed, instead of the Mozilla roots.
+    pub fn with_certificates(mut self, pem: &[u8]) -> Result<Self, NetError> {
+        let bad = |cause: &str| NetError::Decode { cause: cause.to_owned() };
+        let mut found = Vec::new();
+        for item in ureq::tls::parse_pem(pem) {
+            if let PemItem::Certificate(certificate) = item.map_err(|_| bad("not PEM"))? {
+                found.push(certificate);
+            }
+        }
+        if found.is_empty() {
+            return Err(bad("it holds no certificate (PEM)"));
+        }
+        let config = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&found)).build();
+        self.private_tls = Some((SharedTls(Arc::new(RustlsConnector::default())), config));
+        Ok(self)
     }
 
     /// Sends a request and waits for the head of its answer, whatever its status is, redirects included.
@@ -267,13 +286,16 @@ impl HttpClient {
 
     fn new_slot(&self, origin: &str, timeouts: Timeouts) -> Slot {
         let pace = Arc::new(Pace::new(timeouts.first_byte, timeouts.idle));
-        let tls = if self.tls_unchecked { UNCHECKED_TLS.clone() } else { TLS.clone() };
         let connector =
             ().chain(TcpConnector::default())
                 .chain(PacedConnector(Arc::clone(&pace)))
-                .chain(tls)
+                .chain(self.private_tls.as_ref().map_or_else(|| TLS.clone(), |(tls, _)| tls.clone()))
                 .chain(Connected(Arc::clone(&pace)));
-        let config = Config::builder()
+        let mut config = Config::builder();
+        if let Some((_, tls)) = &self.private_tls {
+            config = config.tls_config(tls.clone());
+        }
+        let config = config
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -288,7 +310,6 @@ impl HttpClient {
             .max_idle_connections(usize::from(self.reuse))
             .max_idle_connections_per_host(usize::from(self.reuse))
             .max_idle_age(IDLE_AGE)
-            .tls_config(TlsConfig::builder().disable_verification(self.tls_unchecked).build())
             .build();
         let names = Names {
             pace: Arc::clone(&pace),

@@ -6,6 +6,9 @@
 mod support;
 
 mod alerts;
+mod agent_process;
+mod agent_sessions;
+mod agent_link;
 mod approvals;
 mod audit;
 mod chat;

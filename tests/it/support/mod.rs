@@ -5,6 +5,7 @@ pub mod agent;
 pub mod http;
 pub mod hub;
 pub mod machine;
+pub mod link_hub;
 pub mod model;
 pub mod peer;
 pub mod remote;
@@ -14,6 +15,7 @@ pub mod ws;
 
 pub use http::{Answer, Client};
 pub use hub::Hub;
+pub use link_hub::{LinkConn, LinkHub};
 pub use model::Model;
 pub use peer::Peer;
 pub use site::Site;
