@@ -36,7 +36,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
-pub use agent::{AgentFile, GatewayConfig, load_agent};
+pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
