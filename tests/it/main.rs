@@ -18,6 +18,7 @@ mod http_load;
 mod identity;
 mod kv;
 mod logins;
+mod machines_cli;
 mod page;
 mod providers;
 mod setup;
