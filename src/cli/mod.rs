@@ -1,6 +1,7 @@
 //! Command line: the commands, what they share, and how they end. A file per command.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted;
+//! `holt check` has more.
 //! A failure is one line, `error: ...`, that says what to do next.
 //!
 //! A command is a constant of type [`command::Command`] in its own file: name, words for help, examples, arguments, and
@@ -13,6 +14,7 @@ mod approvals;
 mod args;
 mod audit;
 mod chat;
+mod check;
 mod command;
 mod config;
 mod costs;
@@ -53,6 +55,7 @@ const COMMANDS: &[Command] = &[
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
+    check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
     inspect::COMMAND,
@@ -105,6 +108,8 @@ enum CliError {
     Misused(String),
     /// The command said everything itself.
     Told,
+    /// The command did its work, and its answer is this exit code.
+    Code(u8),
     /// The user gave up at a prompt.
     Interrupted,
 }
@@ -128,6 +133,7 @@ pub fn run() -> ExitCode {
             ExitCode::from(EXIT_MISUSED)
         }
         Err(CliError::Told) => ExitCode::from(EXIT_FAILURE),
+        Err(CliError::Code(code)) => ExitCode::from(code),
         Err(CliError::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
     }
 }

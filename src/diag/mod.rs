@@ -31,7 +31,7 @@ mod reach;
 pub(crate) mod redact;
 pub(crate) mod report;
 pub(crate) mod root;
-mod services;
+pub(crate) mod services;
 mod sockets;
 mod space;
 mod temperature;

@@ -9,6 +9,7 @@ mod alerts;
 mod approvals;
 mod audit;
 mod chat;
+mod checks;
 mod cli;
 mod costs;
 mod http_framing;
