@@ -32,6 +32,7 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod glob;
+#[allow(dead_code, reason = "asked by the check of connectivity")]
 pub(crate) mod icmp;
 mod keep;
 mod ledger;
