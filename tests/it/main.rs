@@ -19,6 +19,7 @@ mod identity;
 mod inspect;
 mod kv;
 mod logins;
+mod machines_cli;
 mod page;
 mod providers;
 mod setup;
