@@ -16,6 +16,7 @@ mod http_framing;
 mod http_limits;
 mod http_load;
 mod identity;
+mod inspect;
 mod kv;
 mod logins;
 mod machine_sessions;
