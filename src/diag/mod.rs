@@ -24,7 +24,7 @@ mod processes;
 pub(crate) mod redact;
 pub(crate) mod report;
 pub(crate) mod root;
-mod services;
+pub(crate) mod services;
 mod sockets;
 mod temperature;
 pub mod thresholds;
