@@ -18,7 +18,7 @@ use crate::fleet::ServerNotifier;
 use crate::fleet::link::{HubAddress, JoinCode, Link, LinkSettings, Membership, StateDir, Timers};
 use crate::fleet::wire::Heartbeat;
 use crate::limits;
-use crate::notify::{self, AgentSituation, HUB_TOPIC, Dispatcher, MemoryQueue, Notifier};
+use crate::notify::{self, AgentSituation, Dispatcher, HUB_TOPIC, MemoryQueue, Notifier};
 use crate::rt::{Stop, Stopper, Threads, lock};
 use crate::sys;
 

@@ -5,10 +5,10 @@
 #[macro_use]
 mod support;
 
-mod alerts;
+mod agent_link;
 mod agent_process;
 mod agent_sessions;
-mod agent_link;
+mod alerts;
 mod approvals;
 mod audit;
 mod chat;

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod agent;
+pub mod agent_process;
 pub mod http;
 pub mod hub;
 pub mod machine;
