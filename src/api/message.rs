@@ -231,6 +231,8 @@ pub struct WsStart {
     pub caller: Caller,
     /// Holds `approvals:write` (W-1).
     pub approves: bool,
+    /// Holds `machines:read`: hears of alerts.
+    pub sees_machines: bool,
     /// The client's address, as far as proxies are trusted to tell it.
     pub address: String,
     pub credential: Credential,

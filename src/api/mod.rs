@@ -2,6 +2,7 @@
 //! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
 
 mod agents;
+mod alerts;
 mod approvals;
 mod audit;
 pub mod body;

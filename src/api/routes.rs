@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, models,
+    agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, models,
     notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
@@ -44,6 +44,8 @@ pub struct Route {
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
+const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
+const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
@@ -105,6 +107,14 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/tools/{name}/disable", TOOLS_WRITE, tools::disable),
     route("PUT", "/api/v1/tools/{name}/disabled-tools", TOOLS_WRITE, tools::disabled_tools),
     route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
+    route("GET", "/api/v1/alerts", MACHINES_READ, alerts::list),
+    route("GET", "/api/v1/alerts/{id}", MACHINES_READ, alerts::get),
+    route("POST", "/api/v1/alerts/{id}/acknowledge", MACHINES_WRITE, alerts::acknowledge),
+    route("POST", "/api/v1/alerts/{id}/silence", MACHINES_WRITE, alerts::silence),
+    route("POST", "/api/v1/alerts/{id}/close", MACHINES_WRITE, alerts::close),
+    route("GET", "/api/v1/silences", MACHINES_READ, alerts::silences),
+    route("POST", "/api/v1/silences", MACHINES_WRITE, alerts::add_silence),
+    route("DELETE", "/api/v1/silences/{id}", MACHINES_WRITE, alerts::remove_silence),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),

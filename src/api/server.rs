@@ -25,6 +25,7 @@ use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
+use crate::fleet::hub::alerts::Alerts;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
@@ -64,6 +65,8 @@ pub struct Deps {
     pub lifecycle: Option<ToolServers>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
+    /// What is wrong on the machines.
+    pub alerts: Option<Arc<Alerts>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
     /// This machine's own name, for the host check.
     pub machine_name: Option<String>,

@@ -39,6 +39,7 @@ pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         caller: identity.caller(),
         address: ctx.origins.client_address(headers, call.req.peer.ip()),
         approves: identity.scopes.has("approvals:write"),
+        sees_machines: identity.scopes.has("machines:read"),
         credential: identity.credential.clone(),
         hello: call.req.query_param("hello").as_deref() == Some("1"),
     })))

@@ -22,9 +22,10 @@ use crate::chat::stream::Streams;
 use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
+use crate::fleet::hub::alerts::{Alerts, Teller};
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
-use crate::notify::{self, Dispatcher, HubSituation};
+use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
@@ -65,7 +66,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let notify = notify_people(&config, &db, &stop)?;
-    let deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
+    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
+    let told = Arc::clone(&notify);
+    engine.approvals().on_asked(move |row| {
+        told.notify(&Notice::of_approval(row));
+    });
+    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
+    deps.alerts = Some(Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?);
     let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -254,6 +261,7 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
         situation: Arc::new(HubSituation::new(Arc::clone(db))),
         timezone: config.api.timezone.clone(),
         external_url: config.api.external_url.clone(),
+        topic: notify::HUB_TOPIC.to_owned(),
     };
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }
@@ -295,6 +303,7 @@ fn deps(
         writer: admin.writer,
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
+        alerts: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

@@ -31,6 +31,7 @@ impl Keeper {
         let mut log_conn = None;
         let mut seen_commits = 0;
         let mut seen_generation = 0;
+        let mut seen_by_alerts = 0;
         let (mut synced, mut touched, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
@@ -39,6 +40,7 @@ impl Keeper {
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);
+            self.wake_alerts(&mut seen_by_alerts);
             if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
                 synced = Instant::now();
                 self.sync_log(&mut log_conn, &mut seen_commits);
@@ -107,6 +109,18 @@ impl Keeper {
         }
     }
 
+    /// Another process may have changed alerts or silences: `holt alerts` works on the database.
+    fn wake_alerts(&self, seen: &mut u64) {
+        let deps = &self.server.ctx().deps;
+        if let Some(alerts) = &deps.alerts
+            && let Ok(generation) = deps.db.generation()
+            && generation != *seen
+        {
+            *seen = generation;
+            alerts.wake();
+        }
+    }
+
     fn purge_kv(&self) {
         if let Some(store) = &self.server.ctx().deps.kv_store
             && let Err(error) = store.purge_expired()
@@ -128,6 +142,11 @@ impl Keeper {
         }
         if let Err(error) = self.server.ctx().deps.audit.purge() {
             log::warn!("shorten the audit log: {error}");
+        }
+        if let Some(alerts) = &self.server.ctx().deps.alerts
+            && let Err(error) = alerts.purge()
+        {
+            log::warn!("remove old alerts: {error}");
         }
         if let Err(error) = self.engine.approvals().purge() {
             log::warn!("remove old approvals: {error}");

@@ -160,6 +160,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(alerts) = &self.server.ctx().deps.alerts {
+            late.extend(alerts.join(left().min(Duration::from_millis(500))));
+        }
         late.extend(self.server.ctx().deps.notify.stop(left().min(Duration::from_secs(1))));
         if let Some(servers) = &servers {
             late.extend(servers.stop(left().clamp(limits::MCP_STOP_MIN, limits::MCP_STOP)));
@@ -256,5 +259,13 @@ pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
             hub.activity(&finished.conversation_id, &owner, &finished.agent, &finished.origin);
         }
     }));
+    if let Some(alerts) = &server.ctx().deps.alerts {
+        let hub = Arc::downgrade(&hub);
+        alerts.observe(Box::new(move |frame| {
+            if let Some(hub) = hub.upgrade().filter(|hub| hub.conn_count() > 0) {
+                hub.about_machines(frame);
+            }
+        }));
+    }
     Ok(Parts { server, hub, sse, engine })
 }

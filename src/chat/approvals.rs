@@ -19,6 +19,9 @@ use crate::tools::Tool;
 /// Told which turns may go on. Called on the thread that decided; never waits for a turn.
 type Resume = Box<dyn Fn(&[i64]) + Send + Sync>;
 
+/// Told of each new request that nobody has decided yet. Called on the thread of its turn; never waits for a network.
+type Asked = Box<dyn Fn(&ApprovalRow) + Send + Sync>;
+
 /// Requests for approval and the rules that answer them. One for the whole hub.
 pub struct Approvals {
     // Set at construction.
@@ -28,6 +31,8 @@ pub struct Approvals {
     configured: Vec<(String, String)>,
     /// Set once, by the engine.
     resume: OnceLock<Resume>,
+    /// Set once, by the composition root.
+    asked: OnceLock<Asked>,
 }
 
 /// What became of a wish to remove a rule.
@@ -53,11 +58,27 @@ impl Approvals {
             rules: RuleStore::new(Arc::clone(db)),
             configured,
             resume: OnceLock::new(),
+            asked: OnceLock::new(),
         }
     }
 
     pub(super) fn on_decided(&self, resume: Resume) {
         let _ = self.resume.set(resume); // set once, at construction of the engine
+    }
+
+    /// Who is told of new requests; the first call counts.
+    pub fn on_asked(&self, asked: impl Fn(&ApprovalRow) + Send + Sync + 'static) {
+        let _ = self.asked.set(Box::new(asked));
+    }
+
+    /// Tells of a new request, unless a rule has answered it already.
+    pub(super) fn announce(&self, id: &str) {
+        let Some(asked) = self.asked.get() else { return };
+        match self.requests.get(id) {
+            Ok(Some(row)) if row.status == "pending" => asked(&row),
+            Ok(_) => {}
+            Err(error) => log::warn!("tell of the request for approval {id}: {error}"),
+        }
     }
 
     /// Requests of that status (all when empty), newest first.

@@ -179,6 +179,7 @@ impl Round {
         run.inner.parked.park(run.turn.id, &rows, &requests)?;
         for (index, id, summary, ..) in asked {
             let call = &self.calls[index].call;
+            run.inner.approvals.announce(&id);
             run.emit(&ChatEvent::ToolApproval {
                 tool: call.name.clone(),
                 round: self.number,

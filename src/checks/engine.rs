@@ -204,6 +204,7 @@ impl Scheduler {
             cancel.cancel();
         }
         self.core.write(Moment::now(self.started), true);
+        self.open.store(self.core.open_count(), Ordering::Relaxed);
     }
 }
 

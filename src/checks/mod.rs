@@ -22,6 +22,8 @@
 
 mod cert;
 mod core;
+#[cfg(test)]
+mod core_tests;
 mod cpu;
 mod disk;
 mod diskio;
@@ -31,6 +33,8 @@ mod docker_api;
 mod docker_tests;
 mod each;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod filter;
 mod glob;
 mod http;

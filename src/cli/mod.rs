@@ -10,6 +10,7 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod alerts;
 mod approvals;
 mod args;
 mod audit;
@@ -21,6 +22,7 @@ mod costs;
 mod database;
 mod help;
 mod keys;
+mod machines;
 mod output;
 mod panic;
 mod parse;
@@ -51,6 +53,7 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
@@ -58,6 +61,7 @@ const COMMANDS: &[Command] = &[
     config::COMMAND,
     costs::COMMAND,
     keys::COMMAND,
+    machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     panic::RESUME,

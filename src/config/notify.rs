@@ -171,8 +171,8 @@ pub struct MqttConfig {
     pub user: Option<(String, String)>,
     /// None: made from the name of the host.
     pub client_id: Option<String>,
-    /// What all topics begin with.
-    pub prefix: String,
+    /// What all topics begin with; None: `holt`, and below it for agents.
+    pub prefix: Option<String>,
     /// Where Home Assistant looks for devices; None: nowhere.
     pub discovery: Option<String>,
     /// Seconds.
@@ -319,12 +319,12 @@ fn email(table: &Table<'_>) -> Result<Service, BadKey> {
 
 fn mqtt(table: &Table<'_>) -> Result<Service, BadKey> {
     let tls = table.flag("tls", false)?;
-    let prefix = table.text("prefix")?.unwrap_or("holt").trim_end_matches('/').to_owned();
+    let prefix = table.text("prefix")?.map(|prefix| prefix.trim_end_matches('/').to_owned());
     let discovery = match table.text("discovery")? {
         Some("off") => None,
         given => Some(given.unwrap_or(DISCOVERY_PREFIX).trim_end_matches('/').to_owned()),
     };
-    for (key, topic) in [("prefix", Some(&prefix)), ("discovery", discovery.as_ref())] {
+    for (key, topic) in [("prefix", prefix.as_ref()), ("discovery", discovery.as_ref())] {
         if topic.is_some_and(|topic| topic.is_empty() || topic.len() > 200 || topic.contains(['#', '+', '\0'])) {
             return Err(table.bad(key, "must be a topic without # and +"));
         }
@@ -424,7 +424,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<Vec<ChannelConfig>, BadKey> {
         let doc: toml_edit::DocumentMut = text.parse().unwrap();
-        let value: Value = crate::config::json::of_table(doc.as_table());
+        let value: Value = super::super::json::of_table(doc.as_table());
         let env = Env::of([("NTFY_TOKEN", "tk_secret")]);
         notify_channels(value["notify"].as_object().unwrap(), &env, Path::new("/nowhere"))
     }

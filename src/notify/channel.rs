@@ -1,12 +1,12 @@
 //! What a channel is to its queue, and which one a configuration asks for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::console::Console;
+use super::mqtt::Mqtt;
 use super::notice::Notice;
-use super::situation::Situation;
-use super::web;
+use super::smtp::Smtp;
+use super::{Shared, web};
 use crate::config::{ChannelConfig, Service};
 use crate::rt::Cancel;
 
@@ -60,13 +60,13 @@ pub(super) trait Channel: Send {
 }
 
 /// The channel of a configuration; the error is what cannot be used.
-pub(super) fn build(config: &ChannelConfig, situation: &Arc<dyn Situation>) -> Result<Box<dyn Channel>, String> {
-    let _ = situation;
+pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Result<Box<dyn Channel>, String> {
     match &config.service {
         Service::Ntfy(ntfy) => Ok(Box::new(web::ntfy(config, ntfy)?)),
         Service::Gotify(gotify) => Ok(Box::new(web::gotify(config, gotify)?)),
         Service::Webhook(hook) => Ok(Box::new(web::webhook(config, hook)?)),
+        Service::Email(email) => Ok(Box::new(Smtp::new(config, email, shared.zone.clone())?)),
+        Service::Mqtt(mqtt) => Ok(Box::new(Mqtt::new(config, mqtt, topic, &shared.situation)?)),
         Service::Console => Ok(Box::new(Console)),
-        other => Err(format!("{} is not available", other.name())),
     }
 }

@@ -23,6 +23,9 @@ const SLEEP_MAX: Duration = Duration::from_secs(600);
 /// Test notices that wait for one channel (Reject).
 const TESTS_WAITING_MAX: usize = 4;
 
+/// What topics of a hub begin with.
+pub const HUB_TOPIC: &str = "holt";
+
 /// Told how a test notice fared; the error is for the operator.
 pub type TestDone = Box<dyn FnOnce(Result<(), String>) + Send>;
 
@@ -35,6 +38,8 @@ pub struct Setup {
     pub timezone: String,
     /// `api.external_url`.
     pub external_url: Option<String>,
+    /// What topics of MQTT begin with: [`HUB_TOPIC`], or one below it for an agent.
+    pub topic: String,
 }
 
 /// Takes notices and sees that people get them. Cheap to share; [`Dispatcher::stop`] ends its threads.
@@ -78,7 +83,7 @@ impl Dispatcher {
         let mut channels = Vec::with_capacity(setup.channels.len());
         for config in setup.channels {
             let status = Arc::new(Mutex::new(ChannelStatus::default()));
-            let built = channel::build(&config, &shared.situation)
+            let built = channel::build(&config, &setup.topic, &shared)
                 .map_err(|reason| format!("notify.{}: {reason}", config.name))?;
             let lane = Lane::new(config.clone(), built, Arc::clone(&shared), Arc::clone(&status), clock::unix_ms())?;
             let (bell_tx, bell_rx) = bounded(1);
@@ -182,6 +187,7 @@ impl Notifier for Dispatcher {
     }
 
     fn forward(&self, event: &Event) -> bool {
+        self.shared.situation.note(event);
         self.notify(&Notice::of_event(event))
     }
 }

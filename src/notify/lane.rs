@@ -168,8 +168,9 @@ impl Lane {
                         gone.extend(before.iter().map(|row| row.id));
                     }
                 }
-                Kind::Firing
-                    if self.config.escalate_after.is_some() && !self.shared.situation.is_unattended(&item.notice) =>
+                Kind::Firing | Kind::Approval
+                    if (self.config.escalate_after.is_some() || item.notice.kind == Kind::Approval)
+                        && !self.shared.situation.is_unattended(&item.notice) =>
                 {
                     gone.push(item.row.id);
                 }

@@ -44,8 +44,8 @@ struct World {
 }
 
 impl Situation for World {
-    fn machines(&self) -> Vec<MachineState> {
-        Vec::new()
+    fn machines(&self) -> Option<Vec<MachineState>> {
+        None
     }
 
     fn is_unattended(&self, _notice: &Notice) -> bool {

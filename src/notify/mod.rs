@@ -7,20 +7,26 @@
 mod channel;
 mod console;
 mod dispatcher;
+mod homeassistant;
 mod lane;
+mod mail;
+mod mqtt;
+mod mqtt_packet;
 mod notice;
 mod queue;
 mod quiet;
 mod situation;
+mod smtp;
+mod socket;
 mod summary;
 mod template;
 mod web;
 
-pub use dispatcher::{ChannelInfo, Dispatcher, Setup, TestDone};
+pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Setup, TestDone};
 pub use lane::ChannelStatus;
 pub use notice::{Kind, Notice};
 pub use queue::{MemoryQueue, Queue};
-pub use situation::{HubSituation, MachineState, Situation};
+pub use situation::{AgentSituation, HubSituation, MachineState, Situation};
 
 use std::sync::Arc;
 

@@ -7,6 +7,10 @@ use serde_json::{Map, Value, json};
 use crate::alert::{Event, Level};
 use crate::limits;
 use crate::rt::text::cut;
+use crate::store::approvals::ApprovalRow;
+
+/// What the incident of a request for approval begins with.
+const APPROVAL: &str = "approval:";
 
 /// What a notice is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +109,28 @@ impl Notice {
         }
     }
 
-    /// Whether it is about an alert.
-    pub fn is_alert(&self) -> bool {
-        matches!(self.kind, Kind::Firing | Kind::Recovered)
+    /// That an agent asks before it acts: who and what for, never with what arguments.
+    pub fn of_approval(row: &ApprovalRow) -> Self {
+        let (agent, tool) = (&row.agent, &row.tool);
+        let mut labels = BTreeMap::from([("agent".to_owned(), agent.clone()), ("tool".to_owned(), tool.clone())]);
+        if !row.server.is_empty() {
+            labels.insert("server".to_owned(), row.server.clone());
+        }
+        Self {
+            dedup: format!("{APPROVAL}{}", row.id),
+            kind: Kind::Approval,
+            title: format!("Approval: {agent} wants to use {tool}"),
+            body: "Look at what it is for, then approve or deny it.".to_owned(),
+            labels,
+            time: row.created_at,
+            link: "/".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// The request for approval that it is about.
+    pub fn approval_id(&self) -> Option<&str> {
+        self.dedup.strip_prefix(APPROVAL).filter(|_| self.kind == Kind::Approval)
     }
 
     /// Its own title, or one made from what it is about.

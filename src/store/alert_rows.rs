@@ -11,7 +11,7 @@ use crate::store::alerts::{AlertStore, level_of, map_of};
 const COLUMNS: &str = "a.id, a.machine_id, coalesce(nullif(m.display_name, ''), m.hostname, ''), a.alert_key,
     a.check_name, a.target, a.level, a.worst, a.labels, a.attrs, a.description, a.description_format, a.report,
     a.events, a.opened_at, a.changed_at, a.closed_at, a.close_reason, a.acknowledged_at, a.acknowledged_by, a.note,
-    a.silenced_until, a.silenced_by, a.told, a.told_at, a.tell_at, a.flapping";
+    a.silenced_until, a.silenced_by, a.told, a.told_at, a.tell_at, a.told_as";
 const FROM: &str = "FROM alerts a LEFT JOIN machines m ON m.id = a.machine_id";
 const TIMES: &str = "(SELECT count(*) FROM alerts b WHERE b.machine_id = a.machine_id AND b.alert_key = a.alert_key)";
 const HISTORY: &str = "SELECT event_time, event_status, received_at, description, attrs FROM alert_events
@@ -25,11 +25,11 @@ const CLOSE: &str = "UPDATE alerts SET level = 'Ok', closed_at = ?2, close_reaso
     tell_at = CASE WHEN told = '' THEN 0 ELSE ?2 END WHERE id = ?1";
 const CLOSINGS: &str = "SELECT count(*) FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 AND closed_at > ?3";
 /// What changed since it was read stays due.
-const TOLD: &str = "UPDATE alerts SET told = ?2, told_at = ?3, flapping = ?4,
+const TOLD: &str = "UPDATE alerts SET told = ?2, told_at = ?3, told_as = ?4,
     tell_at = CASE WHEN level = ?2 AND closed_at IS NULL THEN 0 ELSE ?3 END WHERE id = ?1";
-const END_TOLD: &str = "UPDATE alerts SET told = '', tell_at = 0, flapping = 0 WHERE id = ?1 AND told <> ''";
+const END_TOLD: &str = "UPDATE alerts SET told = '', tell_at = 0, told_as = 0 WHERE id = ?1 AND told <> ''";
 /// Opened again while people were told of the end.
-const END_TOLD_EARLY: &str = "UPDATE alerts SET told = '', flapping = 0, tell_at = ?2 WHERE closed_at IS NULL
+const END_TOLD_EARLY: &str = "UPDATE alerts SET told = '', told_as = 0, tell_at = ?2 WHERE closed_at IS NULL
     AND (machine_id, alert_key) = (SELECT machine_id, alert_key FROM alerts WHERE id = ?1)";
 const HOLD: &str = "UPDATE alerts SET tell_at = ?3 WHERE id = ?1 AND tell_at = ?2";
 const SETTLE: &str = "UPDATE alerts SET tell_at = 0 WHERE id = ?1 AND tell_at = ?2 AND level = ?3";
@@ -76,8 +76,20 @@ pub struct AlertRow {
     pub told_at: i64,
     /// When there is something to tell; 0: nothing.
     pub tell_at: i64,
-    /// People were told that it comes and goes.
-    pub flapping: bool,
+    pub told_as: ToldAs,
+}
+
+/// How people were told of an alert that they were told of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ToldAs {
+    #[default]
+    Alone,
+    /// With a note that it comes and goes.
+    Flapping,
+    /// In a summary of its machine.
+    AmongMany,
+    /// In a summary of all machines.
+    AmongAll,
 }
 
 /// An event in the history of an alert.
@@ -141,7 +153,7 @@ pub enum Acted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// People were told of that level.
-    Told { level: Level, flapping: bool },
+    Told { level: Level, told_as: ToldAs },
     /// People were told of its end.
     EndTold,
     /// Look again then.
@@ -285,8 +297,8 @@ impl AlertStore {
         self.db.write(|tx| {
             for (id, mark) in marks {
                 match mark {
-                    Mark::Told { level, flapping } => {
-                        tx.prepare_cached(TOLD)?.execute(params![id, level.name(), now, flapping])?;
+                    Mark::Told { level, told_as } => {
+                        tx.prepare_cached(TOLD)?.execute(params![id, level.name(), now, *told_as as i64])?;
                     }
                     Mark::EndTold => {
                         if tx.prepare_cached(END_TOLD)?.execute([id])? == 0 {
@@ -302,6 +314,17 @@ impl AlertStore {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Whether an alert is open that was told in a summary of that machine; of all machines without one.
+    pub fn is_summary_open(&self, machine: Option<&str>) -> Result<bool, StoreError> {
+        let told_as = if machine.is_some() { ToldAs::AmongMany } else { ToldAs::AmongAll };
+        let sql = "SELECT EXISTS(SELECT 1 FROM alerts WHERE closed_at IS NULL AND told <> '' AND told_as = ?1
+            AND (?2 IS NULL OR machine_id = ?2))";
+        self.db.read(|conn| {
+            let wanted = params![told_as as i64, machine];
+            Ok(conn.prepare_cached(sql)?.query_row(wanted, |row| row.get(0))?)
         })
     }
 
@@ -379,6 +402,11 @@ fn alert(row: &Row<'_>) -> rusqlite::Result<AlertRow> {
         told: Level::from_name(row.get_ref(23)?.as_str()?),
         told_at: row.get(24)?,
         tell_at: row.get(25)?,
-        flapping: row.get(26)?,
+        told_as: match row.get(26)? {
+            1 => ToldAs::Flapping,
+            2 => ToldAs::AmongMany,
+            3 => ToldAs::AmongAll,
+            _ => ToldAs::Alone,
+        },
     })
 }

@@ -36,17 +36,17 @@ const SHORTEN: &str = "DELETE FROM alert_events WHERE machine_id = ?1 AND alert_
 const OPEN: &str = "SELECT id, level, worst, told, told_at, tell_at, acknowledged_at IS NOT NULL, changed_at, events
     FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 AND closed_at IS NULL";
 const INSERT: &str = "INSERT INTO alerts(machine_id, alert_key, check_name, target, level, worst, labels, attrs,
-    description, description_format, opened_at, changed_at, told, told_at, tell_at, flapping)
+    description, description_format, opened_at, changed_at, told, told_at, tell_at, told_as)
     VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14)";
 const FIRED_AGAIN: &str = "UPDATE alerts SET level = ?2, worst = ?3, attrs = ?4, description = ?5,
     description_format = ?6, changed_at = ?7, told = ?8, tell_at = ?9, events = events + 1,
     acknowledged_at = CASE WHEN ?10 THEN NULL ELSE acknowledged_at END WHERE id = ?1";
 const CLOSE: &str = "UPDATE alerts SET level = 'Ok', changed_at = max(changed_at, ?2), closed_at = ?3,
-    close_reason = ?4, events = events + ?5, tell_at = CASE WHEN told = '' THEN 0 ELSE ?6 END WHERE id = ?1";
+    close_reason = ?4, events = events + ?5, tell_at = CASE WHEN told = '' THEN 0 ELSE ?3 END WHERE id = ?1";
 /// What was closed and not told yet goes on: people believe that it is open, and it is.
-const UNTOLD_END: &str = "SELECT id, told, told_at, flapping FROM alerts
+const UNTOLD_END: &str = "SELECT id, told, told_at, told_as FROM alerts
     WHERE machine_id = ?1 AND alert_key = ?2 AND closed_at IS NOT NULL AND told <> '' ORDER BY closed_at DESC LIMIT 1";
-const FORGET_END: &str = "UPDATE alerts SET told = '', tell_at = 0, flapping = 0 WHERE id = ?1";
+const FORGET_END: &str = "UPDATE alerts SET told = '', tell_at = 0, told_as = 0 WHERE id = ?1";
 const OF_TIME: &str = "SELECT id FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 AND opened_at <= ?3
     AND (closed_at IS NULL OR changed_at >= ?3) ORDER BY id DESC LIMIT 1";
 const LATEST: &str = "SELECT id FROM alerts WHERE machine_id = ?1 AND alert_key = ?2 ORDER BY id DESC LIMIT 1";
@@ -223,15 +223,15 @@ impl Intake<'_> {
         let Some(open) = open else {
             let key = [self.machine, event.key.as_str()];
             let read = |row: &rusqlite::Row<'_>| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, bool>(3)?))
+                Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
             };
             let end = self.tx.prepare_cached(UNTOLD_END)?.query_row(key, read).optional()?;
-            let (told, told_at, flapping) = match end {
-                Some((id, told, told_at, flapping)) => {
+            let (told, told_at, told_as) = match end {
+                Some((id, told, told_at, told_as)) => {
                     self.tx.prepare_cached(FORGET_END)?.execute([id])?;
-                    (told, told_at, flapping)
+                    (told, told_at, told_as)
                 }
-                None => (String::new(), 0, false),
+                None => (String::new(), 0, 0),
             };
             self.tx.prepare_cached(INSERT)?.execute(params![
                 self.machine,
@@ -247,7 +247,7 @@ impl Intake<'_> {
                 told,
                 told_at,
                 self.tell_at,
-                flapping
+                told_as
             ])?;
             let id = self.tx.last_insert_rowid();
             self.changed(id, What::Opened, event, event.level);
@@ -320,7 +320,7 @@ impl Intake<'_> {
 
     fn close(&mut self, id: i64, event: &Event, key: &str, reason: &str, events: i64) -> Result<(), StoreError> {
         let at = ms_of(event);
-        self.tx.prepare_cached(CLOSE)?.execute(params![id, at, self.now, reason, events, self.tell_at])?;
+        self.tx.prepare_cached(CLOSE)?.execute(params![id, at, self.now, reason, events])?;
         self.changed(id, What::Closed, event, Level::Ok);
         if let Some(change) = self.taken.changes.last_mut() {
             key.clone_into(&mut change.key);

@@ -236,6 +236,12 @@ pub fn machines(db: &Db) -> Result<Vec<MachineRow>, StoreError> {
     })
 }
 
+/// Whether a request for approval waits for a decision.
+pub fn is_pending(db: &Db, approval_id: &str) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT EXISTS(SELECT 1 FROM approvals WHERE id = ?1 AND status = 'pending')";
+    db.read(|conn| Ok(conn.prepare_cached(SQL)?.query_row([approval_id], |row| row.get(0))?))
+}
+
 /// Whether an alert is open that nobody has acknowledged or silenced.
 pub fn is_unattended(db: &Db, machine_id: &str, check: &str, target: &str) -> Result<bool, StoreError> {
     const SQL: &str = "SELECT EXISTS(SELECT 1 FROM alerts WHERE machine_id = ?1 AND check_name = ?2 AND target = ?3

@@ -22,6 +22,7 @@ pub struct Conn {
     pub(super) id: u64,
     pub(super) caller: Caller,
     pub(super) approves: bool,
+    pub(super) sees_machines: bool,
     /// For the audit log.
     pub(super) address: Box<str>,
     pub(super) credential: Credential,
@@ -47,6 +48,7 @@ pub(super) struct ConnParts {
     pub(super) id: u64,
     pub(super) caller: Caller,
     pub(super) approves: bool,
+    pub(super) sees_machines: bool,
     /// For the audit log.
     pub(super) address: Box<str>,
     pub(super) credential: Credential,
@@ -60,6 +62,7 @@ impl Conn {
             id: parts.id,
             caller: parts.caller,
             approves: parts.approves,
+            sees_machines: parts.sees_machines,
             address: parts.address,
             credential: parts.credential,
             socket: parts.socket,

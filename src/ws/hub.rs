@@ -64,6 +64,11 @@ impl Hub {
         self.send_where(&payload, |conn| conn.caller.may_read(owner) && !conn.is_attached(conversation_id));
     }
 
+    /// Sends a JSON frame about machines to those who may see them.
+    pub fn about_machines(&self, payload: &[u8]) {
+        self.send_where(payload, |conn| conn.sees_machines);
+    }
+
     /// How many connections are open.
     pub fn conn_count(&self) -> usize {
         lock(&self.conns).len()

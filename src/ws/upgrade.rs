@@ -35,6 +35,7 @@ impl Hub {
             id: self.next_id(),
             caller: start.caller,
             approves: start.approves,
+            sees_machines: start.sees_machines,
             address: start.address.into(),
             credential: start.credential,
             socket,

@@ -5,9 +5,11 @@
 #[macro_use]
 mod support;
 
+mod alerts;
 mod approvals;
 mod audit;
 mod chat;
+mod checks;
 mod cli;
 mod costs;
 mod http_framing;
@@ -16,6 +18,7 @@ mod http_load;
 mod identity;
 mod kv;
 mod logins;
+mod machines_cli;
 mod page;
 mod providers;
 mod setup;

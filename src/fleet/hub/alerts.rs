@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::alerts_storm::Storms;
 use crate::alert::{Event, Level, key_of};
 use crate::limits;
+use crate::notify::{Dispatcher, Notice};
 use crate::rt::text::cut;
 use crate::rt::{Stop, Threads, clock, json as wire, lock};
 use crate::store::alert_rows::{Act, Acted};
@@ -28,31 +29,16 @@ const FRAMES_MAX: usize = 16;
 /// The end of year 9999: what is later is no time.
 const TIME_MAX: i64 = 253_402_300_799;
 
-/// News of alerts, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// The same news carries the same text.
-    pub dedup: String,
-    pub title: String,
-    pub body: String,
-    /// How bad it is, or was.
-    pub level: Level,
-    pub is_recovery: bool,
-    /// The machine's id; empty: the hub itself, or many.
-    pub machine: String,
-    pub check: String,
-    pub target: String,
-    pub labels: BTreeMap<String, String>,
-    /// Milliseconds since 1970.
-    pub time: i64,
-    /// 0 for a summary of many.
-    pub alert_id: i64,
+/// Who tells people. Never waits for a network.
+pub trait Teller: Send + Sync {
+    /// Takes a notice on; false when it could not, so that it is told later.
+    fn tell(&self, notice: &Notice) -> bool;
 }
 
-/// Who tells people. Never blocks.
-pub trait Teller: Send + Sync {
-    /// Takes news on.
-    fn tell(&self, news: News);
+impl Teller for Dispatcher {
+    fn tell(&self, notice: &Notice) -> bool {
+        self.notify(notice)
+    }
 }
 
 /// Where frames for clients go.
@@ -63,7 +49,7 @@ pub struct Alerts {
     // Set at construction.
     pub(super) store: AlertStore,
     pub(super) silences: SilenceStore,
-    pub(super) teller: Option<Arc<dyn Teller>>,
+    pub(super) teller: Arc<dyn Teller>,
     bell_tx: Sender<()>,
     threads: Threads,
     observer: OnceLock<Observer>,
@@ -74,9 +60,8 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Alerts over an open database; starts the thread that tells people. Without a teller alerts are kept and shown,
-    /// and the log is all that is told.
-    pub fn start(db: &Arc<Db>, teller: Option<Arc<dyn Teller>>, stop: Stop) -> io::Result<Arc<Self>> {
+    /// Alerts over an open database; starts the thread that tells people.
+    pub fn start(db: &Arc<Db>, teller: Arc<dyn Teller>, stop: Stop) -> io::Result<Arc<Self>> {
         let (bell_tx, bell_rx) = bounded(1);
         let alerts = Arc::new(Self::new(db, teller, bell_tx));
         let telling = Arc::clone(&alerts);
@@ -84,7 +69,7 @@ impl Alerts {
         Ok(alerts)
     }
 
-    pub(super) fn new(db: &Arc<Db>, teller: Option<Arc<dyn Teller>>, bell_tx: Sender<()>) -> Self {
+    pub(super) fn new(db: &Arc<Db>, teller: Arc<dyn Teller>, bell_tx: Sender<()>) -> Self {
         Self {
             store: AlertStore::new(Arc::clone(db)),
             silences: SilenceStore::new(Arc::clone(db)),

@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::alerts::{Alerts, News, cut_marked};
+use super::alerts::{Alerts, cut_marked};
 use super::alerts_storm::{Admit, FEW};
 use crate::alert::Level;
+use crate::notify::{Kind, Notice};
 use crate::rt::lock;
 use crate::store::StoreError;
-use crate::store::alert_rows::{AlertRow, Mark};
+use crate::store::alert_rows::{AlertRow, Mark, ToldAs};
 use crate::store::alerts::REPEAT_MS;
 use crate::store::silences::Silence;
 
@@ -29,6 +30,8 @@ const LINES_MAX: usize = 10;
 const RETRY: Duration = Duration::from_secs(5);
 /// Longest sleep: the clock of the hub may be put forward meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(600);
+/// Until what could not be handed over is tried again.
+const LATER_MS: i64 = 30_000;
 /// A description within a message.
 const BODY_BYTES_MAX: usize = 2000;
 
@@ -38,15 +41,18 @@ struct Round {
     alone: Vec<AlertRow>,
     /// By machine; under None those of all machines.
     summaries: HashMap<Option<String>, Summary>,
+    /// Of which summaries an alert has ended.
+    ended: HashMap<Option<String>, AlertRow>,
     marks: Vec<(i64, Mark)>,
 }
 
+/// Many alerts in one message.
 #[derive(Default)]
 struct Summary {
-    /// Critical, warning, info, recovered.
-    counts: [usize; 4],
+    /// Critical, warning, info.
+    counts: [usize; 3],
     first: Vec<AlertRow>,
-    last_id: i64,
+    told: Vec<(i64, Level)>,
 }
 
 /// What to do about one alert.
@@ -77,56 +83,76 @@ impl Alerts {
         let count = self.store.due(now, now - FLAP_MS, ROUND_MAX, |row, closings| {
             self.decide(&mut round, row, closings, &silences, now);
         })?;
-        for row in &round.alone {
-            self.tell(self.news(row));
+        let Round { alone, summaries, ended, mut marks } = round;
+        for row in &alone {
+            self.tell_alone(row, &mut marks);
         }
-        for (machine, summary) in &round.summaries {
-            let n = summary.counts.iter().sum();
-            if lock(&self.storms).summed_up(machine.as_deref(), n, now) {
-                summary.first.iter().for_each(|row| self.tell(self.news(row)));
-            } else {
-                self.tell(summary.news(machine.as_deref(), now));
+        for (machine, summary) in &summaries {
+            if lock(&self.storms).summed_up(machine.as_deref(), summary.told.len(), now) {
+                summary.first.iter().for_each(|row| self.tell_alone(row, &mut marks));
+            } else if self.tell(&summary.notice(machine.as_deref(), now)) {
+                let told_as = if machine.is_some() { ToldAs::AmongMany } else { ToldAs::AmongAll };
+                marks.extend(summary.told.iter().map(|&(id, level)| (id, Mark::Told { level, told_as })));
             }
         }
-        if !round.marks.is_empty() {
-            self.store.mark(&round.marks, now)?;
+        if !marks.is_empty() {
+            self.store.mark(&marks, now)?;
+        }
+        for (machine, row) in &ended {
+            if !self.store.is_summary_open(machine.as_deref())? {
+                self.tell(&end_of_summary(machine.as_deref(), row, now));
+            }
         }
         Ok(count >= usize::try_from(ROUND_MAX).unwrap_or(usize::MAX))
     }
 
     fn decide(&self, round: &mut Round, mut row: AlertRow, closings: i64, silences: &[Silence], now: i64) {
         let (id, seen) = (row.id, row.tell_at);
-        match verdict(&row, closings, silences, now) {
-            Verdict::Nothing => return round.marks.push((id, Mark::Nothing { seen, level: row.level })),
-            Verdict::Hold(until) => return round.marks.push((id, Mark::Hold { seen, until })),
-            Verdict::Tell => {}
-        }
-        let admitted = lock(&self.storms).admit(&row.machine_id, now);
-        if let Admit::Hold(until) = admitted {
-            return round.marks.push((id, Mark::Hold { seen, until }));
-        }
-        // From here on the mark of a row says whether the note about flapping goes along.
-        row.flapping = closings >= FLAPS;
-        let mark = match row.closed_at {
-            Some(_) => Mark::EndTold,
-            None => Mark::Told { level: row.level, flapping: row.flapping },
+        let mark = match verdict(&row, closings, silences, now) {
+            Verdict::Nothing => Mark::Nothing { seen, level: row.level },
+            Verdict::Hold(until) => Mark::Hold { seen, until },
+            Verdict::Tell if row.closed_at.is_some() => match row.told_as {
+                // The end of a summary is one message too.
+                ToldAs::AmongMany | ToldAs::AmongAll => {
+                    let machine = (row.told_as == ToldAs::AmongMany).then(|| row.machine_id.clone());
+                    round.ended.insert(machine, row);
+                    Mark::EndTold
+                }
+                ToldAs::Alone | ToldAs::Flapping => return round.alone.push(row),
+            },
+            Verdict::Tell => {
+                row.told_as = if closings >= FLAPS { ToldAs::Flapping } else { ToldAs::Alone };
+                let scope = match lock(&self.storms).admit(&row.machine_id, now) {
+                    Admit::Alone => return round.alone.push(row),
+                    Admit::WithAll => None,
+                    Admit::WithMachine => Some(row.machine_id.clone()),
+                    Admit::Hold(until) => return round.marks.push((id, Mark::Hold { seen, until })),
+                };
+                return round.summaries.entry(scope).or_default().add(row);
+            }
         };
         round.marks.push((id, mark));
-        match admitted {
-            Admit::WithAll => round.summaries.entry(None).or_default().add(row),
-            Admit::WithMachine => round.summaries.entry(Some(row.machine_id.clone())).or_default().add(row),
-            Admit::Alone | Admit::Hold(_) => round.alone.push(row),
+    }
+
+    /// What could not be handed over stays due.
+    fn tell_alone(&self, row: &AlertRow, marks: &mut Vec<(i64, Mark)>) {
+        if self.tell(&self.notice(row)) {
+            let mark = match row.closed_at {
+                Some(_) => Mark::EndTold,
+                None => Mark::Told { level: row.level, told_as: row.told_as },
+            };
+            marks.push((row.id, mark));
+        } else {
+            marks.push((row.id, Mark::Hold { seen: row.tell_at, until: row.tell_at + LATER_MS }));
         }
     }
 
-    fn tell(&self, news: News) {
-        log::info!("alert: {}", news.title);
-        if let Some(teller) = &self.teller {
-            teller.tell(news);
-        }
+    fn tell(&self, notice: &Notice) -> bool {
+        log::info!("alert: {}", notice.title);
+        self.teller.tell(notice)
     }
 
-    fn news(&self, row: &AlertRow) -> News {
+    fn notice(&self, row: &AlertRow) -> Notice {
         let is_recovery = row.closed_at.is_some();
         let mut body = if is_recovery {
             let said = if row.close_reason == "recovered" { self.last_words(row) } else { String::new() };
@@ -139,28 +165,25 @@ impl Alerts {
         } else {
             row.description.clone()
         };
-        if row.flapping && !is_recovery {
+        if row.told_as == ToldAs::Flapping && !is_recovery {
             body.push_str(
                 "\n\nIt comes and goes: there are no more messages about it until it has been calm for 10 minutes.",
             );
         }
-        let dedup = if is_recovery {
-            format!("alert-{}-end", row.id)
-        } else {
-            format!("alert-{}-{}-{}", row.id, row.level, row.changed_at)
-        };
-        News {
-            dedup,
+        Notice {
+            // The incident: an alert that opens again before its end was told is the same to people.
+            dedup: format!("alert:{}:{}", row.machine_id, row.key),
+            kind: if is_recovery { Kind::Recovered } else { Kind::Firing },
+            level: row.level,
             title: title(row),
             body: cut_marked(&body, BODY_BYTES_MAX).into_owned(),
-            level: if is_recovery { row.worst } else { row.level },
-            is_recovery,
-            machine: row.machine_id.clone(),
+            machine_id: row.machine_id.clone(),
+            machine: place_of(row).to_owned(),
             check: row.check.clone(),
             target: row.target.clone(),
             labels: row.labels.clone(),
             time: row.changed_at,
-            alert_id: row.id,
+            ..Notice::default()
         }
     }
 
@@ -191,7 +214,7 @@ fn verdict(row: &AlertRow, closings: i64, silences: &[Silence], now: i64) -> Ver
         return Verdict::Tell;
     }
     if closings >= FLAPS {
-        return if row.flapping { Verdict::Nothing } else { Verdict::Tell };
+        return if row.told_as == ToldAs::Flapping { Verdict::Nothing } else { Verdict::Tell };
     }
     // Told before: due again only as a repeat, never because it came back while its end was still to be told.
     let is_repeat = row.acknowledged_at.is_none() && now - row.told_at >= REPEAT_MS;
@@ -200,33 +223,20 @@ fn verdict(row: &AlertRow, closings: i64, silences: &[Silence], now: i64) -> Ver
 
 impl Summary {
     fn add(&mut self, row: AlertRow) {
-        let place = if row.closed_at.is_some() { Level::Ok } else { row.level } as usize;
-        if let Some(count) = self.counts.get_mut(place) {
+        if let Some(count) = self.counts.get_mut(row.level as usize) {
             *count += 1;
         }
-        self.last_id = row.id;
+        self.told.push((row.id, row.level));
         if self.first.len() < LINES_MAX.max(FEW) {
             self.first.push(row);
         }
     }
 
-    fn news(&self, machine: Option<&str>, now: i64) -> News {
-        let n: usize = self.counts.iter().sum();
-        let [critical, warning, info, recovered] = self.counts;
-        let is_recovery = recovered == n;
-        let worst = [(critical, Level::Critical), (warning, Level::Warning), (info, Level::Info)];
-        let level = worst.into_iter().find(|(count, _)| *count > 0).map_or(Level::Ok, |(_, level)| level);
-        let place = match machine {
-            None => "on several machines".to_owned(),
-            Some(_) => self.first.first().map_or_else(String::new, |row| format!("on {}", place_of(row))),
-        };
-        let what = if is_recovery { "alerts recovered" } else { "alerts" };
-        let mut parts = Vec::new();
-        for (count, name) in [(critical, "critical"), (warning, "warning"), (info, "info"), (recovered, "recovered")] {
-            if count > 0 {
-                parts.push(format!("{count} {name}"));
-            }
-        }
+    fn notice(&self, machine: Option<&str>, now: i64) -> Notice {
+        let n = self.told.len();
+        let levels = [Level::Critical, Level::Warning, Level::Info];
+        let counted = || levels.into_iter().zip(self.counts).filter(|(_, count)| *count > 0);
+        let parts: Vec<String> = counted().map(|(level, count)| format!("{count} {level}")).collect();
         let mut body = format!("Many at once: {}.", parts.join(", "));
         for row in &self.first {
             let _ = write!(body, "\n- {}", title(row)); // a String takes everything
@@ -234,20 +244,39 @@ impl Summary {
         if n > self.first.len() {
             let _ = write!(body, "\n- and {} more", n - self.first.len());
         }
-        News {
-            dedup: format!("alerts-{}-{}", self.first.first().map_or(0, |row| row.id), self.last_id),
-            title: format!("{n} {what} {place}"),
+        let place = self.first.first().filter(|_| machine.is_some()).map_or("several machines", place_of);
+        Notice {
+            dedup: summary_of(machine),
+            level: counted().next().map_or(Level::Info, |(level, _)| level),
+            title: format!("{n} alerts on {place}"),
             body,
-            level,
-            is_recovery,
-            machine: machine.unwrap_or_default().to_owned(),
-            check: String::new(),
-            target: String::new(),
-            labels: std::collections::BTreeMap::new(),
+            machine_id: machine.unwrap_or_default().to_owned(),
+            machine: if machine.is_some() { place.to_owned() } else { String::new() },
             time: now,
-            alert_id: 0,
+            ..Notice::default()
         }
     }
+}
+
+/// The last alert of a summary is over.
+fn end_of_summary(machine: Option<&str>, last: &AlertRow, now: i64) -> Notice {
+    let place = if machine.is_some() { place_of(last) } else { "several machines" };
+    Notice {
+        dedup: summary_of(machine),
+        kind: Kind::Recovered,
+        level: Level::Ok,
+        title: format!("Recovered: the many alerts on {place}"),
+        body: format!("The last one was {} {}.", last.check, last.target).replace(" .", "."),
+        machine_id: machine.unwrap_or_default().to_owned(),
+        machine: if machine.is_some() { place.to_owned() } else { String::new() },
+        time: now,
+        ..Notice::default()
+    }
+}
+
+/// The incident that a summary is about.
+fn summary_of(machine: Option<&str>) -> String {
+    format!("alerts:{}", machine.unwrap_or("*"))
 }
 
 fn title(row: &AlertRow) -> String {

@@ -74,7 +74,8 @@ CREATE TABLE alerts (
   told TEXT NOT NULL DEFAULT '',              -- level that people were told of and not told the end of
   told_at INTEGER NOT NULL DEFAULT 0,
   tell_at INTEGER NOT NULL DEFAULT 0,         -- when there is something to tell; 0: nothing
-  flapping INTEGER NOT NULL DEFAULT 0         -- people were told that it comes and goes
+  told_as INTEGER NOT NULL DEFAULT 0          -- 0 alone, 1 with a note that it comes and goes, 2 in a summary of
+                                              -- its machine, 3 of all machines
 );
 CREATE UNIQUE INDEX idx_alerts_open ON alerts(machine_id, alert_key) WHERE closed_at IS NULL;
 CREATE INDEX idx_alerts_key ON alerts(machine_id, alert_key, closed_at);
