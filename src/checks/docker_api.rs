@@ -122,16 +122,13 @@ fn read_answer<R: Read>(
             }
             Some(_) if n == 0 => return Err(CUT.to_owned()),
             Some(_) => {}
-            None if known.chunked => {
-                // Looked at only at the end: engines close, and one that does not ends at the time limit.
-                if n == 0 || bytes.ends_with(b"0\r\n\r\n") {
-                    match dechunk(&bytes) {
-                        Some(body) => return Ok((status, version, body)),
-                        None if n == 0 => return Err(CUT.to_owned()),
-                        None => {}
-                    }
-                }
-            }
+            // Looked at only at the end: engines close, and one that does not ends at the time limit.
+            None if known.chunked && (n == 0 || bytes.ends_with(b"0\r\n\r\n")) => match dechunk(&bytes) {
+                Some(body) => return Ok((status, version, body)),
+                None if n == 0 => return Err(CUT.to_owned()),
+                None => {}
+            },
+            None if known.chunked => {}
             None if n == 0 => return Ok((status, version, bytes)),
             None => {}
         }

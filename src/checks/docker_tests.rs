@@ -75,13 +75,15 @@ impl Engine {
         self.raw(&format!("/v1.47{path}"), &format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
     }
 
-    /// Lists these containers, each with an id that is its name.
+    /// Lists these containers; an id is the name without its hyphen.
     fn containers(&self, inspected: &[(&str, Value)]) {
-        let list: Vec<Value> =
-            inspected.iter().map(|(name, _)| json!({"Id": name, "Names": [format!("/{name}")]})).collect();
+        let list: Vec<Value> = inspected
+            .iter()
+            .map(|(name, _)| json!({"Id": name.replace('-', ""), "Names": [format!("/{name}")]}))
+            .collect();
         self.json("/containers/json?all=1", &json!(list));
         for (name, value) in inspected {
-            self.json(&format!("/containers/{name}/json"), value);
+            self.json(&format!("/containers/{}/json", name.replace('-', "")), value);
         }
     }
 

@@ -77,6 +77,9 @@ where
     all(targets.len(), timeout, context, Arc::new(move |idx, seen| look(&own[idx], seen)))
 }
 
+/// Work on the target of that index.
+type Work = Arc<dyn Fn(usize, &Cancel) -> Seen + Send + Sync>;
+
 /// A look at the target of that index.
 type LookAt = Arc<dyn Fn(usize, &Look<'_>) -> Seen + Send + Sync>;
 
@@ -108,7 +111,7 @@ fn all(n: usize, timeout: Duration, context: &Gather<'_>, look: LookAt) -> Vec<R
 }
 
 /// Every worker takes the next target until there is none.
-fn together(n: usize, cancel: &Cancel, one: Arc<dyn Fn(usize, &Cancel) -> Seen + Send + Sync>) -> Vec<Option<Seen>> {
+fn together(n: usize, cancel: &Cancel, one: Work) -> Vec<Option<Seen>> {
     let next = Arc::new(AtomicUsize::new(0));
     let results: Arc<Mutex<Vec<Option<Seen>>>> = Arc::new(Mutex::new((0..n).map(|_| None).collect()));
     let threads = Threads::new();

@@ -90,7 +90,11 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
             settings
                 .error("targets", format!("{:?}: {reason}; a URL begins with http:// or https://", redact_url(&target)))
         })?;
-        found.push(Target { name: redact_url(&target), url });
+        // Secrets of a query are hidden; what then looks the same must still be told apart.
+        let name = redact_url(&target);
+        let same = found.iter().filter(|known: &&Target| known.name.split(' ').next() == Some(&name)).count();
+        let name = if same == 0 { name } else { format!("{name} #{}", same + 1) };
+        found.push(Target { name, url });
     }
     let method = settings.word("method", &METHODS.map(|(name, _)| name), "GET")?;
     let method = METHODS.into_iter().find(|(name, _)| *name == method).unwrap_or(METHODS[0]);
@@ -325,8 +329,11 @@ mod tests {
     #[test]
     fn what_is_configured_is_sent() {
         let peer = Peer::one(vec![whole("200 OK", "", "")]);
-        let table = json!({"method": "POST", "body": "{\"a\":1}", "headers": {"X-Key": "k"}});
-        starts(&look(table, &format!("{}/p?q", peer.url())), &["connectivity Ok", "status_code Ok"]);
+        let mut table = json!({"method": "POST", "body": "{\"a\":1}", "headers": {"X-Key": "k"}});
+        table["targets"] = json!([format!("{}/p?q", peer.url())]);
+        let bench = Bench::new();
+        let (readings, ..) = round(&mut *bench.build(build, &table)[0], &HostRoot::system());
+        assert_eq!(readings[1].target, format!("{}/p?%2A%2A%2A", peer.url()));
         let (head, body) = peer.requests.recv().unwrap();
         assert!(
             head.starts_with("POST /p?q HTTP/1.1\r\n") && head.to_lowercase().contains("\r\nx-key: k\r\n"),

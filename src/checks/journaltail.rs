@@ -16,9 +16,14 @@ use crate::diag::logs::reads_journal;
 
 const MATCH: &str = "journaltail::match";
 
-/// Lines in a log end by themselves only: quiet for half an hour is over. Alerts about lines are not repeated.
-pub(super) const ALERTING: Defaults =
-    Defaults { recover_after: seconds(1800), repeat_interval: seconds(0), timeout: seconds(60), ..DEFAULTS };
+/// Lines of a log have no end: quiet for half an hour is over. Only what goes on for an hour is told again.
+pub(super) const ALERTING: Defaults = Defaults {
+    recover_after: seconds(1800),
+    repeat_interval: seconds(3600),
+    repeat_number: 0,
+    timeout: seconds(60),
+    ..DEFAULTS
+};
 
 /// Answers of one round; each is cut at what a child may say. The rest comes with the next round.
 const ANSWERS_MAX: usize = 8;
