@@ -33,7 +33,7 @@ mod engine;
 mod engine_tests;
 mod glob;
 #[allow(dead_code, reason = "asked by the check of connectivity")]
-mod icmp;
+pub(crate) mod icmp;
 mod keep;
 mod ledger;
 #[cfg(test)]
