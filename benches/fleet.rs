@@ -118,9 +118,8 @@ fn restart(dir: &Path) {
         .prepare("SELECT presence_at FROM machines WHERE hostname LIKE 'real-%' AND presence_at >= ?1")
         .expect("a table");
     let mut seconds = BTreeMap::<i64, u32>::new();
-    let rows = statement
-        .query_map([i64::try_from(stopped).expect("a time")], |row| row.get::<_, i64>(0))
-        .expect("rows");
+    let rows =
+        statement.query_map([i64::try_from(stopped).expect("a time")], |row| row.get::<_, i64>(0)).expect("rows");
     rows.flatten().for_each(|at| *seconds.entry(at / 1000).or_default() += 1);
     println!(
         "{:<52} {:>10.1} s, at most {} in any second",

@@ -112,6 +112,7 @@ typed!(Raw {
     sandbox,
     otel,
     voice,
+    fleet,
     notify
 });
 

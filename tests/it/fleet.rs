@@ -64,8 +64,10 @@ fn a_machine_joins_answers_and_says_goodbye() {
     assert_eq!(kinds(&again).last().unwrap(), "done", "{again:?}");
 
     // A look: an ordinary conversation to follow.
-    for body in [json!({"type": "inspect", "plugin": "mem"}), json!({"type": "diagnose", "plugin": "disk", "descriptions": "disk::space_usage Warning: / at 92 %"})]
-    {
+    for body in [
+        json!({"type": "inspect", "plugin": "mem"}),
+        json!({"type": "diagnose", "plugin": "disk", "descriptions": "disk::space_usage Warning: / at 92 %"}),
+    ] {
         let started = admin.post(&format!("/api/v1/machines/{id}/sessions"), &body.to_string());
         assert_eq!(started.status, 202, "{}", started.text());
         let session = started.json()["session_id"].as_str().unwrap().to_owned();

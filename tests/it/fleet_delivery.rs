@@ -250,6 +250,10 @@ fn nothing_is_lost_and_nothing_doubled() {
     println!("{alerts} alerts through {cuts} cuts, {} hubs and {} agents killed", kills[0], kills[1]);
     assert_eq!(count("SELECT count(DISTINCT alert_key) FROM alert_events WHERE machine_id <> ''"), wanted);
     assert_eq!(known, wanted, "stored twice");
-    assert_eq!(count("SELECT coalesce(max(events), 0) FROM alerts WHERE check_name = 'test::delivery'"), 1, "counted twice");
+    assert_eq!(
+        count("SELECT coalesce(max(events), 0) FROM alerts WHERE check_name = 'test::delivery'"),
+        1,
+        "counted twice"
+    );
     assert!(kills[0] > 0 && kills[1] > 0 && cuts > 0);
 }
