@@ -19,6 +19,8 @@ mod identity;
 mod inspect;
 mod kv;
 mod logins;
+mod machine_sessions;
+mod machines;
 mod machines_cli;
 mod page;
 mod providers;
