@@ -10,6 +10,7 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod alerts;
 mod approvals;
 mod args;
 mod audit;
@@ -20,7 +21,9 @@ mod config;
 mod costs;
 mod database;
 mod help;
+mod inspect;
 mod keys;
+mod machines;
 mod output;
 mod panic;
 mod parse;
@@ -51,13 +54,16 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    inspect::COMMAND,
     keys::COMMAND,
+    machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     panic::RESUME,

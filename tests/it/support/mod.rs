@@ -1,6 +1,7 @@
 //! What the tests share: a running hub, clients, a scripted model.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod agent;
 pub mod http;
 pub mod hub;
 pub mod model;
