@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::env::Env;
-use super::notify::*;
+use super::notify::{ChannelConfig, Encryption, QuietHours, Service, notify_channels};
 use super::table::BadKey;
 use crate::alert::Level;
 
