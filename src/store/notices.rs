@@ -1,5 +1,6 @@
 //! Notifications on their way, a row for each channel that takes one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
@@ -171,8 +172,11 @@ pub fn insert(tx: &Transaction<'_>, new: &[NewNotice]) -> Result<(), StoreError>
     for notice in new {
         let NewNotice { channel, dedup, body, next_at, created_at } = notice;
         tx.prepare_cached(INSERT)?.execute(params![channel, dedup, body, next_at, created_at])?;
-        tx.prepare_cached(SHED)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
-        tx.prepare_cached(SHED_TOLD)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
+    }
+    for channel in new.iter().map(|notice| &notice.channel).collect::<BTreeSet<_>>() {
+        for shed in [SHED, SHED_TOLD] {
+            tx.prepare_cached(shed)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
+        }
     }
     Ok(())
 }
