@@ -22,6 +22,7 @@ mod notify;
 mod place;
 mod raw;
 mod raw_llm;
+mod raw_web;
 mod report;
 mod schema;
 mod secret;
