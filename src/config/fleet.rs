@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::check::time_above_zero;
 use super::env::Env;
 use super::error::ConfigError;
+use super::gateway::{GatewayConfig, RawGateway, gateway};
 use super::json::typed;
 use super::raw::Typed;
 use super::secret;
@@ -28,6 +29,7 @@ pub struct FleetConfig {
     pub down_after: Duration,
     /// Who may do what; nobody but admins may do what is not here.
     pub access: Vec<AccessRule>,
+    pub gateway: GatewayConfig,
 }
 
 impl std::fmt::Debug for FleetConfig {
@@ -58,9 +60,10 @@ pub(super) struct RawFleet {
     approval_requests: Option<bool>,
     down_after: Option<String>,
     access: Vec<RawAccess>,
+    gateway: RawGateway,
 }
 
-typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access });
+typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access, gateway });
 
 #[derive(Default)]
 struct RawAccess {
@@ -104,5 +107,6 @@ pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetCo
         approval_requests: raw.approval_requests.unwrap_or(true),
         down_after: time_above_zero(typed, "fleet.down_after", raw.down_after.as_deref(), limits::MACHINE_DOWN_AFTER)?,
         access,
+        gateway: gateway(typed, &raw.gateway)?,
     })
 }

@@ -12,11 +12,10 @@ use crate::cli::output::{self, out};
 use crate::cli::sessions::parse_age;
 use crate::cli::{CliError, Context, time};
 use crate::fleet::sign::HubKey;
+use crate::limits::{JOIN_CODE_TTL, JOIN_CODE_TTL_MAX};
 use crate::store::JoinCodeStore;
 use crate::store::join_codes::join_code;
 
-const JOIN_CODE_TTL: Duration = Duration::from_secs(3600);
-const JOIN_CODE_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Any address elsewhere (RFC 5737): asking for the way there sends nothing.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
