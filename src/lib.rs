@@ -49,6 +49,8 @@
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
+//! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
+//! | when people are told of a check, again, and of its end | `checks::ledger` |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!

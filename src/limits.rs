@@ -1,7 +1,11 @@
 //! Every capacity, size and timeout, each with its reason. What an operator may change is the default here and a
 //! field of [`crate::config::Config`] there.
 
+mod machines;
+
 use std::time::Duration;
+
+pub use machines::*;
 
 // --- HTTP: architecture section 2 -----------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ use tiny_http::{Header, Method, StatusCode};
 use crate::auth::Credential;
 use crate::chat::access::Caller;
 use crate::chat::engine::Session;
+use crate::fleet::hub::Admission;
 use crate::rt::{Headers, Slot};
 
 /// The value a handler builds.
@@ -111,7 +112,7 @@ pub enum Reply {
     /// The socket becomes a stream of server-sent events.
     Stream(Box<SseStart>),
     /// The socket becomes a WebSocket.
-    Upgrade(Box<WsStart>),
+    Upgrade(Box<Upgrade>),
 }
 
 /// Called with the way to answer.
@@ -222,6 +223,19 @@ impl SseProgress {
             let _ = wake.try_send(()); // full: a wake-up is already on its way
         }
     }
+}
+
+/// Who is at the other end of a WebSocket.
+pub enum Upgrade {
+    Client(WsStart),
+    Agent(AgentStart),
+}
+
+/// A checked upgrade of a machine.
+pub struct AgentStart {
+    /// `Sec-WebSocket-Key`.
+    pub key: String,
+    pub admission: Admission,
 }
 
 /// A checked WebSocket upgrade.

@@ -1,6 +1,7 @@
 //! The API: one table of routes, a guard for each, a file per resource. Knows no socket; `http` calls
 //! [`Server::handle`] with a complete request and carries out the reply. No threads of its own but the password lane.
 
+mod agent_link;
 mod agents;
 mod alerts;
 mod approvals;
@@ -16,6 +17,7 @@ mod kv;
 mod login;
 mod login_sessions;
 mod machine_sessions;
+mod machines;
 pub mod message;
 mod models;
 mod notifications;

@@ -6,8 +6,8 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions, machine_sessions, models,
-    notifications, panic, sessions, setup, tools, ws,
+    agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions,
+    machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 
@@ -123,6 +123,20 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
     route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),
     route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
+    // Its own credentials: see `agent_link`.
+    route("GET", "/api/v1/agent/ws", Guard::Open, agent_link::upgrade),
+    route("GET", "/api/v1/machines", MACHINES_READ, machines::list),
+    route("GET", "/api/v1/machines/join-codes", MACHINES_WRITE, machines::codes),
+    route("POST", "/api/v1/machines/join-codes", MACHINES_WRITE, machines::add_code),
+    route("DELETE", "/api/v1/machines/join-codes/{id}", MACHINES_WRITE, machines::remove_code),
+    route("GET", "/api/v1/machines/{id}", MACHINES_READ, machines::get),
+    route("PATCH", "/api/v1/machines/{id}", MACHINES_WRITE, machines::change),
+    route("DELETE", "/api/v1/machines/{id}", MACHINES_WRITE, machines::forget),
+    route("POST", "/api/v1/machines/{id}/approve", MACHINES_WRITE, machines::approve),
+    route("POST", "/api/v1/machines/{id}/revoke", MACHINES_WRITE, machines::revoke),
+    route("POST", "/api/v1/machines/{id}/rotate", MACHINES_WRITE, machines::rotate),
+    route("GET", "/api/v1/machines/{id}/readings", MACHINES_READ, machines::readings),
+    route("GET", "/api/v1/machines/{id}/sessions", MACHINES_READ, machines::sessions),
 ];
 
 /// Values of a pattern's parameters, decoded.

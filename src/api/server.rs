@@ -16,7 +16,7 @@ use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found};
 use crate::audit::AuditLog;
-use crate::auth::origin::OriginRules;
+use crate::auth::origin::{OriginRules, shows_agent_token};
 use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
 use crate::auth::throttle::{LoginThrottle, RateLimiter};
@@ -25,6 +25,7 @@ use crate::chat::{Approvals, Engine};
 use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
+use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
@@ -63,6 +64,7 @@ pub struct Deps {
     /// The one writer of the configuration file.
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
+    pub fleet: Option<Arc<Fleet>>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     /// What is wrong on the machines.
@@ -142,6 +144,12 @@ impl CtxInner {
     pub fn tool_servers(&self) -> Result<&ToolServers, ApiError> {
         let missing = || ApiError::new(503, "not_configured", "tool management not configured");
         self.deps.lifecycle.as_ref().ok_or_else(missing)
+    }
+
+    /// The machines, or 503.
+    pub fn fleet(&self) -> Result<&Arc<Fleet>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "machines are not configured");
+        self.deps.fleet.as_ref().ok_or_else(missing)
     }
 
     /// The key store, or 503.
@@ -254,7 +262,8 @@ impl Server {
         if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
             return Ok(Reply::Full(no_content()));
         }
-        if let Some(clean) = cleaned(&req.path) {
+        // Machines that follow redirects would take their token along.
+        if let Some(clean) = cleaned(&req.path).filter(|_| !shows_agent_token(&req.headers)) {
             return Ok(Reply::Full(moved(&clean)));
         }
         if is_api(&req.path) && !OPEN_BEFORE_SETUP.contains(&req.path.as_str()) && self.ctx.is_locked_down()? {

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::bounded;
 
+use crate::agents::remote::RemoteAgents;
 use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
@@ -23,6 +24,8 @@ use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::fleet::hub::alerts::{Alerts, Teller};
+use crate::fleet::hub::{Fleet, FleetParts};
+use crate::fleet::sign::HubKey;
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
@@ -63,23 +66,27 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let agents = agents(&config, provider, tools, &servers)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
-    engine.recover().map_err(AppError::Chat)?;
-    let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let notify = notify_people(&config, &db, &stop)?;
-    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
     let told = Arc::clone(&notify);
     engine.approvals().on_asked(move |row| {
         told.notify(&Notice::of_approval(row));
     });
+    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
+    let alerts = Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?;
+    let fleet = fleet(&config, &db, &audit, &alerts, &stop)?;
+    engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
+    engine.recover().map_err(AppError::Chat)?;
+    let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
-    deps.alerts = Some(Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?);
-    let Parts { server, hub, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
+    deps.alerts = Some(alerts);
+    deps.fleet = Some(fleet);
+    let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
     let threads = Threads::new();
     let work = keeper::Keeper::new(Arc::clone(&server), Arc::clone(&hub), engine.clone(), stop.clone());
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
-    let http = serve(listener, &config, &server, &hub, &sse).map_err(AppError::Thread)?;
+    let http = serve(listener, &config, &server, &hub, agents.as_ref(), &sse).map_err(AppError::Thread)?;
     let address = http.address();
     // Last: what fails before leaves no child behind, and requests are answered first.
     if let Some(servers) = &server.ctx().deps.lifecycle {
@@ -92,7 +99,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         servers.start();
     }
     sys::release_code_pages();
-    let app = App { stopper: Some(stopper), http, hub, sse, server, engine, db, threads, recorder, _lock: data_lock };
+    let app =
+        App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };
     Ok(Started { app, address, pin })
 }
 
@@ -197,6 +205,27 @@ fn adopt_epoch(db: &Db, turns: &TurnStore, epoch: &str) -> Result<(), StoreError
     }
     turns.forget_numbering()?;
     db.write(|tx| meta::set(tx, meta::EPOCH, epoch))
+}
+
+/// The machines, and what they know the hub by.
+fn fleet(
+    config: &Config,
+    db: &Arc<Db>,
+    audit: &Arc<AuditLog>,
+    alerts: &Arc<Alerts>,
+    stop: &Stop,
+) -> Result<Arc<Fleet>, AppError> {
+    let key =
+        HubKey::read_or_make(&config.data_dir).map_err(|error| AppError::Setting { reason: error.to_string() })?;
+    let fleet = Fleet::new(FleetParts {
+        db: Arc::clone(db),
+        config: config.fleet.clone(),
+        audit: Arc::clone(audit),
+        alerts: Arc::clone(alerts),
+        key,
+        stop: stop.clone(),
+    })?;
+    Ok(Arc::new(fleet))
 }
 
 /// What every agent can do inside the hub.
@@ -304,6 +333,7 @@ fn deps(
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
         alerts: None,
+        fleet: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

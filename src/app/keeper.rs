@@ -40,6 +40,9 @@ impl Keeper {
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);
+            if let Some(fleet) = &self.server.ctx().deps.fleet {
+                fleet.tick();
+            }
             self.wake_alerts(&mut seen_by_alerts);
             if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
                 synced = Instant::now();

@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::message::{Reply, Req, SseStart, WsStart};
+use crate::api::message::{Reply, Req, SseStart, Upgrade};
 use crate::api::{Server, server};
 use crate::auth::cookie::CookieError;
 use crate::chat::{ChatError, Engine};
@@ -28,7 +28,7 @@ use crate::limits;
 use crate::llm::{LlmError, Provider};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{Db, StoreError};
-use crate::ws::Hub;
+use crate::ws::{AgentSockets, Hub};
 
 pub use agent::{Agent, AgentOptions};
 pub use logging::init as init_logging;
@@ -105,6 +105,7 @@ pub struct App {
     stopper: Option<Stopper>,
     http: HttpServer,
     hub: Arc<Hub>,
+    agents: Option<Arc<AgentSockets>>,
     sse: Arc<SseStreams>,
     server: Arc<Server>,
     engine: Engine,
@@ -152,7 +153,13 @@ impl App {
             // Requests wait for them.
             servers.end_changes();
         }
+        if let Some(fleet) = &self.server.ctx().deps.fleet {
+            fleet.shutdown();
+        }
         let mut late = self.hub.shutdown(Duration::from_millis(1500));
+        if let Some(agents) = &self.agents {
+            late.extend(agents.join(Duration::from_millis(1500)));
+        }
         late.extend(self.http.stop(limits::STOP_DRAIN.min(before_servers().saturating_sub(STOP_TURNS_MIN))));
         late.extend(self.engine.stop(before_servers().min(Duration::from_secs(2))));
         // Turns have ended: nobody calls a tool any more. The servers end while the rest does.
@@ -188,6 +195,7 @@ impl App {
 struct Above {
     server: Arc<Server>,
     hub: Arc<Hub>,
+    agents: Option<Arc<AgentSockets>>,
     sse: Arc<SseStreams>,
 }
 
@@ -196,8 +204,12 @@ impl HttpApp for Above {
         self.server.handle(req)
     }
 
-    fn upgrade(&self, socket: Socket, early: Vec<u8>, start: WsStart) {
-        self.hub.open(socket.stream, early, start);
+    fn upgrade(&self, socket: Socket, early: Vec<u8>, start: Upgrade) {
+        match (start, &self.agents) {
+            (Upgrade::Client(start), _) => self.hub.open(socket.stream, early, start),
+            (Upgrade::Agent(start), Some(agents)) => agents.open(socket.stream, early, start),
+            (Upgrade::Agent(_), None) => {}
+        }
     }
 
     fn stream(&self, socket: Socket, start: SseStart) {
@@ -215,6 +227,7 @@ pub fn serve(
     config: &Config,
     server: &Arc<Server>,
     hub: &Arc<Hub>,
+    agents: Option<&Arc<AgentSockets>>,
     sse: &Arc<SseStreams>,
 ) -> io::Result<HttpServer> {
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
@@ -230,7 +243,8 @@ pub fn serve(
         body_timeout: config.api.body_timeout,
         idle_timeout: config.api.idle_timeout,
     };
-    let above = Above { server: Arc::clone(server), hub: Arc::clone(hub), sse: Arc::clone(sse) };
+    let above =
+        Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
     HttpServer::start(listener, settings, Arc::new(above))
 }
 
@@ -238,6 +252,7 @@ pub fn serve(
 pub struct Parts {
     pub server: Arc<Server>,
     pub hub: Arc<Hub>,
+    pub agents: Option<Arc<AgentSockets>>,
     pub sse: Arc<SseStreams>,
     pub engine: Engine,
 }
@@ -269,5 +284,14 @@ pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
             }
         }));
     }
-    Ok(Parts { server, hub, sse, engine })
+    let agents = server.ctx().deps.fleet.as_ref().map(|fleet| {
+        let weak_hub = Arc::downgrade(&hub);
+        fleet.observe(Box::new(move |frame| {
+            if let Some(hub) = weak_hub.upgrade() {
+                hub.about_machines(frame);
+            }
+        }));
+        Arc::new(AgentSockets::new(Arc::clone(fleet)))
+    });
+    Ok(Parts { server, hub, agents, sse, engine })
 }

@@ -35,8 +35,8 @@ impl OriginRules {
         Self { cors_origins, hosts, trusted_proxies, external: external_url.is_some() }
     }
 
-    /// Whether the request's `Host` is one of ours. Requests with a bearer key and no `Origin` are exempt: no browser
-    /// was tricked into them.
+    /// Whether the request's `Host` is one of ours. Requests with a bearer key or a machine's token and no `Origin` are
+    /// exempt: no browser was tricked into them.
     pub fn host_allowed(&self, headers: &Headers) -> bool {
         let Some(host) = headers.get("host") else {
             return true; // HTTP/1.0; browsers always send one
@@ -46,7 +46,7 @@ impl OriginRules {
         if literal.parse::<IpAddr>().is_ok() || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return true;
         }
-        bearer(headers).is_some() && !headers.has("origin")
+        (bearer(headers).is_some() || shows_agent_token(headers)) && !headers.has("origin")
     }
 
     /// Whether an `Origin`, if there is one, is our own or a configured one.
@@ -109,6 +109,11 @@ impl OriginRules {
     fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|&(network, prefix)| in_network(address, network, prefix))
     }
+}
+
+/// Whether a request comes from a machine, or says so.
+pub fn shows_agent_token(headers: &Headers) -> bool {
+    headers.has("x-agent-token") || headers.has("x-tenant-token")
 }
 
 /// Whether the origin's host and port are those the request was sent to. The scheme may differ: a proxy may speak TLS

@@ -7,15 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alert::{Event, Level, key_of};
-use crate::checks::plan::{Alerting, Spec};
+use crate::checks::plan::{Alerting, Spec, expand_labels};
 use crate::checks::plugin::{Moment, Reading};
 use crate::notify::Notifier;
+use crate::rt::text::cut;
 
 /// Rounds in a row without a reading until what was checked counts as gone: one may be a moment's confusion.
 pub(super) const VANISHED_ROUNDS: u32 = 3;
 
 /// Most open alerts: a machine where more is wrong says so often enough.
 pub(super) const ALERTS_MAX: usize = 2000;
+
+/// Most bytes of a description or an attribute: lines of logs and answers of servers can be anything.
+const TEXT_BYTES_MAX: usize = 4096;
 
 /// What `from_agent` says of us.
 const FROM_AGENT: &str = "holt";
@@ -89,9 +93,9 @@ impl Ledger {
             let labels = own_labels(round.spec, &reading);
             let identity = key_of(&labels);
             if self.alerts.contains_key(&identity) {
-                self.go_on(round, &identity, reading);
+                self.go_on(round, &identity, &reading);
             } else if reading.level != Level::Ok {
-                self.open(round, identity.clone(), labels, reading);
+                self.open(round, identity.clone(), labels, &reading);
             }
             seen.insert(identity);
         }
@@ -101,7 +105,7 @@ impl Ledger {
     }
 
     /// A reading of something that an alert is open for.
-    fn go_on(&mut self, round: &Round<'_>, identity: &str, reading: Reading) {
+    fn go_on(&mut self, round: &Round<'_>, identity: &str, reading: &Reading) {
         let Some(alert) = self.alerts.get_mut(identity) else { return };
         if alert.owner.is_some_and(|owner| owner != round.job) && !reading.level.is_worse_than(alert.level) {
             // Two instances look at the same thing: the one that saw the worst speaks for both.
@@ -147,7 +151,7 @@ impl Ledger {
         }
     }
 
-    fn open(&mut self, round: &Round<'_>, identity: String, own: BTreeMap<String, String>, reading: Reading) {
+    fn open(&mut self, round: &Round<'_>, identity: String, own: BTreeMap<String, String>, reading: &Reading) {
         if self.alerts.len() >= ALERTS_MAX {
             log::warn!("checks: {ALERTS_MAX} alerts are open; {} {} is not raised", reading.check, reading.target);
             return;
@@ -155,6 +159,9 @@ impl Ledger {
         let mut labels = (round.machine)();
         labels.extend(own);
         labels.insert("from_agent".to_owned(), FROM_AGENT.to_owned());
+        let of_machine = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let (host_name, address) = (of_machine("from_hostname"), of_machine("from_hostip"));
+        expand_labels(&mut labels, &host_name, &address);
         let mut alert = Alert {
             plugin: round.spec.plugin.to_owned(),
             owner: Some(round.job),
@@ -261,9 +268,10 @@ fn is_due(alert: &Alert, told: Option<Told>, rules: &Alerting, now: Moment) -> b
 }
 
 impl Alert {
-    fn describe(&mut self, reading: Reading) {
-        self.attrs = reading.attrs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        self.description = reading.description;
+    fn describe(&mut self, reading: &Reading) {
+        let bounded = |text: &str| cut(text, TEXT_BYTES_MAX).to_owned();
+        self.attrs = reading.attrs.iter().map(|(name, value)| ((*name).to_owned(), bounded(value))).collect();
+        self.description = bounded(&reading.description);
     }
 
     /// What is said of it now.

@@ -195,6 +195,15 @@ pub fn check_label(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Puts what is known of this machine into the values of labels (contract agent-link 7.2, 7.3): `${HOSTNAME}`,
+/// `${SHORT_HOSTNAME}` and `${IP}`, anywhere in the text. Other names stay as they are.
+pub fn expand_labels(labels: &mut BTreeMap<String, String>, host_name: &str, address: &str) {
+    let short = host_name.split('.').next().unwrap_or(host_name);
+    for value in labels.values_mut().filter(|value| value.contains("${")) {
+        *value = value.replace("${HOSTNAME}", host_name).replace("${SHORT_HOSTNAME}", short).replace("${IP}", address);
+    }
+}
+
 fn alerting(settings: &mut Settings, defaults: &Defaults) -> Result<Alerting, SettingError> {
     let mut section = settings.section("alerting")?;
     let mut whole = |name, default: u32, min| {
@@ -213,4 +222,79 @@ fn alerting(settings: &mut Settings, defaults: &Defaults) -> Result<Alerting, Se
     };
     section.finish()?;
     Ok(alerting)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const GLOBAL: Duration = Duration::from_secs(30);
+
+    fn jobs(checks: &Value) -> Vec<Job> {
+        Plan::new(checks, GLOBAL).unwrap().jobs
+    }
+
+    #[test]
+    fn without_a_word_the_usual_checks_run() {
+        let plan = Plan::new(&Value::Null, GLOBAL).unwrap();
+        for name in ["cpu", "disk", "diskio", "mem", "systemd", "uptime"] {
+            assert!(plan.plugins().iter().any(|plugin| plugin == name), "{name}");
+        }
+        assert!(!plan.plugins().iter().any(|plugin| plugin == "netif"));
+        let without = jobs(&json!({"cpu": {"enabled": false}, "mem": {"enabled": false, "memory_usage": {"warn": 1}}}));
+        assert!(!without.iter().any(|job| ["cpu", "mem"].contains(&job.spec.plugin)));
+        // The shipped values of contract agent-link 7.5.
+        let cpu = &plan.jobs.iter().find(|job| job.spec.plugin == "cpu").unwrap().spec;
+        let rules = cpu.alerting;
+        assert_eq!((cpu.interval, rules.for_duration), (GLOBAL, Duration::from_secs(120)));
+        assert_eq!((rules.repeat_interval, rules.repeat_number), (Duration::from_secs(300), 3));
+    }
+
+    #[test]
+    fn instances_have_settings_labels_and_states_of_their_own() {
+        let table = json!({"procnum": [
+            {"search": "a", "interval": "5s", "labels": {"room": "attic"}},
+            {"search": "b", "alerting": {"disabled": true, "for_duration": 7, "repeat_number": 0, "recover_rounds": 4}},
+        ]});
+        let all = jobs(&table);
+        let found: Vec<&Spec> = all.iter().map(|job| &job.spec).filter(|spec| spec.plugin == "procnum").collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].interval, found[1].interval), (Duration::from_secs(5), GLOBAL));
+        assert_eq!((found[0].labels["room"].as_str(), found[1].labels.len()), ("attic", 0));
+        let rules = found[1].alerting;
+        assert!(rules.disabled && rules.repeat_number == 0 && rules.recover_rounds == 4);
+        assert_eq!(rules.for_duration, Duration::from_secs(7));
+        assert_ne!(found[0].id, found[1].id);
+        let again = jobs(&table);
+        assert!(again.iter().any(|job| job.spec.id == found[0].id), "the same table finds its state again");
+    }
+
+    #[test]
+    fn labels_may_name_the_machine() {
+        let mut labels = BTreeMap::from([
+            ("a".to_owned(), "${SHORT_HOSTNAME} at ${IP}, ${HOSTNAME}".to_owned()),
+            ("b".to_owned(), "${USER} ${".to_owned()),
+        ]);
+        expand_labels(&mut labels, "pi.lan", "10.0.0.1");
+        assert_eq!(labels["a"], "pi at 10.0.0.1, pi.lan");
+        assert_eq!(labels["b"], "${USER} ${");
+    }
+
+    #[test]
+    fn what_goes_for_all_is_read() {
+        let global = Global::new(&json!({"interval": "1m", "labels": {"from_hostname": "x", "site": "home"}})).unwrap();
+        assert_eq!((global.interval, global.labels.len()), (Duration::from_secs(60), 2));
+        assert_eq!(Global::new(&Value::Null).unwrap().interval, GLOBAL);
+        for (table, key) in [
+            (json!({"labels": {"check": "x"}}), "global.labels.check"),
+            (json!({"labels": {"a": 1}}), "global.labels.a"),
+            (json!({"labels": {"": "x"}}), "global.labels."),
+            (json!({"interval": 0}), "global.interval"),
+            (json!({"intervall": 1}), "global.intervall"),
+            (json!([]), "global"),
+        ] {
+            assert_eq!(Global::new(&table).unwrap_err().key, key);
+        }
+    }
 }

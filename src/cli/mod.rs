@@ -22,6 +22,7 @@ mod config;
 mod costs;
 mod database;
 mod help;
+mod inspect;
 mod keys;
 mod machines;
 mod output;
@@ -62,6 +63,7 @@ const COMMANDS: &[Command] = &[
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
     panic::PANIC,

@@ -73,7 +73,8 @@ fn the_definition_holds() {
         }
         let words: Vec<&Arg> = command.args.iter().filter(|arg| arg.kind == Kind::Word).collect();
         for pair in words.windows(2) {
-            assert!(pair[0].required && !pair[0].many, "{title}: no word can follow {}", pair[0].name);
+            let open = pair[0].many || (!pair[0].required && pair[1].required);
+            assert!(!open, "{title}: {} cannot follow {}", pair[1].name, pair[0].name);
         }
         assert!(!command.about.is_empty() && !command.about.ends_with('.'), "{title}: {}", command.about);
         if let Action::Group(commands) = command.action {

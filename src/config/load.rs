@@ -11,6 +11,7 @@ use super::check::{at_least, number, time_above_zero};
 use super::costs::costs;
 use super::env::Env;
 use super::error::ConfigError;
+use super::fleet::fleet;
 use super::kv::kv;
 use super::llm::llm;
 use super::notify::notify_channels;
@@ -63,6 +64,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
     let costs = costs(&mut typed)?;
+    let fleet = fleet(&typed, env, &data_dir)?;
     let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
@@ -82,6 +84,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         web,
         kv,
         costs,
+        fleet,
         notify,
         warnings: typed.warnings,
     })

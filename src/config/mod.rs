@@ -13,6 +13,7 @@ mod duration;
 mod env;
 mod error;
 mod fallback;
+mod fleet;
 mod json;
 mod keys;
 mod kv;
@@ -42,6 +43,7 @@ pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
+pub use fleet::{AccessRule, FleetConfig};
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{
@@ -90,6 +92,7 @@ pub struct Config {
     pub web: Option<WebConfig>,
     pub kv: KvConfig,
     pub costs: CostsConfig,
+    pub fleet: FleetConfig,
     /// `[notify]`: channels by name.
     pub notify: Vec<ChannelConfig>,
     /// One line each: unknown keys, things that are not supported. Logged once at start.

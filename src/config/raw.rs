@@ -80,6 +80,7 @@ pub(super) struct Raw {
     pub(super) audit: Audit,
     pub(super) kv: super::kv::RawKv,
     pub(super) costs: super::costs::RawCosts,
+    pub(super) fleet: super::fleet::RawFleet,
     pub(super) web: Web,
     pub(super) sandbox: Sandbox,
     pub(super) otel: Otel,

@@ -25,7 +25,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::message::{Reply, Req, SseStart, WsStart};
+use crate::api::message::{Reply, Req, SseStart, Upgrade};
 use crate::rt::Threads;
 
 pub use conn::Socket;
@@ -35,7 +35,7 @@ pub trait App: Send + Sync + 'static {
     /// Answers a request. Runs on a worker; must not wait for a peer.
     fn handle(&self, req: &Req) -> Reply;
     /// Takes over a socket as a WebSocket. `early` is what the client sent behind its request.
-    fn upgrade(&self, socket: Socket, early: Vec<u8>, start: WsStart);
+    fn upgrade(&self, socket: Socket, early: Vec<u8>, start: Upgrade);
     /// Takes over a socket as an event stream; the response head is still to be written.
     fn stream(&self, socket: Socket, start: SseStart);
     /// Lines that every response carries, ready for the wire, each ending in CR LF; `path` decides about caching.

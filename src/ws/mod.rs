@@ -8,7 +8,11 @@
 //! | --- | --- | --- | --- |
 //! | `ws-read-N` | 1 per WebSocket | the reading half | the socket is closed or shut down |
 //! | `ws-write-N` | 1 per WebSocket | the writing half | a close frame was written, the peer is gone, a deadline passed |
+//! | `agent-read`, `agent-write` | 1 + 1 per machine | the same for a machine | likewise |
 
+mod agent;
+mod agent_frames;
+mod agent_read;
 pub mod conn;
 pub mod frames;
 pub mod hub;
@@ -18,5 +22,6 @@ mod requests;
 mod upgrade;
 mod write_pump;
 
+pub use agent::AgentSockets;
 pub use conn::{Conn, WsStreamSession};
 pub use hub::Hub;

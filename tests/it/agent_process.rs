@@ -5,7 +5,7 @@ use holt::fleet::sign::HubKey;
 use serde_json::{Value, json};
 
 use crate::support::LinkHub;
-use crate::support::agent::{AgentProcess, TestLink, event, fast, settings, state_dir};
+use crate::support::link_agent::{AgentProcess, TestLink, event, fast, settings, state_dir};
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()

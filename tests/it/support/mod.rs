@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod http;
 pub mod hub;
+pub mod link_agent;
 pub mod link_hub;
 pub mod model;
 pub mod peer;
