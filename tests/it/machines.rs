@@ -155,6 +155,14 @@ fn a_registered_machine_is_listed_with_what_it_tells() {
     wait_until("it has stopped", || (machine(&client, ID)["presence"] == "stopped").then_some(()));
     assert_eq!(machine(&client, ID)["connected"], false);
     assert_eq!(socket.next()["presence"], "stopped");
+    // A clock that is off is worth a word: signatures would not count.
+    let mut late = Agent::connect(&hub.address, SHARED, ID).unwrap();
+    late.send("register", json!({"hostname": "pi-2", "ip": "10.0.0.9", "time": holt::rt::clock::unix_ms() - 600_000}));
+    let warning = late.next()["payload"]["warning"].as_str().unwrap().to_owned();
+    assert!(
+        warning.starts_with("agent clock is 600 s behind") || warning.starts_with("agent clock is 60"),
+        "{warning}"
+    );
 }
 
 #[test]
