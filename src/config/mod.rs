@@ -19,6 +19,8 @@ mod kv;
 mod llm;
 mod load;
 mod notify;
+#[cfg(test)]
+mod notify_tests;
 mod place;
 mod raw;
 mod raw_llm;

@@ -22,6 +22,7 @@ mod logins;
 mod machine_sessions;
 mod machines;
 mod machines_cli;
+mod notifications;
 mod page;
 mod providers;
 mod setup;
