@@ -268,6 +268,7 @@ fn a_revoked_machine_is_cut_off_at_once_also_from_elsewhere() {
     let (mut third, _) = Agent::join(&hub.address, SHARED, &id(3), "three");
     assert_eq!(client.post(&format!("/api/v1/machines/{}/revoke", id(1)), "").status, 200);
     assert_eq!(first.close_code(), Some((1008, "revoked".to_owned())));
+    assert_eq!(machine(&client, &id(1))["presence"], "lost");
     assert_eq!(client.post(&format!("/api/v1/machines/{}/revoke", id(1)), "").status, 409);
     // As the command line does, in another process.
     let db = std::sync::Arc::new(holt::store::Db::open(&hub.dir.join("holt.db")).unwrap());

@@ -114,6 +114,7 @@ impl Fleet {
                     // Nothing that it says counts from now on, and it gets a moment for the close frame.
                     link.end();
                     lock(&self.links).remove(&link.machine_id);
+                    self.store_presence(&link.machine_id, Presence::Lost);
                     self.tell(&link.machine_id, "revoked", false);
                 }
                 Some(row) if row.wants_token && link.is_holt => self.send_new_token(&link),
