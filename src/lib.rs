@@ -51,6 +51,8 @@
 //! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
 //! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
+//! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
+//! | when people are told of a check, again, and of its end | `checks::ledger` |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!

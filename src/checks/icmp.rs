@@ -25,26 +25,26 @@ const BURST_MAX: usize = 64;
 
 /// How many, how far apart, how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) packets: u16,
-    pub(super) gap: Duration,
+pub(crate) struct Plan {
+    pub(crate) packets: u16,
+    pub(crate) gap: Duration,
     /// For the answer to the last packet; all before have longer.
-    pub(super) wait: Duration,
+    pub(crate) wait: Duration,
 }
 
 /// What came back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Echoes {
-    pub(super) sent: u16,
+pub(crate) struct Echoes {
+    pub(crate) sent: u16,
     /// One round trip per answered packet.
-    pub(super) round_trips: Vec<Duration>,
+    pub(crate) round_trips: Vec<Duration>,
     /// Why the system did not even send, if so: no route, no such network.
-    pub(super) refused: Option<Errno>,
+    pub(crate) refused: Option<Errno>,
 }
 
 /// Why there is nothing to say about the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PingError {
+pub(crate) enum PingError {
     /// This process may not ping.
     NotPermitted,
     Cancelled,
@@ -128,7 +128,7 @@ fn checksum(packet: &[u8]) -> u16 {
 }
 
 /// Sends the packets and collects the answers. Ends when all are answered, at the plan's end, or at the deadline.
-pub(super) fn ping(to: SocketAddr, plan: Plan, deadline: Instant, cancel: &Cancel) -> Result<Echoes, PingError> {
+pub(crate) fn ping(to: SocketAddr, plan: Plan, deadline: Instant, cancel: &Cancel) -> Result<Echoes, PingError> {
     let echo = Echo::open(to.is_ipv6())?;
     let (woken, wakes) = rustix::pipe::pipe().map_err(PingError::System)?;
     cancel.set_hook(move || {

@@ -2,20 +2,66 @@
 //!
 //! A plugin is a file with `build`, which makes [`plugin::Check`]s from one table of the configuration, and a line in
 //! the table of `registry`. It looks and returns [`plugin::Reading`]s; everything else is the engine's.
-
-#![allow(dead_code, reason = "the engine is the user of all this")]
+//!
+//! # Configuration
+//!
+//! `[checks.NAME]`, or `[[checks.NAME]]` once for each instance. Without a word `cpu`, `mem`, `disk`, `diskio`,
+//! `uptime`, `ntp` and (failed units) `systemd` run; `enabled = false` switches one off. Keys of every instance:
+//!
+//! | key | meaning |
+//! | --- | --- |
+//! | `interval` | from the begin of a round to the begin of the next; the global one by default |
+//! | `labels` | a table; names that identify an event are refused. They win over global labels of the same name |
+//! | `alerting.disabled` | nothing is raised |
+//! | `alerting.for_duration` | how long it must be wrong until it is told |
+//! | `alerting.repeat_interval`, `alerting.repeat_number` | told again after, at most so often (0: no limit). An interval of 0: only when the level changes. A level that changes is told at once, whatever was repeated |
+//! | `alerting.disable_recovery_notification` | the end is not told |
+//! | `alerting.recover_rounds`, `alerting.recover_after` | rounds in a row, and time, that it must be better before that is told |
+//!
+//! The keys of a plugin stand in its file, thresholds in [`settings`]. Unknown keys are refused.
 
 mod cert;
+mod core;
+#[cfg(test)]
+mod core_tests;
+mod cpu;
+mod disk;
+mod diskio;
 mod each;
-mod icmp;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
+mod glob;
+#[allow(dead_code, reason = "asked by the check of connectivity")]
+pub(crate) mod icmp;
+mod keep;
+mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 pub mod limits;
+mod mem;
+mod netif;
+mod once;
 mod paths;
 mod peek;
 mod ping;
+mod plan;
 pub mod plugin;
 mod port;
+mod procnum;
+#[allow(dead_code, reason = "log checks use the rest")]
 mod regex;
 mod registry;
 pub mod settings;
 mod show;
+mod state;
+mod systemd;
+#[cfg(test)]
+mod testing;
+mod uptime;
 mod x509;
+
+pub use self::core::MachineLabels;
+pub use self::engine::{Engine, Setup};
+pub use self::once::{Outcome, run_once};
+pub use self::plan::{Global, Plan, check_label};

@@ -50,6 +50,11 @@ impl Reading {
         Self { measured: false, ..Self::new(check, target, Level::Critical, description) }
     }
 
+    /// A panic in a check is an event, too (contract agent-link 6.3).
+    pub(super) fn panicked(plugin: &str) -> Self {
+        Self::failed("plugin::panic", plugin, format!("the check {plugin} panicked: this is a bug in Holt"))
+    }
+
     /// With one more attribute.
     #[must_use]
     pub fn attr(mut self, name: &'static str, value: impl Into<String>) -> Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
-use crate::checks::{cert, ping, port};
+use crate::checks::{cert, cpu, disk, diskio, mem, netif, ping, port, procnum, systemd, uptime};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -36,7 +36,7 @@ pub(super) struct Defaults {
     pub(super) recover_after: Duration,
 }
 
-const fn seconds(seconds: u64) -> Duration {
+pub(super) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -50,11 +50,27 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     recover_after: Duration::ZERO,
 };
 
+const fn by_default(name: &'static str, build: Build, defaults: Defaults) -> Plugin {
+    Plugin { name, build, by_default: true, defaults }
+}
+
+const fn on_demand(name: &'static str, build: Build, defaults: Defaults) -> Plugin {
+    Plugin { name, build, by_default: false, defaults }
+}
+
 /// All plugins, by name.
 pub(super) const PLUGINS: &[Plugin] = &[
-    Plugin { name: "cert", build: cert::build, by_default: false, defaults: CERT },
-    Plugin { name: "net", build: port::build, by_default: false, defaults: NETWORK },
-    Plugin { name: "ping", build: ping::build, by_default: false, defaults: NETWORK },
+    on_demand("cert", cert::build, CERT),
+    by_default("cpu", cpu::build, cpu::ALERTING),
+    by_default("disk", disk::build, DEFAULTS),
+    by_default("diskio", diskio::build, diskio::ALERTING),
+    by_default("mem", mem::build, mem::ALERTING),
+    on_demand("net", port::build, NETWORK),
+    on_demand("netif", netif::build, netif::ALERTING),
+    on_demand("ping", ping::build, NETWORK),
+    on_demand("procnum", procnum::build, DEFAULTS),
+    by_default("systemd", systemd::build, DEFAULTS),
+    by_default("uptime", uptime::build, uptime::ALERTING),
 ];
 
 /// Many targets, each of which may take its time.

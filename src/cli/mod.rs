@@ -1,6 +1,7 @@
 //! Command line: the commands, what they share, and how they end. A file per command.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted;
+//! `holt check` has more.
 //! A failure is one line, `error: ...`, that says what to do next.
 //!
 //! A command is a constant of type [`command::Command`] in its own file: name, words for help, examples, arguments, and
@@ -9,16 +10,20 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod alerts;
 mod approvals;
 mod args;
 mod audit;
 mod chat;
+mod check;
 mod command;
 mod config;
 mod costs;
 mod database;
 mod help;
+mod inspect;
 mod keys;
+mod machines;
 mod output;
 mod panic;
 mod parse;
@@ -49,12 +54,16 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
     chat::COMMAND,
+    check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    inspect::COMMAND,
     keys::COMMAND,
+    machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     panic::RESUME,
@@ -103,6 +112,8 @@ enum CliError {
     Misused(String),
     /// The command said everything itself.
     Told,
+    /// The command did its work, and its answer is this exit code.
+    Code(u8),
     /// The user gave up at a prompt.
     Interrupted,
 }
@@ -126,6 +137,7 @@ pub fn run() -> ExitCode {
             ExitCode::from(EXIT_MISUSED)
         }
         Err(CliError::Told) => ExitCode::from(EXIT_FAILURE),
+        Err(CliError::Code(code)) => ExitCode::from(code),
         Err(CliError::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
     }
 }

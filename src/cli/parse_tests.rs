@@ -15,6 +15,25 @@ fn args(words: &str) -> Args {
     }
 }
 
+/// The words behind `holt` in a line for a shell: up to a pipe, without variables before.
+fn ours(line: &str) -> Vec<OsString> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for c in line.chars() {
+        match c {
+            '"' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    let mut parts = words.split(|word| word == "|" || word == ">");
+    let ours = parts.find_map(|part| {
+        let at = part.iter().position(|word| !word.contains('='))?;
+        (part[at] == "holt").then(|| part[at + 1..].to_vec())
+    });
+    ours.unwrap().into_iter().map(OsString::from).collect()
+}
+
 /// All commands with the words that lead to them, groups included.
 fn walk(visit: &mut dyn FnMut(&[&'static Command])) {
     fn below(path: &mut Vec<&'static Command>, visit: &mut dyn FnMut(&[&'static Command])) {
@@ -54,7 +73,8 @@ fn the_definition_holds() {
         }
         let words: Vec<&Arg> = command.args.iter().filter(|arg| arg.kind == Kind::Word).collect();
         for pair in words.windows(2) {
-            assert!(pair[0].required && !pair[0].many, "{title}: no word can follow {}", pair[0].name);
+            let open = pair[0].many || (!pair[0].required && pair[1].required);
+            assert!(!open, "{title}: {} cannot follow {}", pair[1].name, pair[0].name);
         }
         assert!(!command.about.is_empty() && !command.about.ends_with('.'), "{title}: {}", command.about);
         if let Action::Group(commands) = command.action {
@@ -75,14 +95,7 @@ fn every_command_shows_examples_that_are_understood() {
         assert!(matches!(command.action, Action::Group(_)) || help.contains("\nExamples:\n"), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 100), "{help}");
         for example in command.examples {
-            // Of a line for a shell the part that is ours, without variables before and quoted words behind.
-            let parts = example.split(['|', '>', '"']).map(|part| {
-                let words: Vec<&str> = part.split_whitespace().skip_while(|word| word.contains('=')).collect();
-                words.join(" ")
-            });
-            let words: Vec<String> = parts.filter_map(|part| part.strip_prefix("holt ").map(str::to_owned)).collect();
-            let words = words.first().unwrap();
-            let understood = ask(words);
+            let understood = parse(&HOLT, ours(example));
             assert!(matches!(understood, Ok(Asked::Run(..))), "{example}");
         }
     });
@@ -163,7 +176,7 @@ fn help_is_told_at_every_place() {
     };
     assert_eq!(tell("-V"), format!("holt {}", env!("CARGO_PKG_VERSION")));
     assert_eq!(tell("--version"), tell("-V"));
-    assert!(tell("--help keys").contains("\nUsage: holt [OPTIONS] <COMMAND>\n\nCommands:\n  approvals  List"));
+    assert!(tell("--help keys").contains("\nUsage: holt [OPTIONS] <COMMAND>\n\nCommands:\n  alerts     List"));
     assert!(tell("keys --help").contains("\nUsage: holt keys [OPTIONS] <COMMAND>\n"));
     let long = tell("chat --help");
     assert!(long.contains("\nUsage: holt chat [OPTIONS] [MESSAGE]\n\nArguments:\n  [MESSAGE]  One"), "{long}");

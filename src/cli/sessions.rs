@@ -181,7 +181,7 @@ fn delete(database: &Database, store: &ConversationStore, id: &str) -> Result<()
 }
 
 /// Asks; the end of input means no (contract engine, weakness 83).
-fn confirmed(question: &str) -> Result<bool, CliError> {
+pub(super) fn confirmed(question: &str) -> Result<bool, CliError> {
     match output::confirm(question)? {
         Some(true) => Ok(true),
         Some(false) => out!("Nothing was deleted.").map(|()| false),

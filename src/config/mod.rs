@@ -6,6 +6,7 @@
 mod agents;
 mod api;
 mod check;
+mod checks;
 mod costs;
 mod duration;
 mod env;
@@ -35,6 +36,7 @@ mod writer;
 mod writer_tests;
 
 pub use api::SCOPES;
+pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;

@@ -17,8 +17,10 @@ pub(super) enum Kind {
     Choice(&'static [&'static str]),
     /// `90s`, `15m`, `2h`, `7d`, at most 31 days.
     Duration,
-    /// A systemd unit name, or part of a process name.
+    /// A systemd unit name, part of a process name, or a host.
     Name,
+    /// A URL; whoever uses it checks it.
+    Url,
 }
 
 /// One argument; all are optional.
@@ -44,6 +46,9 @@ pub(super) struct Args {
 
 /// Longest look back into logs: more is a job for a log store.
 const DURATION_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
+
+/// Longer URLs are no addresses of health checks.
+const URL_BYTES_MAX: usize = 1024;
 
 /// systemd's own limit of a unit name.
 const NAME_BYTES_MAX: usize = 255;
@@ -103,6 +108,7 @@ pub(super) fn schema(params: &[Param]) -> Value {
             Kind::Name => {
                 json!({"type": "string", "maxLength": NAME_BYTES_MAX, "pattern": "^[A-Za-z0-9_@][A-Za-z0-9:_.@-]*$"})
             }
+            Kind::Url => json!({"type": "string", "maxLength": URL_BYTES_MAX, "pattern": "^https?://"}),
         };
         if let Value::Object(property) = &mut property {
             property.insert("description".to_owned(), json!(param.description));
@@ -137,6 +143,11 @@ fn parse_one(param: &Param, value: &Value) -> Result<Arg, ToolError> {
         Kind::Duration => value.as_str().and_then(parse_duration).map(Arg::Duration).ok_or_else(|| {
             ToolError::new(format!("argument \"{name}\" must be a duration such as 90s, 15m, 2h or 7d, at most 31d"))
         }),
+        Kind::Url => value
+            .as_str()
+            .filter(|text| text.len() <= URL_BYTES_MAX && (text.starts_with("http://") || text.starts_with("https://")))
+            .map(|text| Arg::Text(text.to_owned()))
+            .ok_or_else(|| ToolError::new(format!("argument \"{name}\" must begin with http:// or https://"))),
         Kind::Name => {
             value.as_str().filter(|text| is_name(text)).map(|text| Arg::Text(text.to_owned())).ok_or_else(|| {
                 ToolError::new(format!(

@@ -82,6 +82,13 @@ impl Fixture {
         put(self.dir.path(), path, content);
     }
 
+    /// Puts a symbolic link into the tree, wherever it leads.
+    pub(super) fn link(&self, path: &str, target: &str) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, path).unwrap();
+    }
+
     /// What a file holds in the second sample.
     pub(crate) fn later(&self, path: &str, content: &str) {
         lock(&self.probe.later).push((path.to_owned(), Some(content.to_owned())));

@@ -82,13 +82,10 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
             Err(error) => return Err(error),
         }
     }
-    let (file, text) = FILES
-        .iter()
-        .find_map(|file| Some((*file, tail(&mut File::open(root.log(file)).ok()?, TAIL_BYTES).ok()?)))
-        .ok_or_else(|| {
-            let files = "neither a journal nor /var/log/syslog, messages or kern.log can be read";
-            ToolError::new(format!("{files}; Holt's user may have to join the group systemd-journal or adm"))
-        })?;
+    let (file, text) = FILES.iter().find_map(|file| Some((*file, file_tail(root, file)?))).ok_or_else(|| {
+        let files = "neither a journal nor /var/log/syslog, messages or kern.log can be read";
+        ToolError::new(format!("{files}; Holt's user may have to join the group systemd-journal or adm"))
+    })?;
     Ok(from_file(file, &text, args, lines_max))
 }
 
@@ -118,7 +115,7 @@ fn journal(root: &HostRoot, args: &Args, lines: u64, context: &ToolContext<'_>) 
 }
 
 /// Whether there is a journal of the system that we may read. `journalctl` shows others nothing, without an error.
-fn reads_journal(root: &HostRoot) -> bool {
+pub(super) fn reads_journal(root: &HostRoot) -> bool {
     [root.log("journal"), root.run_dir("log/journal")].iter().any(|journal| {
         let machines = names_in(journal).into_iter().map(|machine| journal.join(machine));
         machines.into_iter().any(|machine| {
@@ -153,7 +150,7 @@ fn from_file(file: &str, text: &str, args: &Args, lines_max: u64) -> Report {
     report
 }
 
-fn report(source: &str, text: &str, lines_max: u64) -> Report {
+pub(super) fn report(source: &str, text: &str, lines_max: u64) -> Report {
     let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let kept = &all[all.len().saturating_sub(usize::try_from(lines_max).unwrap_or(usize::MAX))..];
     let alarms = kept.iter().filter(|line| is_alarm(line)).count();
@@ -167,9 +164,14 @@ fn report(source: &str, text: &str, lines_max: u64) -> Report {
     report
 }
 
-fn is_alarm(line: &str) -> bool {
+pub(super) fn is_alarm(line: &str) -> bool {
     let line = line.to_lowercase();
     ALARMS.iter().any(|alarm| line.contains(alarm))
+}
+
+/// The end of a file below `/var/log`.
+pub(super) fn file_tail(root: &HostRoot, file: &str) -> Option<String> {
+    tail(&mut File::open(root.log(file)).ok()?, TAIL_BYTES).ok()
 }
 
 /// The whole lines among the last `bytes_max` bytes.

@@ -6,26 +6,34 @@
 //!
 //! Threads: short helpers of `probe` and `child`, described there. A tool itself runs on the thread of its turn.
 
+mod alias;
 mod args;
 pub(crate) mod child;
 pub(crate) mod cpu;
 pub(crate) mod disk;
+mod disk_io;
+mod docker;
 pub(crate) mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod kernel;
 mod logs;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 mod network;
 mod overview;
+mod ports;
+mod pressure;
 pub(crate) mod probe;
 pub(crate) mod process_table;
 mod processes;
+mod reach;
 pub(crate) mod redact;
 pub(crate) mod report;
 pub(crate) mod root;
-mod services;
+pub(crate) mod services;
 mod sockets;
+mod space;
 mod temperature;
 pub mod thresholds;
 pub(crate) mod uptime;
@@ -38,20 +46,25 @@ use serde_json::Value;
 use crate::diag::args::{Args, Param, schema};
 use crate::diag::report::Report;
 use crate::llm::ToolSpec;
+use crate::net::guard::Guard;
 use crate::tools::{Tool, ToolContext, ToolError};
 
+pub use crate::diag::alias::known_as;
 pub use crate::diag::report::REPORT_BYTES_MAX;
 pub use crate::diag::root::HostRoot;
 pub use crate::diag::vitals::{Reading, Vitals};
 
 type Look = fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError>;
 
+/// The same with something to remember.
+type AnyLook = dyn Fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError> + Send + Sync;
+
 /// One look at the machine.
 struct HostTool {
     spec: ToolSpec,
     params: &'static [Param],
     root: Arc<HostRoot>,
-    look: Look,
+    look: Box<AnyLook>,
 }
 
 impl Tool for HostTool {
@@ -76,26 +89,49 @@ impl Tool for HostTool {
 /// All host tools that look at `root`, in the order they are offered.
 pub fn host_tools(root: HostRoot) -> Vec<Arc<dyn Tool>> {
     let root = Arc::new(root);
-    let table: [(&str, &str, &'static [Param], Look); 10] = [
+    let table: [(&str, &str, &'static [Param], Look); 16] = [
         ("host_overview", overview::DESCRIPTION, &[], overview::look),
         ("host_cpu", cpu::DESCRIPTION, &[], cpu::look),
         ("host_memory", memory::DESCRIPTION, &[], memory::look),
         ("host_disk", disk::DESCRIPTION, &[], disk::look),
+        ("host_disk_io", disk_io::DESCRIPTION, &[], disk_io::look),
+        ("host_space", space::DESCRIPTION, &[], space::look),
+        ("host_pressure", pressure::DESCRIPTION, &[], pressure::look),
         ("host_network", network::DESCRIPTION, &[], network::look),
+        ("host_ports", ports::DESCRIPTION, &[], ports::look),
         ("host_processes", processes::DESCRIPTION, processes::PARAMS, processes::look),
         ("host_uptime", uptime::DESCRIPTION, &[], uptime::look),
         ("host_temperature", temperature::DESCRIPTION, &[], temperature::look),
         ("host_services", services::DESCRIPTION, services::PARAMS, services::look),
         ("host_logs", logs::DESCRIPTION, logs::PARAMS, logs::look),
+        ("host_kernel", kernel::DESCRIPTION, kernel::PARAMS, kernel::look),
+        ("host_docker", docker::DESCRIPTION, docker::PARAMS, docker::look),
     ];
-    table
-        .into_iter()
-        .map(|(name, description, params, look)| {
-            let spec =
-                ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters: schema(params) };
-            Arc::new(HostTool { spec, params, root: Arc::clone(&root), look }) as Arc<dyn Tool>
-        })
-        .collect()
+    let tool = |(name, description, params, look)| host_tool(&root, name, description, params, look);
+    table.into_iter().map(tool).collect()
+}
+
+/// [`host_tools`] and those that reach out, for sessions of machines: whoever may look at a machine may look from it.
+/// `guard` judges the URLs.
+pub fn machine_tools(root: HostRoot, guard: Guard) -> Vec<Arc<dyn Tool>> {
+    let mut tools = host_tools(root.clone());
+    let root = Arc::new(root);
+    let http = move |_: &HostRoot, args: &Args, context: &ToolContext<'_>| reach::http(&guard, args, context);
+    tools.push(host_tool(&root, "host_ping", reach::PING, reach::PING_PARAMS, |_, args, at| reach::ping(args, at)));
+    tools.push(host_tool(&root, "host_dns", reach::DNS, reach::DNS_PARAMS, |_, args, at| reach::dns(args, at)));
+    tools.push(host_tool(&root, "host_http", reach::HTTP, reach::HTTP_PARAMS, http));
+    tools
+}
+
+fn host_tool(
+    root: &Arc<HostRoot>,
+    name: &str,
+    description: &str,
+    params: &'static [Param],
+    look: impl Fn(&HostRoot, &Args, &ToolContext<'_>) -> Result<Report, ToolError> + Send + Sync + 'static,
+) -> Arc<dyn Tool> {
+    let spec = ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters: schema(params) };
+    Arc::new(HostTool { spec, params, root: Arc::clone(root), look: Box::new(look) })
 }
 
 #[cfg(test)]
@@ -118,11 +154,11 @@ mod tests {
                 assert!(answer.unwrap_err().message.contains("need Linux"), "{name}");
                 continue;
             }
-            // A machine may keep no log that we can read; everything else is always there.
-            if name == "host_logs"
+            // A machine may keep no log and no engine that we may ask; everything else is always there.
+            if ["host_logs", "host_kernel", "host_docker"].contains(&name.as_str())
                 && let Err(error) = &answer
             {
-                assert!(error.message.contains("neither a journal"), "{}", error.message);
+                assert!(error.message.contains("join the group"), "{}", error.message);
                 continue;
             }
             let text = answer.unwrap_or_else(|error| panic!("{name}: {}", error.message));
@@ -179,6 +215,10 @@ mod tests {
             "var/log/syslog",
             "sys/class/net/eth0/operstate",
             "sys/class/net/eth0/speed",
+            "proc/pressure/io",
+            "proc/diskstats",
+            "proc/net/udp",
+            "var/log/kern.log",
         ];
         for content in garbage.into_iter().chain([huge]) {
             let fixture = Fixture::empty();

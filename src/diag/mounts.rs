@@ -59,13 +59,22 @@ const LAYERS: &[&str] = &["overlay", "aufs", "fuse.fuse-overlayfs"];
 
 /// Real file systems, each once, and whether some were left out for their number. None without a table.
 pub(crate) fn mounts(root: &HostRoot) -> Option<(Vec<Mount>, bool)> {
+    table(root).as_deref().map(parse)
+}
+
+/// Every mount of the table, also those that repeat or hide another.
+pub(crate) fn points(root: &HostRoot) -> Vec<Mount> {
+    let text = table(root).unwrap_or_default();
+    text.lines().filter_map(parse_line).map(|(_, mount)| mount).collect()
+}
+
+fn table(root: &HostRoot) -> Option<String> {
     // Here only what this process sees can be asked. Below a mounted host root the table of process 1 is the host's.
-    let text = if root.is_system() {
+    if root.is_system() {
         root.proc_text("self/mountinfo")
     } else {
         root.proc_text("1/mountinfo").or_else(|| root.proc_text("self/mountinfo"))
-    };
-    text.as_deref().map(parse)
+    }
 }
 
 /// The mounts that matter, and whether some were left out for their number.

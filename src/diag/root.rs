@@ -132,6 +132,11 @@ impl HostRoot {
         trimmed(read_text(&self.sys(path)).ok())
     }
 
+    /// A file of `/etc` that may be missing.
+    pub(crate) fn etc_text(&self, path: &str) -> Option<String> {
+        read_text(&self.etc.join(path)).ok()
+    }
+
     /// `os-release`, from `/etc` or, where that is missing, `/usr/lib`.
     pub(crate) fn os_release(&self) -> Option<String> {
         read_text(&self.etc.join("os-release")).or_else(|_| read_text(&self.usr_lib.join("os-release"))).ok()

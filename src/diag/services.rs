@@ -21,7 +21,8 @@ pub(super) const PARAMS: &[Param] = &[Param {
 }];
 
 /// What a unit's name may end in; anything else is a service.
-const SUFFIXES: [&str; 8] = [".service", ".socket", ".timer", ".mount", ".target", ".path", ".slice", ".automount"];
+pub(crate) const SUFFIXES: [&str; 8] =
+    [".service", ".socket", ".timer", ".mount", ".target", ".path", ".slice", ".automount"];
 
 pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> Result<Report, ToolError> {
     // The test of sd_booted(3). The program alone proves nothing: containers have it, too.
@@ -114,7 +115,7 @@ fn one(root: &HostRoot, unit: &str, context: &ToolContext<'_>) -> Result<Report,
     Ok(report)
 }
 
-fn systemctl(root: &HostRoot, arguments: &[&str], context: &ToolContext<'_>) -> Result<String, ToolError> {
+pub(crate) fn systemctl(root: &HostRoot, arguments: &[&str], context: &ToolContext<'_>) -> Result<String, ToolError> {
     match root.probe.run("systemctl", arguments, context) {
         Ok(output) if output.code == Some(0) => Ok(output.text),
         Ok(output) => {

@@ -113,3 +113,26 @@ pub const UNIT_INACTIVE: Threshold = Threshold::above_warning("unit_inactive", "
 
 /// Lines that never belong into a healthy log: out of memory, I/O errors, under-voltage, file-system errors.
 pub const LOG_ALARMS: Threshold = Threshold::above("log_alarms", "", 1.0, 20.0);
+
+/// Share of the last minute in which some task waited for a processor. Every busy machine has some; half of the time
+/// means that everything is late.
+pub const CPU_PRESSURE_PERCENT: Threshold = Threshold::above_warning("cpu_pressure_percent", "%", 50.0);
+
+/// Share of the last minute in which some task stood still for a disk. Backups do that; most of the time is too much.
+pub const IO_PRESSURE_PERCENT: Threshold = Threshold::above("io_pressure_percent", "%", 30.0, 70.0);
+
+/// Time of one request, by the kind of the disk (contract agent-link 7.5, `diskio`).
+pub const NVME_REQUEST_MS: Threshold = Threshold::above("nvme_request_ms", "ms", 10.0, 50.0);
+pub const SSD_REQUEST_MS: Threshold = Threshold::above("ssd_request_ms", "ms", 20.0, 100.0);
+pub const HDD_REQUEST_MS: Threshold = Threshold::above("hdd_request_ms", "ms", 50.0, 200.0);
+/// Cards and what nobody knows.
+pub const SLOW_REQUEST_MS: Threshold = Threshold::above("disk_request_ms", "ms", 100.0, 500.0);
+
+/// Containers that restart for ever, are dead, or fail their health check.
+pub const CONTAINERS_IN_TROUBLE: Threshold = Threshold::above_warning("containers_in_trouble", "", 1.0);
+
+/// Packets that got no answer. One in three tries may be chance; all of them are not.
+pub const PING_LOSS_PERCENT: Threshold = Threshold::above("ping_loss_percent", "%", 30.0, 100.0);
+
+/// Statuses of HTTP from which on a request has failed: by the client, by the server.
+pub const HTTP_STATUS: Threshold = Threshold::above("http_status", "", 400.0, 500.0);

@@ -3,6 +3,7 @@
 pub mod hub;
 pub mod link;
 pub mod ring;
+pub mod runner;
 pub mod sign;
 pub mod wire;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::rt::clock;
-use crate::store::machines::{hash_token, join, new_secret, text_of};
+use crate::store::machine_tokens::{hash_token, new_secret};
+use crate::store::machines::{join, text_of};
 use crate::store::{Db, StoreError, random_hex};
 
 const COLUMNS: &str = "id, name, labels, created_by, created_at, expires_at, machine_id, used_at";

@@ -153,8 +153,11 @@ mod tests {
         let db = Arc::new(Db::in_memory().unwrap());
         let (machines, readings) = (MachineStore::new(Arc::clone(&db)), MachineReadings::new(db));
         machines.admit_shared("a").unwrap();
-        let minute = |number: i64| {
-            ("a".to_owned(), Reading { at: number * 60_000, cpu_pct: Some(number as f64), ..Reading::default() })
+        let minute = |number: i32| {
+            (
+                "a".to_owned(),
+                Reading { at: i64::from(number) * 60_000, cpu_pct: Some(number.into()), ..Reading::default() },
+            )
         };
         let all: Vec<_> = (0..60).map(minute).collect();
         readings.write(&[("a".to_owned(), 9, Some(serde_json::json!({"cpu_pct": 1.5})))], &all).unwrap();

@@ -1,27 +1,20 @@
 //! The machines of the fleet: who they are, what they may, and when they were last seen (contract agent-link 8).
-//!
-//! Tokens are 32 random bytes behind a prefix, stored as hashes. A token has at most one successor: it was handed out
-//! and takes the token's place when it is used for the first time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::rt::clock;
-use crate::store::{Db, StoreError, hex};
+use crate::store::machine_tokens::WANTED;
+use crate::store::{Db, StoreError};
+
+pub use crate::store::machine_tokens::{TokenOwner, hash_token};
 
 const COLUMNS: &str = "id, state, credential, token_hash, next_token_hash, display_name, own_labels, expected_off,
     hostname, ip, os, arch, labels, plugins, features, agent_version, address, presence, presence_at, down_reported,
     last_seen_at, heartbeat, created_at, created_by";
-/// In place of a hash: a new token is to be handed out at the next chance.
-const WANTED: &str = "wanted";
-/// A rotated token stays good for this long after its successor was handed out.
-const ROTATED_MS: i64 = 10 * 60_000;
 
 /// Whether a machine may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,19 +130,10 @@ pub struct Facts {
     pub address: String,
 }
 
-/// Whose token it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenOwner {
-    pub id: String,
-    pub state: MachineState,
-    /// It is the successor that was handed out, not used before.
-    pub is_next: bool,
-}
-
 /// The machines of `holt.db`.
 #[derive(Clone)]
 pub struct MachineStore {
-    db: Arc<Db>,
+    pub(super) db: Arc<Db>,
 }
 
 impl MachineStore {
@@ -188,55 +172,6 @@ impl MachineStore {
             (Some(machine), None) if !text.is_empty() => Ok(machine),
             _ => Err(StoreError::NotFound),
         }
-    }
-
-    /// Whose token has that hash ([`hash_token`]). A machine with the shared token has none.
-    pub fn owner_of(&self, hash: &str) -> Result<Option<TokenOwner>, StoreError> {
-        let sql = "SELECT id, state, token_hash = ?1 FROM machines WHERE state <> 'revoked' AND (next_token_hash = ?1
-            OR (token_hash = ?1 AND (token_until <= 0 OR token_until > ?2)))";
-        self.db.read(|conn| {
-            let mut statement = conn.prepare_cached(sql)?;
-            let owner = |row: &Row<'_>| {
-                let (state, is_current): (String, bool) = (row.get(1)?, row.get(2)?);
-                Ok(TokenOwner { id: row.get(0)?, state: state_of(&state), is_next: !is_current })
-            };
-            Ok(statement.query_row(params![hash, clock::unix_ms()], owner).optional()?)
-        })
-    }
-
-    /// The successor with that hash was used: it takes its predecessor's place. Nothing happens the second time.
-    pub fn promote_token(&self, id: &str, hash: &str) -> Result<(), StoreError> {
-        self.db.write(|tx| {
-            tx.execute(
-                "UPDATE machines SET token_hash = ?2, next_token_hash = '', token_until = 0
-                WHERE id = ?1 AND next_token_hash = ?2",
-                [id, hash],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Makes a successor for a machine's token, if one is wanted or was handed out in vain; its plaintext. None when
-    /// the machine needs none.
-    pub fn hand_out_token(&self, id: &str) -> Result<Option<String>, StoreError> {
-        let sql = "UPDATE machines SET next_token_hash = ?2 WHERE id = ?1 AND state = 'approved'
-            AND next_token_hash <> '' AND credential = 'token'";
-        let needed = "SELECT next_token_hash <> '' FROM machines WHERE id = ?1";
-        let is_needed =
-            self.db.read(|conn| Ok(conn.query_row(needed, [id], |row| row.get::<_, bool>(0)).optional()?))?;
-        if is_needed != Some(true) {
-            return Ok(None);
-        }
-        let plaintext = new_secret("hm_")?;
-        self.db.write(|tx| {
-            // The time of a rotated token begins to run once, however often its successor is lost.
-            tx.execute(
-                "UPDATE machines SET token_until = ?2 WHERE id = ?1 AND token_until < 0",
-                params![id, clock::unix_ms() + ROTATED_MS],
-            )?;
-            let changed = tx.execute(sql, params![id, hash_token(&plaintext)])?;
-            Ok((changed > 0).then_some(plaintext))
-        })
     }
 
     /// Records who asks to take part. False when `pending_max` ask already, or when the id belongs to another token.
@@ -309,16 +244,6 @@ impl MachineStore {
         )
     }
 
-    /// Has a new token handed out at the next chance: now, if the machine is connected. The old one is good for ten
-    /// minutes after that. `NotFound` for machines that are not approved or use the shared token.
-    pub fn rotate(&self, id: &str) -> Result<(), StoreError> {
-        self.change(
-            "UPDATE machines SET next_token_hash = ?2, token_until = -1
-            WHERE id = ?1 AND state = 'approved' AND credential = 'token'",
-            params![id, WANTED],
-        )
-    }
-
     /// Removes a machine with its readings. It may join again. `NotFound` for an unknown one.
     pub fn forget(&self, id: &str) -> Result<(), StoreError> {
         self.change("DELETE FROM machines WHERE id = ?1", params![id])
@@ -350,25 +275,12 @@ impl MachineStore {
         })
     }
 
-    fn change(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), StoreError> {
+    pub(super) fn change(&self, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<(), StoreError> {
         self.db.write(|tx| match tx.execute(sql, values)? {
             0 => Err(StoreError::NotFound),
             _ => Ok(()),
         })
     }
-}
-
-/// Lower-case hex SHA-256 of a whole token.
-pub fn hash_token(token: &str) -> String {
-    hex(&Sha256::digest(token.as_bytes()))
-}
-
-/// A prefix and 32 random bytes in base64.
-pub(super) fn new_secret(prefix: &str) -> Result<String, StoreError> {
-    let mut secret = [0_u8; 32];
-    getrandom::fill(&mut secret).map_err(|_| StoreError::Random)?;
-    // No `_`: it separates a join code from its fingerprint.
-    Ok(format!("{prefix}{}", URL_SAFE_NO_PAD.encode(secret).replace('_', "-")))
 }
 
 /// Inside a transaction: a machine that comes with a join code. Its token is the code until the one handed out is used.
@@ -463,7 +375,7 @@ fn machine(row: &Row<'_>) -> rusqlite::Result<Machine> {
     })
 }
 
-fn state_of(name: &str) -> MachineState {
+pub(super) fn state_of(name: &str) -> MachineState {
     match name {
         "approved" => MachineState::Approved,
         "pending" => MachineState::Pending,
@@ -473,92 +385,4 @@ fn state_of(name: &str) -> MachineState {
 
 pub(super) fn text_of(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::JoinCodeStore;
-
-    fn stores() -> (MachineStore, JoinCodeStore) {
-        let db = Arc::new(Db::in_memory().unwrap());
-        (MachineStore::new(Arc::clone(&db)), JoinCodeStore::new(db))
-    }
-
-    fn facts(hostname: &str) -> Facts {
-        Facts { hostname: hostname.into(), plugins: vec!["cpu".into()], ..Facts::default() }
-    }
-
-    #[test]
-    fn a_request_waits_until_somebody_decides() {
-        let (machines, _) = stores();
-        let hash = hash_token("hr_a");
-        assert!(machines.ask("a", &hash, &facts("pi"), 1).unwrap());
-        assert!(machines.ask("a", &hash, &facts("pi2"), 1).unwrap());
-        assert!(!machines.ask("a", &hash_token("hr_other"), &facts("pi"), 1).unwrap());
-        assert!(!machines.ask("b", &hash_token("hr_b"), &facts("nas"), 1).unwrap());
-        let owner = machines.owner_of(&hash).unwrap().unwrap();
-        assert_eq!((owner.state, owner.is_next), (MachineState::Pending, false));
-        assert!(machines.hand_out_token("a").unwrap().is_none());
-        assert_eq!(machines.find("PI2").unwrap().token_code, &hash[..8]);
-
-        machines.approve("a", "key:admin").unwrap();
-        assert!(matches!(machines.approve("a", ""), Err(StoreError::NotFound)));
-        let first = machines.hand_out_token("a").unwrap().unwrap();
-        // It was lost on the way: there is another one, and the request's own token still counts.
-        let token = machines.hand_out_token("a").unwrap().unwrap();
-        assert!(machines.owner_of(&hash_token(&first)).unwrap().is_none());
-        assert!(machines.owner_of(&hash).unwrap().is_some());
-        assert!(machines.owner_of(&hash_token(&token)).unwrap().unwrap().is_next);
-        machines.promote_token("a", &hash_token(&token)).unwrap();
-        assert!(machines.owner_of(&hash).unwrap().is_none());
-        assert!(!machines.owner_of(&hash_token(&token)).unwrap().unwrap().is_next);
-        assert!(machines.hand_out_token("a").unwrap().is_none());
-
-        machines.rotate("a").unwrap();
-        assert!(machines.get("a").unwrap().unwrap().is_rotating);
-        assert!(machines.owner_of(&hash_token(&token)).unwrap().is_some(), "its time has not begun");
-        let rotated = machines.hand_out_token("a").unwrap().unwrap();
-        assert!(machines.owner_of(&hash_token(&token)).unwrap().is_some());
-        let late = "UPDATE machines SET token_until = token_until - 600001";
-        machines.db.write(|tx| Ok(tx.execute(late, [])?)).unwrap();
-        assert!(machines.owner_of(&hash_token(&token)).unwrap().is_none());
-        assert!(machines.owner_of(&hash_token(&rotated)).unwrap().is_some());
-        machines.revoke("a").unwrap();
-        assert!(machines.owner_of(&hash_token(&token)).unwrap().is_none());
-        assert!(matches!(machines.revoke("a"), Err(StoreError::NotFound)));
-        machines.forget("a").unwrap();
-        assert!(machines.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_shared_token_takes_no_id_of_another() {
-        let (machines, codes) = stores();
-        let (_, code) = codes.create("pi", &BTreeMap::new(), 60_000, "cli").unwrap();
-        assert!(codes.redeem(&hash_token(&code), "a").unwrap());
-        assert!(!machines.admit_shared("a").unwrap());
-        assert!(machines.admit_shared("b").unwrap() && machines.admit_shared("b").unwrap());
-        machines.revoke("b").unwrap();
-        assert!(!machines.admit_shared("b").unwrap());
-        assert!(matches!(machines.rotate("b"), Err(StoreError::NotFound)));
-    }
-
-    #[test]
-    fn what_people_gave_stays_at_a_registration() {
-        let (machines, _) = stores();
-        assert!(machines.admit_shared("a").unwrap());
-        let labels = BTreeMap::from([("room".to_owned(), "cellar".to_owned())]);
-        machines.set("a", Some("nas"), Some(&labels), Some(true)).unwrap();
-        let mut said = facts("host");
-        said.labels = BTreeMap::from([("room".to_owned(), "attic".to_owned()), ("os".to_owned(), "x".to_owned())]);
-        machines.register("a", &said, 5).unwrap();
-        machines.set("a", None, None, None).unwrap();
-        let machine = machines.find("nas").unwrap();
-        assert_eq!((machine.presence, machine.presence_at, machine.last_seen_at), (Presence::Online, 5, 5));
-        assert!(machine.expected_off && machine.is_shared);
-        assert_eq!(machine.all_labels()["room"], "cellar");
-        assert_eq!(machine.all_labels()["os"], "x");
-        assert!(matches!(machines.find("other"), Err(StoreError::NotFound)));
-        assert!(matches!(machines.set("x", None, None, None), Err(StoreError::NotFound)));
-    }
 }

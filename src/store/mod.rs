@@ -17,7 +17,10 @@ pub mod log;
 pub mod logins;
 pub mod machine_readings;
 pub mod machine_sessions;
+mod machine_tokens;
 pub mod machines;
+#[cfg(test)]
+mod machines_tests;
 pub mod meta;
 mod migrate;
 pub mod notices;

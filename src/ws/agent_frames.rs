@@ -98,7 +98,7 @@ impl FrameReader {
             }
             match (opcode, self.is_fragmented) {
                 (0, true) | (1 | 2, false) => {}
-                (0 | 1 | 2, _) => return Err(ReadError::Protocol("fragments out of order")),
+                (0..=2, _) => return Err(ReadError::Protocol("fragments out of order")),
                 _ => return Err(ReadError::Protocol("unknown opcode")),
             }
             if opcode != 0 {

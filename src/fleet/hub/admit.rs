@@ -104,10 +104,10 @@ impl Fleet {
             });
         }
         if self.is_shared(&hash) {
-            return match self.machines.admit_shared(machine_id)? {
-                true => Ok(Kind::Shared),
-                false => Err(self.refuse(machine_id, address, "the shared token with the id of another machine")),
-            };
+            if self.machines.admit_shared(machine_id)? {
+                return Ok(Kind::Shared);
+            }
+            return Err(self.refuse(machine_id, address, "the shared token with the id of another machine"));
         }
         if token.starts_with("hj_") {
             if !self.codes.redeem(&hash, machine_id)? {

@@ -133,10 +133,10 @@ impl Presences {
                         doubtful += 1;
                     }
                 }
-                Presence::Online if watch.reported != 0 => {
-                    if now >= watch.at + limits::MACHINE_BACK_AFTER.min(self.grace) {
-                        due.push(self.back(id, watch));
-                    }
+                Presence::Online
+                    if watch.reported != 0 && now >= watch.at + limits::MACHINE_BACK_AFTER.min(self.grace) =>
+                {
+                    due.push(self.back(id, watch));
                 }
                 Presence::Stopped if watch.reported != 0 => due.push(self.back(id, watch)),
                 _ => {}

@@ -12,7 +12,7 @@ use crate::audit::{Entry, Outcome};
 use crate::chat::access::Caller;
 use crate::fleet::hub::access;
 use crate::fleet::hub::link::{Link, Said};
-use crate::fleet::hub::session::{Answer, Session, lost, refused, wait};
+use crate::fleet::hub::session::{Answer, Session, cancel, lost, refused, wait};
 use crate::fleet::hub::stages::Progress;
 use crate::fleet::hub::{Fleet, message_id};
 use crate::fleet::wire::{Message, SessionError, SessionInput, SessionOutput, TO_AGENT_BYTES_MAX};
@@ -68,7 +68,12 @@ impl RemoteAgents for Fleet {
         allowed
     }
 
-    fn run(&self, turn: &RemoteTurn<'_>, sink: &mut dyn RemoteSink, cancel: &Cancel) -> Result<String, RemoteError> {
+    fn run(
+        &self,
+        turn: &RemoteTurn<'_>,
+        sink: &mut dyn RemoteSink,
+        cancelling: &Cancel,
+    ) -> Result<String, RemoteError> {
         let id = turn.agent.strip_prefix(MACHINE_PREFIX).unwrap_or(turn.agent);
         let machine = self.known(id).filter(|machine| machine.state == MachineState::Approved);
         let Some(machine) = machine else {
@@ -88,12 +93,12 @@ impl RemoteAgents for Fleet {
         });
         // Cancelling wakes the wait for the machine.
         let (bell_tx, bell_rx) = bounded(1);
-        cancel.set_hook(move || {
+        cancelling.set_hook(move || {
             let _ = bell_tx.try_send(());
         });
         let run = Run { fleet: self, link: &link, turn, cancelled: &bell_rx };
         let result = run.session().and_then(|session| run.follow(&session, sink));
-        cancel.clear_hook();
+        cancelling.clear_hook();
         result
     }
 }
@@ -144,12 +149,12 @@ impl Run<'_> {
             Answer::Refused(reason) => Err(self.over(&session.id, "error", refused(self.link, &reason))),
             Answer::Lost => Err(self.over(&session.id, "lost", lost(self.link))),
             Answer::Cancelled => {
-                self.fleet.cancel(self.link, &session.id, "cancelled by the user");
+                cancel(self.link, &session.id, "cancelled by the user");
                 Err(self.over(&session.id, "cancelled", cancelled()))
             }
             Answer::None => {
                 self.link.forget_ack(&input_id);
-                self.fleet.cancel(self.link, &session.id, "no answer in time");
+                cancel(self.link, &session.id, "no answer in time");
                 let message = format!("{} did not answer; it may be overloaded", self.link.hostname);
                 Err(self.over(&session.id, "error", RemoteError { code: "provider_timeout", message }))
             }
@@ -191,11 +196,11 @@ impl Run<'_> {
             let said = select! {
                 recv(session.said) -> said => said,
                 recv(self.cancelled) -> _ => {
-                    self.fleet.cancel(self.link, &session.id, "cancelled by the user");
+                    cancel(self.link, &session.id, "cancelled by the user");
                     return Over::Session { state: "cancelled", error: Some(cancelled()) };
                 }
                 default(deadline.saturating_duration_since(Instant::now())) => {
-                    self.fleet.cancel(self.link, &session.id, "time is over");
+                    cancel(self.link, &session.id, "time is over");
                     let minutes = limits::MACHINE_SESSION_TIMEOUT.as_secs() / 60;
                     let what = if is_chat { "was silent" } else { "worked" };
                     let message = format!("{} {what} for {minutes} minutes without a result; the session was ended", self.link.hostname);

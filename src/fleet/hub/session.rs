@@ -166,23 +166,17 @@ impl Fleet {
             Answer::Refused(reason) => fail("error", refused(link, &reason)),
             Answer::Lost => fail("lost", lost(link)),
             Answer::Cancelled => {
-                self.cancel(link, &session_id, "cancelled by the user");
+                cancel(link, &session_id, "cancelled by the user");
                 fail("cancelled", RemoteError { code: "cancelled", message: "the turn was cancelled".to_owned() })
             }
             Answer::None => {
                 link.forget_ack(&start_id);
-                self.cancel(link, &session_id, "no answer in time");
+                cancel(link, &session_id, "no answer in time");
                 let seconds = limits::AGENT_ACK_TIMEOUT.as_secs();
                 let message = format!("{} did not answer within {seconds} s; it may be overloaded", link.hostname);
                 fail("error", RemoteError { code: "provider_timeout", message })
             }
         }
-    }
-
-    /// Tells the machine to end a session. What comes of it still is dropped, unless a turn listens.
-    pub(super) fn cancel(&self, link: &Link, session_id: &str, reason: &str) {
-        let order = SessionCancel { session_id: session_id.to_owned(), reason: reason.to_owned() };
-        link.peer.send(&Message::new("session_cancel", message_id(), &order).encode());
     }
 
     pub(super) fn end_session(&self, session_id: &str, end: SessionEnd<'_>) {
@@ -207,7 +201,7 @@ impl Fleet {
     }
 
     fn end_chat(&self, link: &Link, session_id: &str, reason: &str) {
-        self.cancel(link, session_id, reason);
+        cancel(link, session_id, reason);
         link.close_session(session_id);
         self.end_session(session_id, SessionEnd { state: "ok", ..SessionEnd::default() });
     }
@@ -220,7 +214,7 @@ impl Fleet {
         }
         let Some(oldest) = self.sessions.take_oldest(link) else { return };
         let ended = link.listen(&oldest, false);
-        self.cancel(link, &oldest, "making room for another session");
+        cancel(link, &oldest, "making room for another session");
         if let Some(ended) = ended {
             let deadline = Instant::now() + MAKE_ROOM;
             loop {
@@ -258,6 +252,12 @@ impl Fleet {
             history.drain(..history.len().div_ceil(2));
         }
     }
+}
+
+/// Tells the machine to end a session. What comes of it still is dropped, unless a turn listens.
+pub(super) fn cancel(link: &Link, session_id: &str, reason: &str) {
+    let order = SessionCancel { session_id: session_id.to_owned(), reason: reason.to_owned() };
+    link.peer.send(&Message::new("session_cancel", message_id(), &order).encode());
 }
 
 /// The answer to a message, waited for.

@@ -6,6 +6,7 @@
 //!
 //! No threads; nothing blocks.
 
+mod diagnosis;
 mod followup;
 mod numbers;
 mod plan;
@@ -16,6 +17,7 @@ mod vocabulary;
 mod wish;
 mod words;
 
+pub use crate::llm::local::diagnosis::{AREAS, Diagnosis, Diagnostician, Question};
 use crate::llm::local::followup::{remember, understand_after};
 use crate::llm::local::plan::plan;
 use crate::llm::local::report::{Looked, report};

@@ -90,7 +90,7 @@ fn attention(looked: &[Looked]) -> Vec<&Value> {
 }
 
 /// `space on / 95.5 %`; times are spelled out, and flags (1 of something that should not be) lose their number.
-fn stated(finding: &Value) -> String {
+pub(super) fn stated(finding: &Value) -> String {
     let what = text(finding, "what").unwrap_or("something");
     let Some(value) = number(finding, "value") else { return what.to_owned() };
     let name = text(finding, "threshold").and_then(|threshold| threshold.split(':').next()).unwrap_or("");
@@ -105,7 +105,7 @@ fn stated(finding: &Value) -> String {
 }
 
 /// `cpu_used_percent: warning from 80 %` with the name set apart.
-fn threshold(finding: &Value) -> String {
+pub(super) fn threshold(finding: &Value) -> String {
     let Some(threshold) = text(finding, "threshold") else { return "no threshold named".to_owned() };
     threshold.split_once(':').map_or_else(|| code(threshold), |(name, limits)| format!("{}:{limits}", code(name)))
 }
