@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::alert::{Event, Level, key_of};
-use crate::checks::plan::{Alerting, Spec};
+use crate::checks::plan::{Alerting, Spec, expand_labels};
 use crate::checks::plugin::{Moment, Reading};
 use crate::notify::Notifier;
 use crate::rt::text::cut;
@@ -159,6 +159,9 @@ impl Ledger {
         let mut labels = (round.machine)();
         labels.extend(own);
         labels.insert("from_agent".to_owned(), FROM_AGENT.to_owned());
+        let of_machine = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let (host_name, address) = (of_machine("from_hostname"), of_machine("from_hostip"));
+        expand_labels(&mut labels, &host_name, &address);
         let mut alert = Alert {
             plugin: round.spec.plugin.to_owned(),
             owner: Some(round.job),

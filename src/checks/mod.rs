@@ -11,7 +11,7 @@
 //! | key | meaning |
 //! | --- | --- |
 //! | `interval` | from the begin of a round to the begin of the next; the global one by default |
-//! | `labels` | a table; names that identify an event are refused. They win over global labels of the same name |
+//! | `labels` | a table; names that identify an event are refused. They win over global labels of the same name. `${HOSTNAME}`, `${SHORT_HOSTNAME}` and `${IP}` are this machine's |
 //! | `alerting.disabled` | nothing is raised |
 //! | `alerting.for_duration` | how long it must be wrong until it is told |
 //! | `alerting.repeat_interval`, `alerting.repeat_number` | told again after, at most so often (0: no limit). An interval of 0: only when the level changes. A level that changes is told at once, whatever was repeated |
@@ -64,4 +64,4 @@ mod x509;
 pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};
 pub use self::once::{Outcome, run_once};
-pub use self::plan::{Global, Plan, check_label};
+pub use self::plan::{Global, Plan, check_label, expand_labels};

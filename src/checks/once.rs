@@ -2,6 +2,7 @@
 //!
 //! Threads: up to [`THREADS_MAX`] `check-once-N` look at the same time; all have ended when the answer is there.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ const THREADS_MAX: usize = 4;
 /// Between two rounds of a check that compares: a second is what rates are commonly given for.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// For everything together.
+const ALL_MAX: Duration = Duration::from_secs(600);
+
 /// What a check said.
 pub struct Outcome {
     pub plugin: &'static str,
@@ -28,7 +32,7 @@ pub struct Outcome {
 
 /// Runs every check of the plan and answers in its order. Checks that compare look twice, a second apart.
 pub fn run_once(plan: Plan, root: &HostRoot, cancel: &Cancel) -> Vec<Outcome> {
-    let n_jobs = plan.jobs.len();
+    let plugins: Vec<&'static str> = plan.jobs.iter().map(|job| job.spec.plugin).collect();
     let jobs: Vec<(usize, Job)> = plan.jobs.into_iter().enumerate().rev().collect();
     // Guarded by the mutexes: jobs nobody has taken yet, the next one last; answers by number.
     let jobs = Arc::new(Mutex::new(jobs));
@@ -45,7 +49,7 @@ pub fn run_once(plan: Plan, root: &HostRoot, cancel: &Cancel) -> Vec<Outcome> {
             }
         }
     };
-    for number in 0..THREADS_MAX.min(n_jobs) {
+    for number in 0..THREADS_MAX.min(plugins.len()) {
         if threads.spawn(&format!("check-once-{number}"), WORKER_STACK_BYTES, worker()).is_err() {
             break;
         }
@@ -53,11 +57,15 @@ pub fn run_once(plan: Plan, root: &HostRoot, cancel: &Cancel) -> Vec<Outcome> {
     if threads.is_empty() {
         worker()();
     }
-    // Every round has its own limit; this one only bounds what ignores it.
-    let _ = threads.join_all(Duration::from_secs(120));
-    let mut answers = std::mem::take(&mut *lock(&answers));
-    answers.sort_by_key(|(number, _)| *number);
-    answers.into_iter().map(|(_, outcome)| outcome).collect()
+    // Every round has its own limit; this one bounds what ignores it.
+    let _ = threads.join_all(ALL_MAX);
+    let answers = std::mem::take(&mut *lock(&answers));
+    let mut by_number: BTreeMap<usize, Outcome> = answers.into_iter().collect();
+    let late = |plugin| {
+        let readings = vec![Reading::failed("plugin::hung", plugin, "the check did not end in time")];
+        Outcome { plugin, readings, unavailable: Vec::new() }
+    };
+    plugins.into_iter().enumerate().map(|(n, plugin)| by_number.remove(&n).unwrap_or_else(|| late(plugin))).collect()
 }
 
 fn look(mut job: Job, root: &HostRoot, cancel: &Cancel, started: Instant) -> Outcome {

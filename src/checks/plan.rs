@@ -195,6 +195,15 @@ pub fn check_label(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Puts what is known of this machine into the values of labels (contract agent-link 7.2, 7.3): `${HOSTNAME}`,
+/// `${SHORT_HOSTNAME}` and `${IP}`, anywhere in the text. Other names stay as they are.
+pub fn expand_labels(labels: &mut BTreeMap<String, String>, host_name: &str, address: &str) {
+    let short = host_name.split('.').next().unwrap_or(host_name);
+    for value in labels.values_mut().filter(|value| value.contains("${")) {
+        *value = value.replace("${HOSTNAME}", host_name).replace("${SHORT_HOSTNAME}", short).replace("${IP}", address);
+    }
+}
+
 fn alerting(settings: &mut Settings, defaults: &Defaults) -> Result<Alerting, SettingError> {
     let mut section = settings.section("alerting")?;
     let mut whole = |name, default: u32, min| {
@@ -259,6 +268,17 @@ mod tests {
         assert_ne!(found[0].id, found[1].id);
         let again = jobs(&table);
         assert!(again.iter().any(|job| job.spec.id == found[0].id), "the same table finds its state again");
+    }
+
+    #[test]
+    fn labels_may_name_the_machine() {
+        let mut labels = BTreeMap::from([
+            ("a".to_owned(), "${SHORT_HOSTNAME} at ${IP}, ${HOSTNAME}".to_owned()),
+            ("b".to_owned(), "${USER} ${".to_owned()),
+        ]);
+        expand_labels(&mut labels, "pi.lan", "10.0.0.1");
+        assert_eq!(labels["a"], "pi at 10.0.0.1, pi.lan");
+        assert_eq!(labels["b"], "${USER} ${");
     }
 
     #[test]
