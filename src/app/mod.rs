@@ -4,6 +4,7 @@
 //! Threads of its own: `keeper` (1; expiry, purges, fsync of the event log; ends at the stop) and `store-log`
 //! (1; see [`crate::chat::recorder`]).
 
+mod agent;
 mod compose;
 mod keeper;
 mod logging;
@@ -29,6 +30,7 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{Db, StoreError};
 use crate::ws::{AgentSockets, Hub};
 
+pub use agent::{Agent, AgentOptions};
 pub use logging::init as init_logging;
 pub use preflight::preflight;
 pub(crate) use secret::read_or_make as data_secret;

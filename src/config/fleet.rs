@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::check::time_above_zero;
 use super::env::Env;
 use super::error::ConfigError;
 use super::gateway::{GatewayConfig, RawGateway, gateway};
+use super::json::typed;
 use super::raw::Typed;
 use super::secret;
 use crate::limits;
@@ -54,8 +53,7 @@ pub struct AccessRule {
     pub allow: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct RawFleet {
     shared_token: String,
     allow_shared: Option<bool>,
@@ -65,14 +63,17 @@ pub(super) struct RawFleet {
     gateway: RawGateway,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access, gateway });
+
+#[derive(Default)]
 struct RawAccess {
     who: String,
     machines: Vec<String>,
     labels: BTreeMap<String, String>,
     allow: Vec<String>,
 }
+
+typed!(RawAccess { who, machines, labels, allow });
 
 pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetConfig, ConfigError> {
     let raw = &typed.raw.fleet;

@@ -1,9 +1,8 @@
 //! `[fleet.gateway]`: models for machines that have none (contract agent-link 5). Holt's own.
 
-use serde::Deserialize;
-
 use super::check::number;
 use super::error::ConfigError;
+use super::json::typed;
 use super::raw::Typed;
 use crate::limits;
 
@@ -21,8 +20,7 @@ pub struct GatewayConfig {
     pub tokens_per_day: u64,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct RawGateway {
     enabled: Option<bool>,
     provider: String,
@@ -30,6 +28,8 @@ pub(super) struct RawGateway {
     diagnose_model: String,
     tokens_per_day: Option<i64>,
 }
+
+typed!(RawGateway { enabled, provider, chat_model, diagnose_model, tokens_per_day });
 
 pub(super) fn gateway(typed: &Typed, raw: &RawGateway) -> Result<GatewayConfig, ConfigError> {
     if !raw.provider.is_empty() && raw.chat_model.is_empty() && raw.diagnose_model.is_empty() {

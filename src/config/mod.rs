@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod agent;
 mod agents;
 mod api;
 mod check;
@@ -20,6 +21,8 @@ mod kv;
 mod llm;
 mod load;
 mod notify;
+#[cfg(test)]
+mod notify_tests;
 mod place;
 mod raw;
 mod raw_llm;
@@ -35,6 +38,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};

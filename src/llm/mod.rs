@@ -12,6 +12,7 @@ mod catalog;
 mod endpoint;
 mod error;
 mod factory;
+mod gateway;
 pub mod local;
 mod ollama;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod wire_error;
 pub use anthropic::AnthropicProvider;
 pub use catalog::{Catalog, Listing};
 pub use factory::{Providers, build_one};
+pub use gateway::{Gateway, GatewayScene, GatewaySettings, TokenSource};
 pub use ollama::OllamaProvider;
 pub use openai::OpenAiProvider;
 pub use router::{Answered, Router};
