@@ -53,6 +53,9 @@
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
 //! | when people are told of a check, again, and of its end | `checks::ledger` |
+//! | a machine's connection, from upgrade to end | `api::agent_link`, `ws::agent`, [`fleet::hub::Arrival`] |
+//! | who is down, and who is told | `fleet::hub::presence`, `fleet::hub::upkeep` |
+//! | a turn on a machine | `chat::remote`, `fleet::hub::run` |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!
