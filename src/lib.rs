@@ -48,6 +48,8 @@
 //! | the off switch | `chat::panic` |
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
+//! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
+//! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
 //! | when people are told of a check, again, and of its end | `checks::ledger` |
