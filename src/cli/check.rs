@@ -130,13 +130,14 @@ fn count(readings: &[&Reading], level: Level) -> usize {
 
 fn summary(readings: &[&Reading]) -> String {
     let (critical, warnings) = (count(readings, Level::Critical), count(readings, Level::Warning));
+    let plural = if readings.len() == 1 { "" } else { "s" };
     match (critical, warnings) {
-        (0, 0) => format!("{} readings, all fine.", readings.len()),
-        _ => format!("{} readings: {critical} critical, {warnings} warning.", readings.len()),
+        (0, 0) => format!("{} reading{plural}, all fine.", readings.len()),
+        _ => format!("{} reading{plural}: {critical} critical, {warnings} warning.", readings.len()),
     }
 }
 
-/// `DISK CRITICAL`-like: state, what is wrong, and the numbers behind a bar.
+/// One line: the state, what is wrong, and the numbers behind a bar.
 fn tell_nagios(outcomes: &[Outcome]) -> Result<(), CliError> {
     let readings = sorted(outcomes);
     let worst = readings.first().map_or(Level::Ok, |reading| reading.level);

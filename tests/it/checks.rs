@@ -45,17 +45,14 @@ fn thresholds_decide_and_exit_codes_tell() {
     let dir = config(fine);
     let (code, out, error) = check(dir.path(), &["uptime"]);
     assert_eq!((code, error.as_str()), (0, ""), "{out}");
-    assert!(
-        out.ends_with("1 readings, all fine.\n") && out.contains("ok     uptime::reboot_detected  system"),
-        "{out}"
-    );
+    assert!(out.ends_with("1 reading, all fine.\n") && out.contains("ok     uptime::reboot_detected  system"), "{out}");
     let (code, out, _) = check(dir.path(), &["uptime", "--nagios"]);
     assert_eq!((code, out.lines().count()), (0, 1), "{out}");
-    assert!(out.starts_with("OK - 1 readings, all fine."), "{out}");
+    assert!(out.starts_with("OK - 1 reading, all fine."), "{out}");
 
     let dir = config(bad);
     let (code, out, _) = check(dir.path(), &["uptime"]);
-    assert!(code == 3 && out.contains("Warning") && out.ends_with("1 readings: 0 critical, 1 warning.\n"), "{out}");
+    assert!(code == 3 && out.contains("Warning") && out.ends_with("1 reading: 0 critical, 1 warning.\n"), "{out}");
     let (code, out, _) = check(dir.path(), &["uptime", "--nagios"]);
     assert!(code == 1 && out.starts_with("WARNING - uptime::reboot_detected system: uptime "), "{out}");
     let (code, out, _) = check(dir.path(), &["uptime", "--json"]);
