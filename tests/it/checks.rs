@@ -109,4 +109,7 @@ fn what_cannot_be_run_says_what_to_do() {
     }
     let dir = config("[global]\ninterval = 5\n[global.labels]\nfrom_hostname = 'x'\nsite = 'home'\n");
     assert_ne!(check(dir.path(), &["uptime"]).0, 1);
+    // Under a supervisor there may be no home.
+    let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(["check", "uptime"]).env_clear().output().unwrap();
+    assert_ne!(output.status.code(), Some(1), "{output:?}");
 }
