@@ -7,7 +7,6 @@ mod agent;
 mod agents;
 mod api;
 mod check;
-mod checks;
 mod costs;
 mod duration;
 mod env;
@@ -40,7 +39,6 @@ mod writer_tests;
 
 pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
-pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;
