@@ -19,6 +19,17 @@ impl Sink for Nobody {
 
 /// The report and the same as JSON.
 fn look(fixture: &Fixture, inspect: bool, area: &str, target: &str) -> (String, Value) {
+    look_again(fixture, inspect, area, target, |_| {})
+}
+
+/// The same for machines that change while they are looked at: `before` every look they are as they were.
+fn look_again(
+    fixture: &Fixture,
+    inspect: bool,
+    area: &str,
+    target: &str,
+    before: impl Fn(&Fixture),
+) -> (String, Value) {
     let set = ToolSet::new(host_tools(fixture.root()));
     let (planner, specs) = (Diagnostician::new(Question::new(inspect, area, target, "an alert")), set.specs());
     let mut messages = vec![Message::text(Role::User, "go")];
@@ -32,6 +43,7 @@ fn look(fixture: &Fixture, inspect: bool, area: &str, target: &str) -> (String, 
         messages.push(Message { tool_calls: calls.clone(), ..Message::text(Role::Assistant, "") });
         for call in calls {
             let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+            before(fixture);
             let answer = with_context(|context| set.find(&call.name).unwrap().call(&arguments, context));
             let content = answer.unwrap_or_else(|error| format!("error: {}", error.message));
             messages.push(Message { tool_call_id: Some(call.id), ..Message::text(Role::Tool, content) });
@@ -82,22 +94,32 @@ fn short_memory_is_explained_by_the_largest_program() {
     assert!(text.contains("The kernel killed `java` for lack of memory"), "{text}");
 }
 
+const IDLE: &str = "cpu  1000 0 500 98000 300 0 100 100 0 0\ncpu0 500 0 250 49000 150 0 50 50 0 0\ncpu1 500 0 250 49000 150 0 50 50 0 0\n";
+
 #[test]
-fn a_busy_processor_is_explained_by_a_program_and_disks_by_waiting() {
+fn a_busy_processor_is_explained_by_the_program_that_takes_it() {
     let fixture = Fixture::healthy_pi();
+    fixture.write("proc/loadavg", "5.0 6.0 5.0 1/180 4242\n");
     fixture.later("proc/stat", "cpu  1048 0 502 98000 300 0 100 100 0 0\ncpu0 524 0 251 49000 150 0 50 50 0 0\ncpu1 524 0 251 49000 150 0 50 50 0 0\n");
-    fixture.write("proc/loadavg", "5.0 6.0 5.0 1/180 4242\n");
-    fixture.write("proc/9/stat", "9 (ffmpeg) R 1 1 1 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 9 0\n");
     fixture.later("proc/9/stat", "9 (ffmpeg) R 1 1 1 0 -1 0 0 0 0 0 145 0 0 0 20 0 2 0 5 0 9 0\n");
-    let (text, report) = look(&fixture, false, "cpu", "cpu");
+    let (text, report) = look_again(&fixture, false, "cpu", "cpu", |fixture| {
+        fixture.write("proc/stat", IDLE);
+        fixture.write("proc/9/stat", "9 (ffmpeg) R 1 1 1 0 -1 0 0 0 0 0 100 0 0 0 20 0 2 0 5 0 9 0\n");
+    });
     assert!(first_cause(&report).starts_with("`ffmpeg` keeps the processors busy"), "{text}");
+}
+
+#[test]
+fn a_load_that_waits_is_explained_by_the_disk() {
     let fixture = Fixture::healthy_pi();
-    fixture.later("proc/stat", "cpu  1002 0 501 98007 340 0 100 100 0 0\ncpu0 501 0 250 49003 170 0 50 50 0 0\ncpu1 501 0 251 49004 170 0 50 50 0 0\n");
     fixture.write("proc/loadavg", "5.0 6.0 5.0 1/180 4242\n");
-    fixture.write("proc/diskstats", "179 0 mmcblk0 10 0 80 100 10 0 80 100 0 500 200\n");
-    fixture.later("proc/diskstats", "179 0 mmcblk0 12 0 96 1100 12 0 96 1100 0 1000 2200\n");
     fixture.write("sys/block/mmcblk0/queue/rotational", "0\n");
-    let (text, report) = look(&fixture, false, "cpu", "cpu");
+    fixture.later("proc/stat", "cpu  1002 0 501 98007 340 0 100 100 0 0\ncpu0 501 0 250 49003 170 0 50 50 0 0\ncpu1 501 0 251 49004 170 0 50 50 0 0\n");
+    fixture.later("proc/diskstats", "179 0 mmcblk0 12 0 96 1100 12 0 96 1100 0 1000 2200\n");
+    let (text, report) = look_again(&fixture, false, "cpu", "cpu", |fixture| {
+        fixture.write("proc/stat", IDLE);
+        fixture.write("proc/diskstats", "179 0 mmcblk0 10 0 80 100 10 0 80 100 0 500 200\n");
+    });
     assert_eq!(first_cause(&report), "`mmcblk0` is slow: 500 ms per request", "{text}");
 }
 
@@ -105,7 +127,8 @@ fn a_busy_processor_is_explained_by_a_program_and_disks_by_waiting() {
 fn a_failed_service_and_a_dying_card_are_found_in_a_check_up() {
     let fixture = Fixture::healthy_pi();
     fixture.write("run/systemd/system/x", "");
-    fixture.program("systemctl", 0, "nginx.service loaded failed failed web server\n");
+    let unit = "Id=nginx.service\nLoadState=loaded\nActiveState=failed\nResult=exit-code\n";
+    fixture.program("systemctl", 0, &format!("nginx.service loaded failed failed web server\n{unit}"));
     fixture.program("journalctl", 0, "kernel: mmcblk0: I/O error, dev mmcblk0, sector 7\n");
     let (text, report) = look(&fixture, true, "system", "");
     assert_eq!(first_cause(&report), "A disk or its cable reports errors", "{text}");
