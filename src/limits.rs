@@ -343,6 +343,26 @@ pub const COST_LINES_MAX: usize = 1000;
 /// Rendered answers kept.
 pub const COST_REPORTS_CACHED: usize = 4;
 
+// --- The gateway to models: contract agent-link 5 -----------------------------------------------------------------
+
+/// A request of a machine: many results of tools in one conversation.
+pub const GATEWAY_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bodies beyond the general limit, all together, until they are answered.
+pub const LARGE_BODIES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Calls at once, of one machine and of all.
+pub const GATEWAY_MACHINE_CALLS_MAX: usize = 4;
+pub const GATEWAY_CALLS_MAX: usize = 32;
+/// Calls of one machine in a minute.
+pub const GATEWAY_CALLS_PER_MINUTE: usize = 60;
+/// Tokens of one machine in a day, unless the configuration says otherwise: some hundred long diagnoses.
+pub const GATEWAY_TOKENS_PER_DAY: u64 = 5_000_000;
+/// The longest that a call may take, and how long one may that does not say.
+pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Messages and tools of one request.
+pub const GATEWAY_MESSAGES_MAX: usize = 2000;
+pub const GATEWAY_TOOLS_MAX: usize = 256;
+
 // --- Alerts: contract agent-link 2.7 --------------------------------------------------------------------------------
 
 /// Closed alerts and the events of all stay this long.

@@ -4,6 +4,7 @@
 //! Threads of its own: `keeper` (1; expiry, purges, fsync of the event log; ends at the stop) and `store-log`
 //! (1; see [`crate::chat::recorder`]).
 
+mod agent;
 mod compose;
 mod keeper;
 mod logging;
@@ -16,7 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::message::{Reply, Req, SseStart, Upgrade};
+use crate::api::message::{Reply, Req, Response, SseStart, Upgrade};
 use crate::api::{Server, server};
 use crate::auth::cookie::CookieError;
 use crate::chat::{ChatError, Engine};
@@ -29,6 +30,7 @@ use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{Db, StoreError};
 use crate::ws::{AgentSockets, Hub};
 
+pub use agent::{Agent, AgentOptions};
 pub use logging::init as init_logging;
 pub use preflight::preflight;
 pub(crate) use secret::read_or_make as data_secret;
@@ -167,6 +169,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(gateway) = &self.server.ctx().deps.gateway {
+            late.extend(gateway.join(left().min(Duration::from_millis(500))));
+        }
         if let Some(alerts) = &self.server.ctx().deps.alerts {
             late.extend(alerts.join(left().min(Duration::from_millis(500))));
         }
@@ -200,6 +205,14 @@ struct Above {
 impl HttpApp for Above {
     fn handle(&self, req: &Req) -> Reply {
         self.server.handle(req)
+    }
+
+    fn has_large_body(&self, head: &Req) -> bool {
+        self.server.has_large_body(head)
+    }
+
+    fn allow_body(&self, head: &Req, length: usize) -> Result<(), Response> {
+        self.server.allow_body(head, length)
     }
 
     fn upgrade(&self, socket: Socket, early: Vec<u8>, start: Upgrade) {

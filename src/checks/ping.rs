@@ -77,7 +77,7 @@ impl Check for Ping {
 impl Dims {
     fn look(&self, target: &str, look: &Look<'_>) -> Seen {
         let found = look_up(target, 0, look.deadline.min(Instant::now() + LOOKUP), look.cancel);
-        let down = |why: String| Seen::Readings(vec![Reading::new(CONNECTIVITY, target, self.level, why)]);
+        let down = |why: String| Seen::Readings(vec![Reading::failed_at(CONNECTIVITY, target, self.level, why)]);
         let addr = match found {
             Ok(found) => match found.into_iter().find(|addr| self.family.takes(*addr)) {
                 Some(addr) => addr,
@@ -119,7 +119,7 @@ impl Dims {
                 Some(error) => format!("cannot send to {target}: {error}"),
                 None => format!("{target} does not answer: {} packets, nothing came back", echoes.sent),
             };
-            return vec![dress(Reading::new(CONNECTIVITY, target, self.level, why))];
+            return vec![dress(Reading::failed_at(CONNECTIVITY, target, self.level, why))];
         }
         let fine = Reading::new(CONNECTIVITY, target, Level::Ok, format!("{target} answers in {average:.1}ms"));
         let loss = self.loss.reading(PACKET_LOSS, target, "packet loss", loss);

@@ -131,7 +131,7 @@ impl Talk {
         let millis = time.as_secs_f64() * 1000.0;
         let mut readings = match answer {
             Ok(()) => vec![Reading::new(CONNECTIVITY, target, Level::Ok, format!("answers in {millis:.1}ms"))],
-            Err(error) => vec![Reading::new(CONNECTIVITY, target, self.level, error)],
+            Err(error) => vec![Reading::failed_at(CONNECTIVITY, target, self.level, error)],
         };
         if readings[0].level == Level::Ok {
             readings.extend(self.response_time.reading(RESPONSE_TIME, target, "response time", millis));

@@ -10,6 +10,7 @@
 //! `args.parsed("since", parse_age)?`) before it changes anything. Parsing, help and messages need nothing else; `-c`,
 //! `--data-dir` and `--help` are there for all.
 
+mod agent;
 mod alerts;
 mod approvals;
 mod args;
@@ -54,6 +55,7 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// All commands, in the order of the help.
 const COMMANDS: &[Command] = &[
+    agent::COMMAND,
     alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,

@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod agent;
 mod agents;
 mod api;
 mod check;
@@ -13,12 +14,15 @@ mod env;
 mod error;
 mod fallback;
 mod fleet;
+mod gateway;
 mod json;
 mod keys;
 mod kv;
 mod llm;
 mod load;
 mod notify;
+#[cfg(test)]
+mod notify_tests;
 mod place;
 mod raw;
 mod raw_llm;
@@ -34,6 +38,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
@@ -42,6 +47,7 @@ pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
+pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{

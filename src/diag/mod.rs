@@ -19,7 +19,7 @@ pub(crate) mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod kernel;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 mod network;

@@ -12,6 +12,7 @@ mod catalog;
 mod endpoint;
 mod error;
 mod factory;
+mod gateway;
 pub mod local;
 mod ollama;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod wire_error;
 pub use anthropic::AnthropicProvider;
 pub use catalog::{Catalog, Listing};
 pub use factory::{Providers, build_one};
+pub use gateway::{Gateway, GatewayScene, GatewaySettings, TokenSource};
 pub use ollama::OllamaProvider;
 pub use openai::OpenAiProvider;
 pub use router::{Answered, Router};
@@ -254,6 +256,12 @@ fn cut_note(max_tokens: Option<u32>) -> String {
         "\n\n[The answer ends here: it reached the limit{limit} for one answer. Ask to go on, or raise max_tokens of the \
          provider.]"
     )
+}
+
+/// Whether a text ends with the note that it was cut off.
+pub fn is_cut(text: &str) -> bool {
+    let note = text.rfind("\n\n[The answer ends here: it reached the limit");
+    note.is_some_and(|at| text.len() - at <= cut_note(Some(u32::MAX)).len() && text.ends_with("provider.]"))
 }
 
 /// `call_<n>`, never the same twice, also not after a restart: `n` begins at the clock's milliseconds.

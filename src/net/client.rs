@@ -4,7 +4,8 @@
 //!   only a TCP connect in progress goes on, for at most the connect time-out.
 //! - Redirects are not followed: a credential must not travel to another host, and each hop needs its own check.
 //! - Proxy variables of the environment are ignored; peers are reached directly.
-//! - Certificates are checked against the Mozilla roots in the binary.
+//! - Certificates are checked against the Mozilla roots in the binary, or against [`HttpClient::with_certificates`], or
+//!   not at all ([`HttpClient::with_tls_unchecked`]).
 //! - Up to [`IDLE_MAX`] connections are kept for the next call, one per [`Slot`], unless
 //!   [`HttpClient::without_reuse`] says otherwise. A kept connection that turns out to be dead before a byte of the
 //!   answer came is replaced once, if the request may be sent twice.
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ureq::config::Config;
 use ureq::http::{Request, Response, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector, TcpConnector};
 use ureq::{Agent, Body, Error};
 
@@ -34,6 +36,8 @@ const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
 
 /// One configuration of TLS for the whole process: the roots are the same for all.
 static TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
+/// The same for peers whose certificates nobody checks.
+static UNCHECKED_TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
 
 /// How long each phase of a call may take. All are above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub struct HttpClient {
     #[cfg(test)]
     pub(super) lookup: Option<super::transport::Lookup>,
     reuse: bool,
+    /// TLS that is not everybody's: roots of its own, or none.
+    private_tls: Option<(SharedTls, TlsConfig)>,
     dns_threads: Threads,
     /// Guarded by the mutex: the slots that no call uses, the longest unused first.
     idle: Mutex<Vec<Slot>>,
@@ -174,6 +180,7 @@ impl HttpClient {
             #[cfg(test)]
             lookup: None,
             reuse: true,
+            private_tls: None,
             dns_threads: Threads::new(),
             idle: Mutex::default(),
         }
@@ -193,6 +200,31 @@ impl HttpClient {
     pub fn without_reuse(mut self) -> Self {
         self.reuse = false;
         self
+    }
+
+    /// Takes any certificate. For looking at peers that an operator configured so, never for anything secret.
+    #[must_use]
+    pub fn with_tls_unchecked(mut self) -> Self {
+        let config = TlsConfig::builder().disable_verification(true).build();
+        self.private_tls = Some((UNCHECKED_TLS.clone(), config));
+        self
+    }
+
+    /// Believes the certificates in `pem`, and those that they signed, instead of the Mozilla roots.
+    pub fn with_certificates(mut self, pem: &[u8]) -> Result<Self, NetError> {
+        let bad = |cause: &str| NetError::Decode { cause: cause.to_owned() };
+        let mut found = Vec::new();
+        for item in ureq::tls::parse_pem(pem) {
+            if let PemItem::Certificate(certificate) = item.map_err(|_| bad("not PEM"))? {
+                found.push(certificate);
+            }
+        }
+        if found.is_empty() {
+            return Err(bad("it holds no certificate (PEM)"));
+        }
+        let config = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&found)).build();
+        self.private_tls = Some((SharedTls(Arc::new(RustlsConnector::default())), config));
+        Ok(self)
     }
 
     /// Sends a request and waits for the head of its answer, whatever its status is, redirects included.
@@ -257,9 +289,13 @@ impl HttpClient {
         let connector =
             ().chain(TcpConnector::default())
                 .chain(PacedConnector(Arc::clone(&pace)))
-                .chain(TLS.clone())
+                .chain(self.private_tls.as_ref().map_or_else(|| TLS.clone(), |(tls, _)| tls.clone()))
                 .chain(Connected(Arc::clone(&pace)));
-        let config = Config::builder()
+        let mut config = Config::builder();
+        if let Some((_, tls)) = &self.private_tls {
+            config = config.tls_config(tls.clone());
+        }
+        let config = config
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)

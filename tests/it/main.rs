@@ -5,6 +5,9 @@
 #[macro_use]
 mod support;
 
+mod agent_link;
+mod agent_process;
+mod agent_sessions;
 mod alerts;
 mod approvals;
 mod audit;
@@ -12,6 +15,10 @@ mod chat;
 mod checks;
 mod cli;
 mod costs;
+mod fleet;
+mod fleet_delivery;
+mod fleet_network;
+mod gateway;
 mod http_framing;
 mod http_limits;
 mod http_load;
@@ -22,6 +29,7 @@ mod logins;
 mod machine_sessions;
 mod machines;
 mod machines_cli;
+mod notifications;
 mod page;
 mod providers;
 mod setup;

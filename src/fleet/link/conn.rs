@@ -175,7 +175,7 @@ impl<'a> Conn<'a> {
         ended
     }
 
-    /// One round: read, look at the clock, write, sleep. False when the farewell is over.
+    /// One round: read, write, look at the clock, sleep. False when the farewell is over.
     fn turn(&mut self) -> Result<bool, LinkError> {
         let more = self.read_some()?;
         let now = Instant::now();
@@ -190,8 +190,9 @@ impl<'a> Conn<'a> {
             self.farewell = Some(now + self.link.timers.farewell);
             self.link.sessions.end_all(Cause::Cancelled);
         }
-        let timers = self.keep_timers(now)?;
         self.write_some()?;
+        // What falls due after it is looked at before the sleep, too.
+        let (until, acted) = self.keep_timers(now)?;
         if let Some(end) = self.farewell
             && (now >= end || self.has_said_all())
         {
@@ -201,8 +202,8 @@ impl<'a> Conn<'a> {
         if self.control.len() > CONTROL_MAX {
             return Err(LinkError::Lost { cause: "the hub asks and does not read the answers".to_owned() });
         }
-        if !more {
-            self.sleep(timers)?;
+        if !more && !acted {
+            self.sleep(until)?;
         }
         Ok(true)
     }
@@ -227,8 +228,9 @@ impl<'a> Conn<'a> {
         Ok(true)
     }
 
-    /// Does what is due; until when there is nothing to do.
-    fn keep_timers(&mut self, now: Instant) -> Result<Instant, LinkError> {
+    /// Does what is due. Until when there is nothing to do; whether there is something to send now.
+    fn keep_timers(&mut self, now: Instant) -> Result<(Instant, bool), LinkError> {
+        let mut acted = false;
         let timers = &self.link.timers;
         let silent_at = self.last_data + timers.silence;
         if now >= silent_at {
@@ -243,6 +245,7 @@ impl<'a> Conn<'a> {
                 return Err(LinkError::Lost { cause: "this machine slept".to_owned() });
             }
             self.heartbeat();
+            acted = true;
         }
         let mut until = silent_at.min(self.next_heartbeat);
         if let Some(deadline) = self.link.sessions.expire(now) {
@@ -262,6 +265,7 @@ impl<'a> Conn<'a> {
                 self.link.spool.delivered(id);
             }
             self.in_flight.pop_front();
+            acted = true;
         }
         if self.alerts_not_before > now {
             until = until.min(self.alerts_not_before);
@@ -276,7 +280,7 @@ impl<'a> Conn<'a> {
         if let Some(end) = self.farewell {
             until = until.min(end);
         }
-        Ok(until)
+        Ok((until, acted))
     }
 
     fn heartbeat(&mut self) {

@@ -19,10 +19,10 @@ impl Conn<'_> {
     /// Tells the hub what was wrong with its message, if that was it.
     pub(super) fn read_error(&mut self, error: &Error) -> LinkError {
         match error {
-            Error::Capacity(CapacityError::MessageTooLong { .. }) => self.goodbye(1009, "message too long"),
-            Error::Utf8(_) => self.goodbye(1007, "text is not UTF-8"),
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => self.close(1009, "message too long", true),
+            Error::Utf8(_) => self.close(1007, "text is not UTF-8", true),
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {}
-            Error::Protocol(_) => self.goodbye(1002, "protocol error"),
+            Error::Protocol(_) => self.close(1002, "protocol error", true),
             _ => {}
         }
         LinkError::Lost { cause: error.to_string() }
@@ -30,10 +30,15 @@ impl Conn<'_> {
 
     /// Closes with that code and waits a moment for the hub's own close frame.
     pub(super) fn goodbye(&mut self, code: u16, reason: &'static str) {
+        self.close(code, reason, false);
+    }
+
+    /// After an error of tungstenite's the rest is read raw: it must not be asked again.
+    fn close(&mut self, code: u16, reason: &'static str, mut is_raw: bool) {
         let until = Instant::now() + GOODBYE;
         // Also fails when the hub has closed already: then tungstenite has queued the answer.
         let _ = self.ws.close(Some(CloseFrame { code: code.into(), reason: reason.into() }));
-        let (mut left, mut buffer, mut is_raw) = (DRAIN_BYTES_MAX, [0; 4096], false);
+        let (mut left, mut buffer) = (DRAIN_BYTES_MAX, [0; 4096]);
         while Instant::now() < until && left > 0 {
             let flushed = self.ws.flush();
             let blocked = |error: &Error| matches!(error, Error::Io(error) if error.kind() == ErrorKind::WouldBlock);

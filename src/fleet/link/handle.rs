@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -193,7 +194,12 @@ impl Link {
         let shared = &self.shared;
         let mut backoff = Backoff::default();
         while !shared.is_stopping() {
-            let (result, lasted) = self.run_once();
+            // A panic costs a connection, never the link.
+            let (result, lasted) = catch_unwind(AssertUnwindSafe(|| self.run_once())).unwrap_or_else(|_| {
+                shared.registered.store(false, Ordering::Release);
+                shared.sessions.end_all(Cause::Lost);
+                (Err(LinkError::Lost { cause: "internal error".to_owned() }), Duration::ZERO)
+            });
             let Err(error) = result else { break };
             if shared.is_stopping() {
                 break;

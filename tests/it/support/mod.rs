@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod agent;
+pub mod agent_process;
 pub mod http;
 pub mod hub;
+pub mod link_hub;
+pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;
@@ -13,6 +16,7 @@ pub mod ws;
 
 pub use http::{Answer, Client};
 pub use hub::Hub;
+pub use link_hub::{LinkConn, LinkHub};
 pub use model::Model;
 pub use peer::Peer;
 pub use site::Site;

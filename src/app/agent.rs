@@ -1,0 +1,253 @@
+//! The agent: how link, checks, notifications and the runners of sessions are put together, reloaded and stopped.
+//!
+//! Threads of its own: `link` (1; owns the socket, see [`crate::fleet::link`]) and `vitals` (1; reads the host for
+//! heartbeats, because a disk may take its time). Both end at the stop.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, select};
+
+use crate::config::AgentFile;
+use crate::diag::{HostRoot, Reading, Vitals};
+use crate::fleet::ServerNotifier;
+use crate::fleet::link::{HubAddress, JoinCode, Link, LinkSettings, Membership, StateDir, Timers};
+use crate::fleet::wire::Heartbeat;
+use crate::limits;
+use crate::notify::{self, AgentSituation, Dispatcher, HUB_TOPIC, MemoryQueue, Notifier};
+use crate::rt::{Stop, Stopper, Threads, lock};
+use crate::sys;
+
+/// How long the parts may take to end, the farewell to the hub included.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// What labels call this machine's name and address (contract agent-link 6.1).
+const HOST_NAME: &str = "from_hostname";
+const HOST_IP: &str = "from_hostip";
+
+/// Options of the command line; they win over the file, which wins over what is stored.
+#[derive(Clone, Default)]
+pub struct AgentOptions {
+    pub hub: Option<String>,
+    /// `hj_..._...`.
+    pub join: Option<String>,
+    pub token: Option<String>,
+    pub ca_file: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A running agent.
+pub struct Agent {
+    /// The file that is in force.
+    file: AgentFile,
+    options: AgentOptions,
+    state_path: PathBuf,
+    agent_id: String,
+    /// The hub that was stored, for starts and reloads that name none.
+    stored: Membership,
+    link: Option<Link>,
+    parts: Parts,
+    stopper: Option<Stopper>,
+    stop: Stop,
+    threads: Threads,
+}
+
+/// What a reload makes anew.
+#[derive(Default)]
+struct Parts {
+    dispatcher: Option<(Arc<Dispatcher>, Stopper)>,
+}
+
+impl Agent {
+    /// Starts everything. The error is one line that says what to do.
+    pub fn start(file: &AgentFile, options: AgentOptions) -> Result<Self, String> {
+        sys::tune_allocator();
+        let state_path = options.state_dir.clone().unwrap_or_else(|| file.state_dir());
+        let state = StateDir::open(&state_path).map_err(text)?;
+        let (stored, agent_id) = (state.membership().map_err(text)?, state.agent_id().to_owned());
+        let (stopper, stop) = Stopper::new();
+        let settings = link_settings(file, &options, &stored)?;
+        let link = match settings {
+            Some(settings) => Some(
+                Link::new(state, settings, concat!("holt-", env!("CARGO_PKG_VERSION")), Timers::default())
+                    .map_err(text)?,
+            ),
+            None if file.notify.is_empty() => {
+                return Err(
+                    "no hub is known: give --hub URL and --join CODE (made by `holt machines join` on the hub), \
+                            or set [server] address in agent.toml"
+                        .to_owned(),
+                );
+            }
+            None => None,
+        };
+        let mut agent = Self {
+            file: file.clone(),
+            options,
+            state_path,
+            agent_id,
+            stored,
+            link,
+            parts: Parts::default(),
+            stopper: Some(stopper),
+            stop,
+            threads: Threads::new(),
+        };
+        agent.parts = agent.start_parts(file)?;
+        if let Some(link) = &agent.link {
+            agent.watch_vitals(link)?;
+            let running = link.clone();
+            agent.threads.spawn("link", limits::WORKER_STACK_BYTES, move || running.run_forever()).map_err(text)?;
+        }
+        log::info!("agent {}, state in {}", agent.agent_id, agent.state_path.display());
+        sys::release_code_pages();
+        Ok(agent)
+    }
+
+    /// Takes a changed file: checks and notifications begin anew, the hub is told. What is refused leaves everything
+    /// as it was.
+    pub fn reload(&mut self, file: &AgentFile) -> Result<(), String> {
+        let settings = link_settings(file, &self.options, &self.stored)?;
+        self.stop_parts();
+        match self.start_parts(file) {
+            Ok(parts) => self.parts = parts,
+            Err(error) => {
+                self.parts = self.start_parts(&self.file)?;
+                return Err(error);
+            }
+        }
+        self.file = file.clone();
+        match (&self.link, settings) {
+            (Some(link), Some(settings)) => link.apply(settings).map_err(text)?,
+            (None, None) => {}
+            _ => log::warn!("whether there is a link changes at the next start only"),
+        }
+        log::info!("settings are read again");
+        Ok(())
+    }
+
+    /// Ends everything: checks first, then the farewell to the hub.
+    pub fn stop(mut self) {
+        self.stop_parts();
+        if let Some(link) = &self.link {
+            link.stop();
+        }
+        self.stopper = None;
+        let late = self.threads.join_all(STOP_TIMEOUT);
+        if !late.is_empty() {
+            log::warn!("still running: {}", late.join(", "));
+        }
+    }
+
+    fn start_parts(&self, file: &AgentFile) -> Result<Parts, String> {
+        let mut parts = Parts::default();
+        let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
+        if let Some(link) = &self.link {
+            notifiers.push(Arc::new(ServerNotifier::new(link)));
+        }
+        if !file.notify.is_empty() {
+            let (stopper, stop) = Stopper::new();
+            let name = sys::host_name().unwrap_or_default();
+            let setup = notify::Setup {
+                channels: file.notify.clone(),
+                queue: Arc::new(MemoryQueue::new()),
+                situation: Arc::new(AgentSituation::new(&self.agent_id, &name)),
+                timezone: String::new(),
+                external_url: None,
+                topic: format!("{HUB_TOPIC}/{}", self.agent_id),
+            };
+            let dispatcher = Arc::new(Dispatcher::start(setup, &stop)?);
+            notifiers.push(Arc::clone(&dispatcher) as Arc<dyn Notifier>);
+            parts.dispatcher = Some((dispatcher, stopper));
+        }
+        Ok(parts)
+    }
+
+    fn stop_parts(&mut self) {
+        let parts = std::mem::take(&mut self.parts);
+        if let Some((dispatcher, stopper)) = parts.dispatcher {
+            drop(stopper);
+            dispatcher.stop(STOP_TIMEOUT);
+        }
+    }
+
+    /// Heartbeats carry the reading that the one before asked for: the link never waits for a disk.
+    fn watch_vitals(&self, link: &Link) -> Result<(), String> {
+        let latest = Arc::new(Mutex::new(Reading::default()));
+        let (ask_tx, ask_rx) = bounded::<()>(1);
+        let (kept, stop) = (Arc::clone(&latest), self.stop.clone());
+        self.threads
+            .spawn("vitals", limits::PUMP_STACK_BYTES, move || {
+                let mut vitals = Vitals::new(HostRoot::system());
+                loop {
+                    select! {
+                        recv(ask_rx) -> asked => if asked.is_err() { return },
+                        recv(stop.signal()) -> _ => return,
+                    }
+                    let reading = vitals.read();
+                    *lock(&kept) = reading;
+                }
+            })
+            .map_err(text)?;
+        // The first reading is there when the first heartbeat is due.
+        let _ = ask_tx.try_send(());
+        link.set_vitals(move |heartbeat: &mut Heartbeat| {
+            let reading = *lock(&latest);
+            heartbeat.cpu_pct = reading.cpu_pct;
+            heartbeat.mem_pct = reading.mem_pct;
+            heartbeat.disk_pct = reading.disk_pct;
+            heartbeat.load1 = reading.load1;
+            heartbeat.temp_c = reading.temp_c;
+            heartbeat.host_uptime_sec = reading.host_uptime_sec;
+            // Full means that the reading of the moment is still being taken.
+            let _ = ask_tx.try_send(());
+        });
+        Ok(())
+    }
+}
+
+/// Where to connect, or None when nobody says.
+fn link_settings(
+    file: &AgentFile,
+    options: &AgentOptions,
+    stored: &Membership,
+) -> Result<Option<LinkSettings>, String> {
+    let typed = options.hub.clone().or_else(|| Some(file.address.clone()).filter(|address| !address.is_empty()));
+    let address = typed.unwrap_or_else(|| stored.address.clone());
+    if address.is_empty() || !file.is_linked {
+        return Ok(None);
+    }
+    let stored_ca = Some(PathBuf::from(&stored.ca_file)).filter(|path| !path.as_os_str().is_empty());
+    Ok(Some(LinkSettings {
+        address: HubAddress::parse(&address).map_err(text)?,
+        ca_file: options.ca_file.clone().or_else(|| file.ca_file.clone()).or(stored_ca),
+        token: options.token.clone().or_else(|| file.token.clone()),
+        join: options.join.as_deref().map(JoinCode::parse).transpose().map_err(text)?,
+        labels: machine_labels(&BTreeMap::new()),
+        plugins: Vec::new(),
+    }))
+}
+
+/// The labels of this machine: the configured ones, its name and its address as they are now.
+fn machine_labels(configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = configured.clone();
+    labels.entry(HOST_NAME.to_owned()).or_insert_with(|| sys::host_name().unwrap_or_default());
+    labels.entry(HOST_IP.to_owned()).or_insert_with(|| own_address().unwrap_or_default());
+    labels
+}
+
+/// The address that this machine uses towards others. Sends nothing: connecting a datagram socket only asks the routing
+/// table; the target is an address of documentation.
+fn own_address() -> Option<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then(|| ip.to_string())
+}
+
+fn text(error: impl Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,114 @@
+//! `holt agent`, the process: its start, its end, what survives it.
+
+use holt::fleet::link::{LinkSettings, Timers};
+use holt::fleet::sign::HubKey;
+use serde_json::{Value, json};
+
+use crate::support::LinkHub;
+use crate::support::agent_process::{AgentProcess, TestLink, event, fast, settings, state_dir};
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Puts events into a spool whose hub is not there.
+fn spooled(dir: &std::path::Path, count: i64) {
+    let unreachable = LinkSettings { token: Some("t0ken".to_owned()), ..settings("127.0.0.1:1") };
+    let link = TestLink::new(dir, unreachable, Timers { ..fast() });
+    for number in 0..count {
+        assert!(link.link.send_alert_event(&event(number)));
+    }
+}
+
+#[test]
+fn alerts_survive_kill_and_stop_is_a_farewell() {
+    let (hub, dir) = (LinkHub::start(), dir());
+    spooled(dir.path(), 3);
+    let address = hub.address();
+    let args = ["--hub", address.as_str(), "--token", "t0ken"];
+    let mut agent = AgentProcess::start(dir.path(), &args);
+    let mut conn = hub.registered();
+    let batch = conn.next_of("alert_events");
+    assert_eq!(batch["payload"]["events"].as_array().unwrap().len(), 3);
+    agent.kill();
+    drop(conn);
+    let mut agent = AgentProcess::start(dir.path(), &args);
+    let mut conn = hub.registered();
+    let again = conn.next_of("alert_events");
+    assert_eq!(again, batch, "the same events under the same id, though the agent was killed");
+    conn.answer(&again, json!({"ok": true}));
+    // Settings are read again, and the hub is told.
+    agent.signal("HUP");
+    let register = conn.next_of("register");
+    conn.answer(&register, json!({"ok": true}));
+    agent.signal("TERM");
+    assert_eq!(conn.closed(), Some((1000, "agent stopping".to_owned())));
+    assert!(agent.wait().success());
+    assert!(!agent.log().contains("t0ken"), "{}", agent.log());
+    let spool = std::fs::read_to_string(state_dir(dir.path()).join("spool")).unwrap();
+    assert!(spool.lines().last().unwrap().starts_with("A "), "{spool}");
+}
+
+#[test]
+fn after_joining_the_next_start_needs_no_words() {
+    let (hub, dir, keys) = (LinkHub::start(), dir(), self::dir());
+    let key = HubKey::read_or_make(keys.path()).unwrap();
+    let (address, code) = (hub.address(), format!("hj_secret77_{}", key.fingerprint()));
+    let answer = |conn: &mut crate::support::LinkConn, extra: Value| {
+        let register = conn.next();
+        let id = conn.head.lines().find_map(|line| line.strip_prefix("X-Agent-ID: ")).unwrap().to_owned();
+        let nonce = register["payload"]["nonce"].as_str().unwrap();
+        let mut payload = json!({"ok": true, "hub_key": key.public_base64(), "hub_proof": key.prove(&id, nonce)});
+        payload.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        conn.answer(&register, payload);
+    };
+    let mut agent = AgentProcess::start(dir.path(), &["--hub", &address, "--join", &code]);
+    let mut conn = hub.accepted();
+    assert!(conn.head.contains("X-Agent-Token: hj_secret77\r\n"), "{}", conn.head);
+    answer(&mut conn, json!({"new_token": "hm_token"}));
+    agent.wait_for_log("registered at");
+    agent.kill();
+    let agent = AgentProcess::start(dir.path(), &[]);
+    let mut conn = hub.accepted();
+    assert!(conn.head.contains("X-Agent-Token: hm_token\r\n"), "{}", conn.head);
+    answer(&mut conn, json!({}));
+    agent.wait_for_log("registered at");
+    assert!(!agent.log().contains("hm_token") && !agent.log().contains("secret77"));
+}
+
+#[test]
+fn a_machine_without_a_code_asks_for_approval() {
+    let (hub, dir) = (LinkHub::start(), dir());
+    let agent = AgentProcess::start(dir.path(), &["--hub", &hub.address()]);
+    let mut conn = hub.accepted();
+    let token = conn.head.lines().find_map(|line| line.strip_prefix("X-Agent-Token: hr_")).unwrap().to_owned();
+    let register = conn.next();
+    conn.answer(&register, json!({"ok": false, "error": "waiting for approval"}));
+    assert_eq!(conn.closed(), Some((1000, "register rejected".to_owned())));
+    agent.wait_for_log("asks for approval as ");
+    assert!(!agent.log().contains(&token));
+}
+
+#[test]
+fn what_cannot_work_is_refused_at_the_start() {
+    let dir = dir();
+    let refused = |args: &[&str], part: &str| {
+        let said = AgentProcess::refused(dir.path(), args);
+        assert!(said.contains(part), "{said}");
+    };
+    refused(&[], "no hub is known");
+    refused(&["--hub", "ftp://h"], "begins with http");
+    refused(&["--hub", "http://h/api/v1/agent/ws"], "path");
+    refused(&["--hub", "h", "--join", "hj_x"], "join code");
+    refused(&["--hub", "https://h", "--ca-file", "/nowhere.pem"], "/nowhere.pem");
+    refused(&["--config", "/nowhere.toml"], "/nowhere.toml");
+    std::fs::write(dir.path().join("agent.toml"), "[server]\nadress = 'x'\n").unwrap();
+    refused(&[], "did you mean address");
+    std::fs::write(dir.path().join("agent.toml"), "[server]\naddress = \"127.0.0.1:1\"\n").unwrap();
+    let running = AgentProcess::start(dir.path(), &[]);
+    running.wait_for_log("state in");
+    refused(&[], "another agent uses");
+    drop(running);
+    std::fs::write(state_dir(dir.path()).join("agent_id"), "not an id").unwrap();
+    refused(&[], "damaged");
+}
