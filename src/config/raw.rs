@@ -114,7 +114,6 @@ typed!(Raw {
     sandbox,
     otel,
     voice,
-    fleet,
     notify
 });
 
