@@ -58,7 +58,7 @@ fn join(args: &Args, context: &Context) -> Result<(), CliError> {
     let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
     let (made, secret) = codes.create(name, &labels, ttl_ms, "cli").map_err(CliError::failed)?;
     database.record("machine.join_code", &made.id, &made.name);
-    out!("holt agent --server {url} --join {}", join_code(&secret, &key.fingerprint()))?;
+    out!("holt agent --hub {url} --join {}", join_code(&secret, &key.fingerprint()))?;
     output::note(&format!("run this line on the other machine, once, before {} UTC", time::second(made.expires_at)));
     Ok(())
 }
