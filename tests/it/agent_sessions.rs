@@ -39,7 +39,9 @@ impl Script {
             }
             "hang" => {
                 let (tx, rx) = bounded::<()>(1);
-                cancel.set_hook(move || drop(tx.try_send(())));
+                cancel.set_hook(move || {
+                    let _ = tx.try_send(());
+                });
                 rx.recv_timeout(PATIENCE).unwrap();
                 Err(RunError::Cancelled)
             }
@@ -238,7 +240,7 @@ fn starts_are_refused_in_the_order_of_the_contract() {
     let (hub, dir) = (LinkHub::start(), tempfile::tempdir().unwrap());
     let agent = TestLink::start(dir.path(), &hub.address(), fast());
     let mut conn = hub.registered();
-    let mut refused = |conn: &mut LinkConn, payload: Option<Value>| {
+    let refused = |conn: &mut LinkConn, payload: Option<Value>| {
         let mut message = json!({"type": "session_start", "id": "r"});
         if let Some(payload) = payload {
             message["payload"] = payload;
