@@ -1,13 +1,22 @@
 //! What a fleet costs the hub: memory and processor time of 200 connected machines, and how quickly alerts are stored.
-#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a bench prints what it measured, and paces itself"
+)]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use holt::fleet::link::{HubAddress, Link, LinkSettings, StateDir, Timers};
+use holt::rt::Threads;
 use serde_json::{Value, json};
 use support::{Peer, directory, key};
 use tungstenite::protocol::{Role, WebSocketConfig};
@@ -22,11 +31,20 @@ const TOKEN: &str = "bench-shared-token-0123456789abcdef";
 
 fn main() {
     let (_guard, dir) = directory();
-    let config = dir.join("holt.toml");
+    std::fs::write(dir.join("holt.toml"), format!("[fleet]\nshared_token = \"{TOKEN}\"\n")).expect("a file");
+    costs(&dir);
+    restart(&dir);
+}
+
+fn start(dir: &Path, address: &str) -> Peer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holt"));
-    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(&config).arg("--data-dir").arg(dir.join("data"));
-    std::fs::write(&config, format!("[fleet]\nshared_token = \"{TOKEN}\"\n")).expect("a file");
-    let hub = Peer::start(command);
+    command.args(["serve", "--listen", address, "--config"]).arg(dir.join("holt.toml"));
+    command.arg("--data-dir").arg(dir.join("data"));
+    Peer::start(command)
+}
+
+fn costs(dir: &Path) {
+    let hub = start(dir, "127.0.0.1:0");
     key(&hub.address);
     // One before the measurement: what the first connection alone costs is not each machine's.
     let first = Agent::connect(&hub.address, AGENTS);
@@ -50,7 +68,7 @@ fn main() {
     let share = (hub.cpu_ms() - cpu) as f64 / begun.elapsed().as_millis() as f64 * 100.0;
     println!("{:<52} {share:>10.2} % of one core", format!("{AGENTS} machines, a heartbeat each 30 s"));
 
-    let bare = bare_commits(&dir);
+    let bare = bare_commits(dir);
     let begun = Instant::now();
     let each = BATCHES / AGENTS.min(BATCHES).min(20);
     let mut senders = agents.into_iter().take(20).collect::<Vec<_>>();
@@ -70,8 +88,63 @@ fn main() {
     drop(first);
 }
 
+/// A clean stop and a start of the hub, with real agents.
+fn restart(dir: &Path) {
+    let hub = start(dir, "127.0.0.1:0");
+    let address = hub.address.clone();
+    let threads = Threads::new();
+    let links: Vec<Link> = (0..AGENTS)
+        .map(|number| {
+            let state = StateDir::open(&dir.join(format!("agent-{number}"))).expect("a directory");
+            let settings = LinkSettings {
+                address: HubAddress::parse(&address).expect("an address"),
+                ca_file: None,
+                token: Some(TOKEN.to_owned()),
+                join: None,
+                labels: BTreeMap::from([("from_hostname".to_owned(), format!("real-{number}"))]),
+                plugins: Vec::new(),
+            };
+            let link = Link::new(state, settings, "bench", Timers::default()).expect("a link");
+            let running = link.clone();
+            threads.spawn("link", 256 * 1024, move || running.run_forever()).expect("a thread");
+            link
+        })
+        .collect();
+    wait(&links, true);
+    hub.stop();
+    wait(&links, false);
+    let begun = Instant::now();
+    let stopped = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_millis();
+    let hub = start(dir, &address);
+    wait(&links, true);
+    let back = begun.elapsed();
+    let conn = rusqlite::Connection::open(dir.join("data/holt.db")).expect("a database");
+    let mut statement = conn
+        .prepare("SELECT presence_at FROM machines WHERE hostname LIKE 'real-%' AND presence_at >= ?1")
+        .expect("a table");
+    let mut seconds = BTreeMap::<i64, u32>::new();
+    let rows =
+        statement.query_map([i64::try_from(stopped).expect("a time")], |row| row.get::<_, i64>(0)).expect("rows");
+    rows.flatten().for_each(|at| *seconds.entry(at / 1000).or_default() += 1);
+    println!(
+        "{:<52} {:>10.1} s, at most {} in any second",
+        format!("a clean restart: {AGENTS} agents are back after"),
+        back.as_secs_f64(),
+        seconds.values().max().copied().unwrap_or(0)
+    );
+    links.iter().for_each(Link::stop);
+    threads.join_all(Duration::from_secs(10));
+    drop(hub);
+}
+
+fn wait(links: &[Link], registered: bool) {
+    while links.iter().any(|link| link.is_registered() != registered) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The same number of rows and commits, by SQLite alone.
-fn bare_commits(dir: &std::path::Path) -> Duration {
+fn bare_commits(dir: &Path) -> Duration {
     let mut conn = rusqlite::Connection::open(dir.join("bare.db")).expect("a database");
     conn.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;

@@ -323,8 +323,8 @@ pub const NOTICE_BODY_BYTES_MAX: usize = 3500;
 pub const NOTICES_LISTED_MAX: usize = 500;
 /// Lines of a summary; the rest is counted.
 pub const NOTICE_SUMMARY_LINES: usize = 20;
-/// Stack of a channel's thread: TLS and JSON on it.
-pub const NOTIFY_STACK_BYTES: usize = 256 * 1024;
+/// Stack of a channel's thread: name lookups, TLS, JSON and SQLite on it. What is not touched costs nothing.
+pub const NOTIFY_STACK_BYTES: usize = 512 * 1024;
 
 // --- Costs: contract engine 4 ---------------------------------------------------------------------------------------
 
@@ -342,6 +342,26 @@ pub const COST_DAYS: u32 = 30;
 pub const COST_LINES_MAX: usize = 1000;
 /// Rendered answers kept.
 pub const COST_REPORTS_CACHED: usize = 4;
+
+// --- The gateway to models: contract agent-link 5 -----------------------------------------------------------------
+
+/// A request of a machine: many results of tools in one conversation.
+pub const GATEWAY_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bodies beyond the general limit, all together, until they are answered.
+pub const LARGE_BODIES_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Calls at once, of one machine and of all.
+pub const GATEWAY_MACHINE_CALLS_MAX: usize = 4;
+pub const GATEWAY_CALLS_MAX: usize = 32;
+/// Calls of one machine in a minute.
+pub const GATEWAY_CALLS_PER_MINUTE: usize = 60;
+/// Tokens of one machine in a day, unless the configuration says otherwise: some hundred long diagnoses.
+pub const GATEWAY_TOKENS_PER_DAY: u64 = 5_000_000;
+/// The longest that a call may take, and how long one may that does not say.
+pub const GATEWAY_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+pub const GATEWAY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Messages and tools of one request.
+pub const GATEWAY_MESSAGES_MAX: usize = 2000;
+pub const GATEWAY_TOOLS_MAX: usize = 256;
 
 // --- Alerts: contract agent-link 2.7 --------------------------------------------------------------------------------
 

@@ -57,6 +57,12 @@ impl Peer {
         let line = text.lines().find(|line| line.starts_with(field)).unwrap_or("");
         line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
     }
+    /// Asks it to stop, and waits for that.
+    pub fn stop(mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+
     /// Processor time so far, in milliseconds: clock ticks of 10 ms.
     pub fn cpu_ms(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();

@@ -29,6 +29,7 @@ impl From<Refused> for ApiError {
             Refused::Version => Self::bad_request("X-Proto-Version must be 1"),
             Refused::Id => Self::bad_request("X-Agent-ID must be a UUID"),
             Refused::Token => Self::new(401, "unauthorized", "no valid X-Agent-Token"),
+            Refused::NotApproved => Self::new(403, "not_approved", "this machine is not approved"),
             Refused::Throttled { seconds } => {
                 Self::new(429, "rate_limited", "too many wrong tokens").with_header("Retry-After", &seconds.to_string())
             }

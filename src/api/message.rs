@@ -1,8 +1,8 @@
 //! Requests and replies as handlers see them: plain data, no socket.
 
 use std::cell::Cell;
-use std::io::Cursor;
-use std::net::SocketAddr;
+use std::io::{Cursor, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use tiny_http::{Header, Method, StatusCode};
@@ -32,6 +32,8 @@ pub struct Req {
     pub http10: bool,
     /// Set by the guard: connections that proved who they are are not shed while they send.
     pub authenticated: Cell<bool>,
+    /// Set by a handler that answers later and wants to know when the client leaves.
+    pub watched: Cell<bool>,
     /// Its body in the count of all that is buffered before anybody is authenticated.
     pub held: Option<Slot>,
 }
@@ -54,6 +56,7 @@ impl Req {
             secure: false,
             http10: false,
             authenticated: Cell::new(false),
+            watched: Cell::new(false),
             held: None,
         }
     }
@@ -119,17 +122,50 @@ pub enum Reply {
 pub type Later = Box<dyn FnOnce(Responder) + Send>;
 
 /// The way to answer later. Dropping it answers 500.
-pub struct Responder(Option<Box<dyn FnOnce(Response) + Send>>);
+pub struct Responder {
+    send: Option<Box<dyn FnOnce(Response) + Send>>,
+    watch: Option<Watch>,
+}
+
+/// Tells whether the client that waits for an answer is still there.
+pub struct Watch(TcpStream);
+
+impl Watch {
+    /// Watches a socket that does not block.
+    pub fn new(socket: TcpStream) -> Self {
+        Self(socket)
+    }
+
+    /// Whether the client has closed its side. Never waits.
+    pub fn is_gone(&self) -> bool {
+        match self.0.peek(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        }
+    }
+}
 
 impl Responder {
     /// A responder that calls `send` once.
     pub fn new(send: impl FnOnce(Response) + Send + 'static) -> Self {
-        Self(Some(Box::new(send)))
+        Self { send: Some(Box::new(send)), watch: None }
+    }
+
+    /// The same with a way to see whether the client is still there.
+    #[must_use]
+    pub fn watching(mut self, watch: Option<Watch>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// The client's presence, if the handler asked for it ([`Req::watched`]); once.
+    pub fn take_watch(&mut self) -> Option<Watch> {
+        self.watch.take()
     }
 
     /// Answers.
     pub fn respond(mut self, response: Response) {
-        if let Some(send) = self.0.take() {
+        if let Some(send) = self.send.take() {
             send(response);
         }
     }
@@ -137,7 +173,7 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        if let Some(send) = self.0.take() {
+        if let Some(send) = self.send.take() {
             log::error!("a request was dropped without an answer");
             send(json_response(500, br#"{"error":"internal server error","code":"internal"}"#.to_vec()));
         }

@@ -10,6 +10,7 @@ pub mod body;
 mod chat;
 mod costs;
 pub mod error;
+mod gateway;
 mod guard;
 mod health;
 mod keys;

@@ -6,10 +6,11 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, alerts, approvals, audit, chat, costs, health, keys, kv, login, login_sessions,
+    agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
     machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
+use crate::limits;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,16 @@ pub struct Route {
     pub pattern: &'static str,
     pub guard: Guard,
     pub handler: Handler,
+    /// Bodies beyond the general limit, if there are any.
+    pub large: Option<Large>,
+}
+
+/// Bodies beyond the general limit: nothing of them is read before somebody has looked at the head.
+#[derive(Clone, Copy)]
+pub struct Large {
+    pub bytes_max: usize,
+    /// Whether whoever sends the head may send such a body.
+    pub allow: fn(&Ctx, &Req) -> Result<(), ApiError>,
 }
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
@@ -49,7 +60,11 @@ const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
-    Route { method, pattern, guard, handler }
+    Route { method, pattern, guard, handler, large: None }
+}
+
+const fn large(route: Route, bytes_max: usize, allow: fn(&Ctx, &Req) -> Result<(), ApiError>) -> Route {
+    Route { large: Some(Large { bytes_max, allow }), ..route }
 }
 
 /// Every route under `/api/`, `/auth/` and `/healthz`. Literal segments beat parameters, whatever the order.
@@ -115,6 +130,11 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/silences", MACHINES_READ, alerts::silences),
     route("POST", "/api/v1/silences", MACHINES_WRITE, alerts::add_silence),
     route("DELETE", "/api/v1/silences/{id}", MACHINES_WRITE, alerts::remove_silence),
+    large(
+        route("POST", gateway::PATH, Guard::Open, gateway::chat),
+        limits::GATEWAY_BODY_BYTES_MAX,
+        gateway::allow_body,
+    ),
     route("GET", "/api/v1/kv/{agent}", Guard::Scope(&["kv:read"]), kv::list),
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),

@@ -11,10 +11,10 @@ use tiny_http::Method;
 
 use crate::api::costs::CostReports;
 use crate::api::error::ApiError;
-use crate::api::guard;
 use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
-use crate::api::routes::{self, Call, Found};
+use crate::api::routes::{self, Call, Found, Route};
+use crate::api::{gateway, guard};
 use crate::audit::AuditLog;
 use crate::auth::origin::{OriginRules, shows_agent_token};
 use crate::auth::password::PasswordLane;
@@ -27,6 +27,7 @@ use crate::config::ConfigWriter;
 use crate::costs::Budgets;
 use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
+use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
@@ -69,6 +70,8 @@ pub struct Deps {
     pub password_hash: Option<String>,
     /// What is wrong on the machines.
     pub alerts: Option<Arc<Alerts>>,
+    /// Models for machines that have none.
+    pub gateway: Option<Arc<Gateway>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
     /// This machine's own name, for the host check.
     pub machine_name: Option<String>,
@@ -228,10 +231,26 @@ impl Server {
         if is_api(path) { &self.api_headers } else { &self.page_headers }
     }
 
+    /// Whether the route of a request takes bodies beyond the general limit.
+    pub fn has_large_body(&self, head: &Req) -> bool {
+        matches!(routes::find(&head.method, &head.path), Found::Route(Route { large: Some(_), .. }, _))
+    }
+
+    /// Whether a body of so many bytes may follow this head; the answer otherwise.
+    pub fn allow_body(&self, head: &Req, length: usize) -> Result<(), Response> {
+        let allowed = match routes::find(&head.method, &head.path) {
+            Found::Route(Route { large: Some(large), .. }, _) if length <= large.bytes_max => {
+                self.check_host(head).and_then(|()| (large.allow)(&self.ctx, head))
+            }
+            _ => Err(ApiError::new(413, "body_too_large", "request body too large")),
+        };
+        allowed.map_err(|error| refused(head, error))
+    }
+
     /// The whole way of a request.
     pub fn handle(&self, req: &Req) -> Reply {
         let started = Instant::now();
-        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(error.into_response()));
+        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(refused(req, error)));
         let cors = self.cors_headers(req);
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
@@ -251,14 +270,19 @@ impl Server {
         reply
     }
 
-    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
-        if !self.ctx.origins.host_allowed(&req.headers) {
-            return Err(ApiError::new(
-                421,
-                "host_not_allowed",
-                "this host name is not served here; add it to api.allowed_hosts if it is yours",
-            ));
+    fn check_host(&self, req: &Req) -> Result<(), ApiError> {
+        if self.ctx.origins.host_allowed(&req.headers) {
+            return Ok(());
         }
+        Err(ApiError::new(
+            421,
+            "host_not_allowed",
+            "this host name is not served here; add it to api.allowed_hosts if it is yours",
+        ))
+    }
+
+    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
+        self.check_host(req)?;
         if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
             return Ok(Reply::Full(no_content()));
         }
@@ -303,16 +327,23 @@ impl Server {
     }
 }
 
+/// An error as the path has it: machines know only their own shape.
+fn refused(req: &Req, error: ApiError) -> Response {
+    if req.path == gateway::PATH { gateway::refusal(error) } else { error.into_response() }
+}
+
 /// The same answer, later, with these lines.
 fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
     let Reply::Later(begin) = reply else { return reply };
     let lines: Vec<(&'static str, String)> = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    Reply::Later(Box::new(move |responder: Responder| {
-        begin(Responder::new(move |mut response: Response| {
+    Reply::Later(Box::new(move |mut responder: Responder| {
+        let watch = responder.take_watch();
+        let answer = Responder::new(move |mut response: Response| {
             let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
             response.headers_extend(&lines);
             responder.respond(response);
-        }));
+        });
+        begin(answer.watching(watch));
     }))
 }
 

@@ -267,8 +267,10 @@ fn link_settings(
 /// The labels of this machine: the configured ones, its name and its address as they are now.
 fn machine_labels(configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels = configured.clone();
-    labels.entry(HOST_NAME.to_owned()).or_insert_with(|| sys::host_name().unwrap_or_default());
-    labels.entry(HOST_IP.to_owned()).or_insert_with(|| own_address().unwrap_or_default());
+    let (host_name, address) = (sys::host_name().unwrap_or_default(), own_address().unwrap_or_default());
+    checks::expand_labels(&mut labels, &host_name, &address);
+    labels.entry(HOST_NAME.to_owned()).or_insert(host_name);
+    labels.entry(HOST_IP.to_owned()).or_insert(address);
     labels
 }
 

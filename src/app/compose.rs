@@ -24,6 +24,7 @@ use crate::config::{Config, ConfigWriter, Env};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::fleet::hub::alerts::{Alerts, Teller};
+use crate::fleet::hub::gateway::{self, Gateway};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
 use crate::llm::local::LocalProvider;
@@ -77,9 +78,11 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
+    let gateway = gateway(&config, &engine, &budgets, &stop)?;
     let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
+    deps.gateway = gateway;
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -228,6 +231,35 @@ fn fleet(
     Ok(Arc::new(fleet))
 }
 
+/// The gateway to models for machines; None when it is switched off.
+fn gateway(
+    config: &Config,
+    engine: &Engine,
+    budgets: &Arc<Budgets>,
+    stop: &Stop,
+) -> Result<Option<Arc<Gateway>>, AppError> {
+    let settings = &config.fleet.gateway;
+    let Some(agent) = engine.agents().iter().next().filter(|_| settings.enabled) else { return Ok(None) };
+    let router = |model: &str| -> Result<Option<Arc<Router>>, AppError> {
+        if model.is_empty() {
+            return Ok(None);
+        }
+        let default = agent.router.default_choice().0;
+        let provider = if settings.provider.is_empty() { &default } else { &settings.provider };
+        let rules = agent.router.rules().to_vec();
+        let router = Router::new(agent.router.providers().clone(), provider, model, rules);
+        Ok(Some(Arc::new(router.map_err(AppError::Provider)?)))
+    };
+    let setup = gateway::Setup {
+        router: Arc::clone(&agent.router),
+        chat: router(&settings.chat_model)?,
+        diagnose: router(&settings.diagnose_model)?,
+        budgets: Arc::clone(budgets),
+        tokens_per_day: settings.tokens_per_day,
+    };
+    Gateway::start(setup, stop.clone()).map(Some).map_err(AppError::Thread)
+}
+
 /// What every agent can do inside the hub.
 fn built_in_tools(
     config: &Config,
@@ -334,6 +366,7 @@ fn deps(
         password_hash: config.auth.password_hash.clone(),
         alerts: None,
         fleet: None,
+        gateway: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

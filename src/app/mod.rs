@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::api::message::{Reply, Req, SseStart, Upgrade};
+use crate::api::message::{Reply, Req, Response, SseStart, Upgrade};
 use crate::api::{Server, server};
 use crate::auth::cookie::CookieError;
 use crate::chat::{ChatError, Engine};
@@ -170,6 +170,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(gateway) = &self.server.ctx().deps.gateway {
+            late.extend(gateway.join(left().min(Duration::from_millis(500))));
+        }
         if let Some(alerts) = &self.server.ctx().deps.alerts {
             late.extend(alerts.join(left().min(Duration::from_millis(500))));
         }
@@ -203,6 +206,14 @@ struct Above {
 impl HttpApp for Above {
     fn handle(&self, req: &Req) -> Reply {
         self.server.handle(req)
+    }
+
+    fn has_large_body(&self, head: &Req) -> bool {
+        self.server.has_large_body(head)
+    }
+
+    fn allow_body(&self, head: &Req, length: usize) -> Result<(), Response> {
+        self.server.allow_body(head, length)
     }
 
     fn upgrade(&self, socket: Socket, early: Vec<u8>, start: Upgrade) {

@@ -73,19 +73,27 @@ where
     T: Send + Sync + 'static,
     F: Fn(&T, &Look<'_>) -> Seen + Send + Sync + 'static,
 {
+    let own = Arc::clone(targets);
+    all(targets.len(), timeout, context, Arc::new(move |idx, seen| look(&own[idx], seen)))
+}
+
+/// Work on the target of that index.
+type Work = Arc<dyn Fn(usize, &Cancel) -> Seen + Send + Sync>;
+
+/// A look at the target of that index.
+type LookAt = Arc<dyn Fn(usize, &Look<'_>) -> Seen + Send + Sync>;
+
+/// The same without a type of target: compiled once.
+fn all(n: usize, timeout: Duration, context: &Gather<'_>, look: LookAt) -> Vec<Reading> {
     let (deadline, now_s) = (context.deadline, context.now_s());
-    let one = move |target: &T, cancel: &Cancel| {
+    let one = move |idx: usize, cancel: &Cancel| {
         let ends = Instant::now() + timeout;
         if cancel.is_set() || ends > deadline {
             return Seen::Nothing;
         }
-        look(target, &Look { deadline: ends, cancel, now_s })
+        look(idx, &Look { deadline: ends, cancel, now_s })
     };
-    let seen = if let [target] = &**targets {
-        vec![Some(one(target, context.cancel))]
-    } else {
-        together(targets, context.cancel, one)
-    };
+    let seen = if n == 1 { vec![Some(one(0, context.cancel))] } else { together(n, context.cancel, Arc::new(one)) };
     let mut readings = Vec::new();
     for seen in seen {
         match seen {
@@ -103,30 +111,27 @@ where
 }
 
 /// Every worker takes the next target until there is none.
-fn together<T, F>(targets: &Arc<[T]>, cancel: &Cancel, one: F) -> Vec<Option<Seen>>
-where
-    T: Send + Sync + 'static,
-    F: Fn(&T, &Cancel) -> Seen + Send + Sync + 'static,
-{
-    let one = Arc::new(one);
+fn together(n: usize, cancel: &Cancel, one: Work) -> Vec<Option<Seen>> {
     let next = Arc::new(AtomicUsize::new(0));
-    let results: Arc<Mutex<Vec<Option<Seen>>>> = Arc::new(Mutex::new(targets.iter().map(|_| None).collect()));
+    let results: Arc<Mutex<Vec<Option<Seen>>>> = Arc::new(Mutex::new((0..n).map(|_| None).collect()));
     let threads = Threads::new();
     // A cancel has one hook, so every worker has a cancel of its own.
-    let cancels: Vec<Cancel> = (0..AT_ONCE_MAX.min(targets.len())).map(|_| Cancel::new()).collect();
-    let all = cancels.clone();
-    cancel.set_hook(move || all.iter().for_each(Cancel::cancel));
+    let cancels: Vec<Cancel> = (0..AT_ONCE_MAX.min(n)).map(|_| Cancel::new()).collect();
+    let every = cancels.clone();
+    cancel.set_hook(move || {
+        for cancel in &every {
+            cancel.cancel();
+        }
+    });
     for cancel in cancels {
-        let (targets, one) = (Arc::clone(targets), Arc::clone(&one));
-        let (next, results) = (Arc::clone(&next), Arc::clone(&results));
-        let work = move || {
-            while let Some(target) = {
-                let idx = next.fetch_add(1, Ordering::Relaxed);
-                targets.get(idx).map(|target| (idx, target))
-            } {
-                let seen = one(target.1, &cancel);
-                lock(&results)[target.0] = Some(seen);
+        let (one, next, results) = (Arc::clone(&one), Arc::clone(&next), Arc::clone(&results));
+        let work = move || loop {
+            let idx = next.fetch_add(1, Ordering::Relaxed);
+            if idx >= n {
+                break;
             }
+            let seen = one(idx, &cancel);
+            lock(&results)[idx] = Some(seen);
         };
         // Fewer workers are slower; with none at all the round is incomplete.
         if let Err(error) = threads.spawn("check-each", STACK_BYTES, work) {

@@ -1,7 +1,9 @@
 //! ICMP echo (RFC 792, RFC 4443 4.1) over a datagram socket, which needs no privilege where the system's
 //! `net.ipv4.ping_group_range` allows it, else over a raw socket, which needs `CAP_NET_RAW`.
 
-use std::net::{IpAddr, SocketAddr};
+#[cfg(test)]
+use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -206,6 +208,7 @@ fn wait(socket: &OwnedFd, woken: &OwnedFd, time: Duration) -> Result<(), PingErr
 }
 
 /// Whether this process may ping hosts of that family at all.
+#[cfg(test)]
 pub(super) fn permitted(ip: IpAddr) -> bool {
     !matches!(Echo::open(ip.is_ipv6()), Err(PingError::NotPermitted))
 }

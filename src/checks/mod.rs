@@ -27,20 +27,28 @@ mod core_tests;
 mod cpu;
 mod disk;
 mod diskio;
+mod docker;
+mod docker_api;
+#[cfg(test)]
+mod docker_tests;
 mod each;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod filter;
 mod glob;
-#[allow(dead_code, reason = "asked by the check of connectivity")]
+mod http;
 pub(crate) mod icmp;
+mod journaltail;
 mod keep;
 mod ledger;
 #[cfg(test)]
 mod ledger_tests;
 pub mod limits;
+mod logfile;
 mod mem;
 mod netif;
+mod ntp;
 mod once;
 mod paths;
 mod peek;
@@ -49,8 +57,9 @@ mod plan;
 pub mod plugin;
 mod port;
 mod procnum;
-#[allow(dead_code, reason = "log checks use the rest")]
 mod regex;
+#[cfg(test)]
+mod regex_tests;
 mod registry;
 pub mod settings;
 mod show;
@@ -58,6 +67,7 @@ mod state;
 mod systemd;
 #[cfg(test)]
 mod testing;
+mod tool;
 mod uptime;
 mod x509;
 
@@ -65,3 +75,4 @@ pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};
 pub use self::once::{Outcome, run_once};
 pub use self::plan::{Global, Plan, check_label, expand_labels};
+pub use self::tool::{checks_tool, hosts_of};

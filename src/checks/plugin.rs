@@ -47,7 +47,12 @@ impl Reading {
 
     /// Failing to measure is an event, not silence (contract agent-link 7.5): Critical on the same check.
     pub fn failed(check: &'static str, target: &str, description: impl Into<String>) -> Self {
-        Self { measured: false, ..Self::new(check, target, Level::Critical, description) }
+        Self::failed_at(check, target, Level::Critical, description)
+    }
+
+    /// The same where the level is a setting: a host that does not answer.
+    pub fn failed_at(check: &'static str, target: &str, level: Level, description: impl Into<String>) -> Self {
+        Self { measured: false, ..Self::new(check, target, level, description) }
     }
 
     /// A panic in a check is an event, too (contract agent-link 6.3).

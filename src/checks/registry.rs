@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::checks::plugin::Check;
 use crate::checks::settings::{SettingError, Settings};
-use crate::checks::{cert, cpu, disk, diskio, mem, netif, ping, port, procnum, systemd, uptime};
+use crate::checks::{
+    cert, cpu, disk, diskio, docker, http, journaltail, logfile, mem, netif, ntp, ping, port, procnum, systemd, uptime,
+};
 
 /// Makes the checks of one instance; takes its own keys, the engine has taken the common ones.
 pub(super) type Build = fn(&mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError>;
@@ -64,9 +66,14 @@ pub(super) const PLUGINS: &[Plugin] = &[
     by_default("cpu", cpu::build, cpu::ALERTING),
     by_default("disk", disk::build, DEFAULTS),
     by_default("diskio", diskio::build, diskio::ALERTING),
+    on_demand("docker", docker::build, NETWORK),
+    on_demand("http", http::build, NETWORK),
+    on_demand("journaltail", journaltail::build, journaltail::ALERTING),
+    on_demand("logfile", logfile::build, journaltail::ALERTING),
     by_default("mem", mem::build, mem::ALERTING),
     on_demand("net", port::build, NETWORK),
     on_demand("netif", netif::build, netif::ALERTING),
+    by_default("ntp", ntp::build, ntp::ALERTING),
     on_demand("ping", ping::build, NETWORK),
     on_demand("procnum", procnum::build, DEFAULTS),
     by_default("systemd", systemd::build, DEFAULTS),

@@ -38,7 +38,7 @@ pub struct AgentFile {
     /// `[ai] enabled`: whether remote sessions are answered.
     pub answers: bool,
     /// None: no model is asked, the built-in planner answers.
-    pub gateway: Option<GatewayConfig>,
+    pub gateway: Option<AgentGateway>,
     pub notify: Vec<ChannelConfig>,
     /// `[global]`, for the room of the checks; null when absent.
     pub global: Value,
@@ -48,7 +48,7 @@ pub struct AgentFile {
 
 /// `[ai.gateway]` (contract agent-link 5.1). `Debug` hides the token.
 #[derive(Clone)]
-pub struct GatewayConfig {
+pub struct AgentGateway {
     /// None: derived from the hub's address.
     pub base_url: Option<String>,
     /// None: the token of the link.
@@ -59,9 +59,9 @@ pub struct GatewayConfig {
     pub max_retries: u32,
 }
 
-impl std::fmt::Debug for GatewayConfig {
+impl std::fmt::Debug for AgentGateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GatewayConfig").field("max_retries", &self.max_retries).finish_non_exhaustive()
+        f.debug_struct("AgentGateway").field("max_retries", &self.max_retries).finish_non_exhaustive()
     }
 }
 
@@ -118,7 +118,7 @@ fn parse(whole: &Value, path: &Path, data_dir: &Path, env: &Env) -> Result<Agent
     let ai = table("ai")?;
     let answers = ai.flag("enabled", true)?;
     let gateway = match ai.below("gateway")? {
-        None => Some(GatewayConfig { base_url: None, token: None, request_timeout: GATEWAY_TIMEOUT, max_retries: 1 }),
+        None => Some(AgentGateway { base_url: None, token: None, request_timeout: GATEWAY_TIMEOUT, max_retries: 1 }),
         Some(table) => gateway(table)?,
     };
     ai.finish()?;
@@ -153,9 +153,9 @@ fn parse(whole: &Value, path: &Path, data_dir: &Path, env: &Env) -> Result<Agent
     })
 }
 
-fn gateway(table: Table<'_>) -> Result<Option<GatewayConfig>, BadKey> {
+fn gateway(table: Table<'_>) -> Result<Option<AgentGateway>, BadKey> {
     let enabled = table.flag("enabled", true)?;
-    let config = GatewayConfig {
+    let config = AgentGateway {
         base_url: table.text("base_url")?.map(|url| url.trim_end_matches('/').to_owned()),
         token: table.secret("agent_token")?,
         request_timeout: table.time("request_timeout", GATEWAY_TIMEOUT_MAX)?.unwrap_or(GATEWAY_TIMEOUT),

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Deserialize;
-
 use super::error::ConfigError;
+use super::json::typed;
 use super::llm::check_cost;
 use super::raw::Typed;
 
@@ -47,8 +46,7 @@ pub struct CostsConfig {
     pub keys: BTreeMap<String, Allowance>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct RawCosts {
     default_rate_per_1k_tokens: f64,
     model_prices: HashMap<String, RawPrice>,
@@ -62,16 +60,29 @@ pub(super) struct RawCosts {
     keys: HashMap<String, RawAllowance>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(RawCosts {
+    default_rate_per_1k_tokens,
+    model_prices,
+    daily_limit_soft,
+    daily_limit_hard,
+    monthly_limit_soft,
+    monthly_limit_hard,
+    total_limit_soft,
+    total_limit_hard,
+    agents,
+    keys
+});
+
+#[derive(Default)]
 struct RawPrice {
     input: f64,
     output: f64,
     cached_input: f64,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(RawPrice { input, output, cached_input });
+
+#[derive(Default)]
 struct RawAllowance {
     daily_limit_soft: f64,
     daily_limit_hard: f64,
@@ -80,6 +91,15 @@ struct RawAllowance {
     total_limit_soft: f64,
     total_limit_hard: f64,
 }
+
+typed!(RawAllowance {
+    daily_limit_soft,
+    daily_limit_hard,
+    monthly_limit_soft,
+    monthly_limit_hard,
+    total_limit_soft,
+    total_limit_hard
+});
 
 /// The names of the agents are known: limits for others are probably typing errors.
 pub(super) fn costs(typed: &mut Typed) -> Result<CostsConfig, ConfigError> {

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::check::time_above_zero;
 use super::env::Env;
 use super::error::ConfigError;
+use super::gateway::{GatewayConfig, RawGateway, gateway};
+use super::json::typed;
 use super::raw::Typed;
 use super::secret;
 use crate::limits;
@@ -29,6 +29,7 @@ pub struct FleetConfig {
     pub down_after: Duration,
     /// Who may do what; nobody but admins may do what is not here.
     pub access: Vec<AccessRule>,
+    pub gateway: GatewayConfig,
 }
 
 impl std::fmt::Debug for FleetConfig {
@@ -52,24 +53,27 @@ pub struct AccessRule {
     pub allow: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct RawFleet {
     shared_token: String,
     allow_shared: Option<bool>,
     approval_requests: Option<bool>,
     down_after: Option<String>,
     access: Vec<RawAccess>,
+    gateway: RawGateway,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access, gateway });
+
+#[derive(Default)]
 struct RawAccess {
     who: String,
     machines: Vec<String>,
     labels: BTreeMap<String, String>,
     allow: Vec<String>,
 }
+
+typed!(RawAccess { who, machines, labels, allow });
 
 pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetConfig, ConfigError> {
     let raw = &typed.raw.fleet;
@@ -103,5 +107,6 @@ pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetCo
         approval_requests: raw.approval_requests.unwrap_or(true),
         down_after: time_above_zero(typed, "fleet.down_after", raw.down_after.as_deref(), limits::MACHINE_DOWN_AFTER)?,
         access,
+        gateway: gateway(typed, &raw.gateway)?,
     })
 }

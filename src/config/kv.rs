@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::check::{number, time_above_zero};
 use super::error::ConfigError;
+use super::json::typed;
 use super::raw::Typed;
 use crate::limits;
 
@@ -22,13 +21,14 @@ pub struct KvConfig {
     pub cleanup_interval: Duration,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct RawKv {
     max_keys_per_agent: i64,
     max_value_bytes: i64,
     cleanup_interval: Option<String>,
 }
+
+typed!(RawKv { max_keys_per_agent, max_value_bytes, cleanup_interval });
 
 pub(super) fn kv(typed: &Typed) -> Result<KvConfig, ConfigError> {
     let raw = &typed.raw.kv;

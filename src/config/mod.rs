@@ -7,22 +7,25 @@ mod agent;
 mod agents;
 mod api;
 mod check;
-mod checks;
 mod costs;
 mod duration;
 mod env;
 mod error;
 mod fallback;
 mod fleet;
+mod gateway;
 mod json;
 mod keys;
 mod kv;
 mod llm;
 mod load;
 mod notify;
+#[cfg(test)]
+mod notify_tests;
 mod place;
 mod raw;
 mod raw_llm;
+mod raw_web;
 mod report;
 mod schema;
 mod secret;
@@ -35,15 +38,15 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
-pub use agent::{AgentFile, GatewayConfig, load_agent};
+pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
-pub use checks::{ChecksConfig, load_checks};
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
+pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{

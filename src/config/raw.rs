@@ -8,15 +8,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::Deserialize;
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::Flags;
 use super::env::Env;
 use super::error::{ConfigError, Origin};
-use super::json;
+use super::json::{self, FromJson, typed};
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
+use super::raw_web::Web;
 use super::schema;
 use super::tools::ToolServerConfig;
 
@@ -57,8 +57,7 @@ enum As {
     Switch,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Raw {
     pub(super) data_dir: Option<String>,
     pub(super) telegram: Channel,
@@ -89,40 +88,73 @@ pub(super) struct Raw {
     pub(super) notify: serde_json::Map<String, serde_json::Value>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Raw {
+    data_dir,
+    telegram,
+    discord,
+    llm,
+    memory,
+    log,
+    session,
+    agent,
+    agents,
+    schedules,
+    tools,
+    max_tools,
+    mcp,
+    plugins,
+    api,
+    http,
+    streams,
+    audit,
+    kv,
+    costs,
+    fleet,
+    web,
+    sandbox,
+    otel,
+    voice,
+    notify
+});
+
+#[derive(Default)]
 pub(super) struct Channel {
     pub(super) token: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Channel { token });
+
+#[derive(Default)]
 pub(super) struct Memory {
     pub(super) db_path: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Memory { db_path });
+
+#[derive(Default)]
 pub(super) struct Log {
     pub(super) level: String,
     pub(super) format: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Log { level, format });
+
+#[derive(Default)]
 pub(super) struct Session {
     pub(super) tier: String,
     pub(super) approval_timeout: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Session { tier, approval_timeout });
+
+#[derive(Default)]
 pub(super) struct MadeUpAgent {
     pub(super) persona_dir: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(MadeUpAgent { persona_dir });
+
+#[derive(Default)]
 pub(super) struct Agent {
     pub(super) name: String,
     pub(super) description: String,
@@ -137,19 +169,32 @@ pub(super) struct Agent {
     pub(super) fallback: Vec<Fallback>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Agent {
+    name,
+    description,
+    persona_dir,
+    adapters,
+    auto_approve_tools,
+    llm_model,
+    llm_provider,
+    session_tier,
+    cost_limit_soft,
+    cost_limit_hard,
+    fallback
+});
+
+#[derive(Default)]
 pub(super) struct Schedule {
     pub(super) name: String,
-    #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) schedule: String,
     pub(super) session_tier: String,
     pub(super) session_mode: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Schedule { name, kind: "type", schedule, session_tier, session_mode });
+
+#[derive(Default)]
 pub(super) struct Mcp {
     pub(super) request_timeout_secs: Option<i64>,
     pub(super) auto_restart: Option<bool>,
@@ -158,17 +203,18 @@ pub(super) struct Mcp {
     pub(super) url_allowlist: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Mcp { request_timeout_secs, auto_restart, max_restart_attempts, restart_cooldown, url_allowlist });
+
+#[derive(Default)]
 pub(super) struct Plugin {
-    #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) command: String,
     pub(super) image: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Plugin { kind: "type", command, image });
+
+#[derive(Default)]
 pub(super) struct Api {
     pub(super) enabled: Option<bool>,
     pub(super) listen: String,
@@ -189,16 +235,36 @@ pub(super) struct Api {
     pub(super) web_dir: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Api {
+    enabled,
+    listen,
+    tls,
+    cors_origins,
+    rate_limit,
+    login_rate_limit,
+    login_rate_window,
+    websocket_enabled,
+    websocket_max_connections,
+    websocket_replay_buffer_ttl,
+    external_url,
+    timezone,
+    keys,
+    auth,
+    allowed_hosts,
+    trusted_proxies,
+    web_dir
+});
+
+#[derive(Default)]
 pub(super) struct Key {
     pub(super) name: String,
     pub(super) key: String,
     pub(super) scopes: Vec<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Key { name, key, scopes });
+
+#[derive(Default)]
 pub(super) struct Auth {
     pub(super) password_hash: String,
     pub(super) session_secret: String,
@@ -206,14 +272,16 @@ pub(super) struct Auth {
     pub(super) oidc: Oidc,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Auth { password_hash, session_secret, session_max_age, oidc });
+
+#[derive(Default)]
 pub(super) struct Oidc {
     pub(super) enabled: bool,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Oidc { enabled });
+
+#[derive(Default)]
 pub(super) struct Http {
     pub(super) connections_max: Option<i64>,
     pub(super) workers: Option<i64>,
@@ -223,74 +291,46 @@ pub(super) struct Http {
     pub(super) idle_timeout: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Http { connections_max, workers, body_bytes_max, head_timeout, body_timeout, idle_timeout });
+
+#[derive(Default)]
 pub(super) struct Streams {
     pub(super) log_age_max: Option<String>,
     pub(super) log_bytes_max: Option<i64>,
     pub(super) turns_max: Option<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Streams { log_age_max, log_bytes_max, turns_max });
+
+#[derive(Default)]
 pub(super) struct Audit {
     pub(super) retention: Option<String>,
     pub(super) rows_max: Option<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Web {
-    pub(super) enabled: Option<bool>,
-    pub(super) search: Search,
-    pub(super) fetch: Fetch,
-}
+typed!(Audit { retention, rows_max });
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Search {
-    pub(super) provider: String,
-    pub(super) api_key: String,
-    pub(super) base_url: String,
-    pub(super) max_results: Option<i64>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Fetch {
-    pub(super) timeout: Option<String>,
-    pub(super) max_size_bytes: Option<i64>,
-    pub(super) user_agent: String,
-    pub(super) respect_robots_txt: bool,
-    pub(super) respect_agents_txt: bool,
-    pub(super) allow_private: Vec<String>,
-    pub(super) jina: Jina,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Jina {
-    pub(super) enabled: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Sandbox {
     pub(super) runtime: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Sandbox { runtime });
+
+#[derive(Default)]
 pub(super) struct Otel {
     pub(super) traces_endpoint: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Otel { traces_endpoint });
+
+#[derive(Default)]
 pub(super) struct Voice {
     pub(super) stt_provider: String,
     pub(super) tts_provider: String,
 }
+
+typed!(Voice { stt_provider, tts_provider });
 
 /// What was typed, and where.
 pub(super) struct Typed {
@@ -326,8 +366,9 @@ impl Typed {
             typed.warnings.push(format!("config {}: {key}: unknown key{hint}", place.config_path.display()));
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
-        typed.raw = serde_json::from_value(json::of_table(doc.as_table()))
-            .map_err(|error| typed.bad("(file)", error.to_string()))?;
+        if !typed.raw.take(&json::of_table(doc.as_table())) {
+            return Err(typed.bad("(file)", "a value has another type than Holt expects"));
+        }
         Ok(typed)
     }
 

@@ -1,9 +1,8 @@
 //! `[llm]` and fallback rules as they were typed.
 
-use serde::Deserialize;
+use super::json::typed;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Llm {
     pub(super) default_provider: String,
     pub(super) default_model: String,
@@ -24,13 +23,31 @@ pub(super) struct Llm {
     pub(super) max_tool_rounds: Option<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(Llm {
+    default_provider,
+    default_model,
+    cost_limit_soft,
+    cost_limit_hard,
+    max_cost_per_session,
+    openrouter,
+    anthropic,
+    openai,
+    ollama,
+    providers,
+    fallback,
+    connect_timeout,
+    first_byte_timeout,
+    idle_timeout,
+    total_timeout,
+    context_messages_max,
+    max_tool_rounds
+});
+
+#[derive(Default)]
 pub(super) struct RawProvider {
     /// Only in `[[llm.providers]]`.
     pub(super) name: String,
     /// Only in `[[llm.providers]]`.
-    #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) api_key: String,
     pub(super) base_url: String,
@@ -40,8 +57,9 @@ pub(super) struct RawProvider {
     pub(super) num_ctx: Option<i64>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(RawProvider { name, kind: "type", api_key, base_url, organization, free, max_tokens, num_ctx });
+
+#[derive(Default)]
 pub(super) struct Fallback {
     pub(super) trigger: String,
     pub(super) action: String,
@@ -51,3 +69,5 @@ pub(super) struct Fallback {
     pub(super) max_retries: i64,
     pub(super) backoff: String,
 }
+
+typed!(Fallback { trigger, action, provider, model, threshold, max_retries, backoff });

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
 
 use super::check::{number, time};
 use super::error::ConfigError;
+use super::json::typed;
 use super::raw::Typed;
 use super::writer::{ConfigWriter, implicit_table};
 use crate::limits;
@@ -20,8 +20,7 @@ const RESTART_COOLDOWN: Duration = Duration::from_secs(5 * 60);
 const NAME_BYTES_MAX: usize = 64;
 
 /// One tool server, as it was typed: references to variables are not replaced yet. `Debug` hides the secrets.
-#[derive(Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ToolServerConfig {
     /// Empty or `stdio`: a program; `sse`: a server reached over HTTP.
     pub transport: String,
@@ -46,6 +45,24 @@ pub struct ToolServerConfig {
     /// Tools that agents are not offered, by the server's own names. Holt's own.
     pub disabled_tools: Vec<String>,
 }
+
+typed!(ToolServerConfig {
+    transport,
+    command,
+    args,
+    env,
+    url,
+    headers,
+    request_timeout_secs,
+    auth,
+    client_id,
+    client_secret,
+    scopes,
+    allow_loopback,
+    disabled,
+    untrusted,
+    disabled_tools
+});
 
 impl std::fmt::Debug for ToolServerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -334,7 +351,9 @@ mod tests {
         let read = |name: &str| {
             let doc: DocumentMut = std::fs::read_to_string(writer.path()).unwrap().parse().unwrap();
             let table = crate::config::json::of_table(doc["tools"][name].as_table().unwrap());
-            serde_json::from_value::<ToolServerConfig>(table).unwrap()
+            let mut config = ToolServerConfig::default();
+            assert!(crate::config::json::FromJson::take(&mut config, &table));
+            config
         };
         assert_eq!((read("a"), read("b")), (a, b));
         remove_tool_server(&writer, "a").unwrap();

@@ -114,6 +114,14 @@ impl Budgets {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Tokens that an identity has used on a day; 0 when it cannot be read. Blocks on the disk.
+    pub fn tokens_today(&self, identity: &str, day: &str) -> u64 {
+        self.store.tokens(identity, day).unwrap_or_else(|error| {
+            log::warn!("read the tokens of {identity}: {error}");
+            0
+        })
+    }
+
     /// Today in the configured time zone: `YYYY-MM-DD`.
     pub fn today(&self) -> String {
         day_of(clock::unix_ms(), &self.zone)

@@ -115,7 +115,7 @@ fn journal(root: &HostRoot, args: &Args, lines: u64, context: &ToolContext<'_>) 
 }
 
 /// Whether there is a journal of the system that we may read. `journalctl` shows others nothing, without an error.
-pub(super) fn reads_journal(root: &HostRoot) -> bool {
+pub(crate) fn reads_journal(root: &HostRoot) -> bool {
     [root.log("journal"), root.run_dir("log/journal")].iter().any(|journal| {
         let machines = names_in(journal).into_iter().map(|machine| journal.join(machine));
         machines.into_iter().any(|machine| {

@@ -10,6 +10,8 @@ mod alias;
 mod args;
 pub(crate) mod child;
 pub(crate) mod cpu;
+#[cfg(test)]
+mod diagnosis_tests;
 pub(crate) mod disk;
 mod disk_io;
 mod docker;
@@ -17,7 +19,7 @@ pub(crate) mod finding;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod kernel;
-mod logs;
+pub(crate) mod logs;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 mod network;

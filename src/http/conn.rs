@@ -40,10 +40,19 @@ pub(super) enum Progress {
     Wait,
     /// A complete request.
     Request(Box<Req>),
+    /// The head of one with a large body, of that many bytes: it comes after somebody has allowed it.
+    Ask(Box<Req>, usize),
     /// The request is refused.
     Refused(Refusal),
     /// The peer is gone.
     Closed,
+}
+
+/// What was read so far is.
+enum Assembled {
+    Nothing,
+    Request(Box<Req>),
+    Ask(Box<Req>, usize),
 }
 
 /// One connection.
@@ -63,6 +72,8 @@ pub(super) struct Conn {
     scanned: usize,
     head: Option<Head>,
     chunked: Option<Chunked>,
+    /// A large body was allowed: its bytes in the count of those.
+    large: Option<Slot>,
     pub(super) output: Vec<u8>,
     written: usize,
     lingered: usize,
@@ -91,6 +102,7 @@ impl Conn {
             scanned: 0,
             head: None,
             chunked: None,
+            large: None,
             output: Vec::new(),
             written: 0,
             lingered: 0,
@@ -125,8 +137,9 @@ impl Conn {
     /// Makes a request of what was read, if it is complete.
     pub(super) fn assemble(&mut self, body_bytes_max: usize) -> Progress {
         let progress = match self.try_assemble(body_bytes_max) {
-            Ok(Some(req)) => Progress::Request(req),
-            Ok(None) => Progress::Wait,
+            Ok(Assembled::Request(req)) => Progress::Request(req),
+            Ok(Assembled::Ask(req, length)) => Progress::Ask(req, length),
+            Ok(Assembled::Nothing) => Progress::Wait,
             Err(refusal) => Progress::Refused(refusal),
         };
         self.count_buffered();
@@ -139,7 +152,7 @@ impl Conn {
         progress
     }
 
-    fn try_assemble(&mut self, body_bytes_max: usize) -> Result<Option<Box<Req>>, Refusal> {
+    fn try_assemble(&mut self, body_bytes_max: usize) -> Result<Assembled, Refusal> {
         if let Some(refusal) = self.refused.take() {
             return Err(refusal);
         }
@@ -147,11 +160,11 @@ impl Conn {
             self.skip_empty_lines()?;
             if self.input.is_empty() {
                 self.phase = Phase::Idle;
-                return Ok(None);
+                return Ok(Assembled::Nothing);
             }
             self.phase = Phase::Head;
             let Some(head) = head::parse(&self.input, &mut self.scanned, body_bytes_max)? else {
-                return Ok(None);
+                return Ok(Assembled::Nothing);
             };
             if head.framing == Framing::Chunked {
                 self.chunked = Some(Chunked::new(body_bytes_max));
@@ -160,12 +173,15 @@ impl Conn {
         }
         // Also when the head was parsed earlier: the body's deadline is what counts now.
         self.phase = Phase::Body;
-        let Some(head) = &self.head else { return Ok(None) };
+        let Some(head) = &self.head else { return Ok(Assembled::Nothing) };
         let head_length = head.length;
         let body = match head.framing {
-            Framing::Length(length) => {
+            Framing::Large(length) if self.large.is_none() => {
+                return Ok(Assembled::Ask(self.head_only(head), length));
+            }
+            Framing::Length(length) | Framing::Large(length) => {
                 if self.input.len() < head_length + length {
-                    return Ok(None);
+                    return Ok(Assembled::Nothing);
                 }
                 let rest = self.input.split_off(head_length);
                 let (body, rest) = split(rest, length);
@@ -173,11 +189,11 @@ impl Conn {
                 return Ok(self.finish(bytes, body));
             }
             Framing::Chunked => {
-                let Some(chunked) = &mut self.chunked else { return Ok(None) };
+                let Some(chunked) = &mut self.chunked else { return Ok(Assembled::Nothing) };
                 let used = chunked.feed(&self.input[head_length..])?;
                 self.input.drain(head_length..head_length + used);
                 if !chunked.is_done() {
-                    return Ok(None);
+                    return Ok(Assembled::Nothing);
                 }
                 self.chunked.take().map(Chunked::into_body).unwrap_or_default()
             }
@@ -187,13 +203,42 @@ impl Conn {
         Ok(self.finish(bytes, body))
     }
 
-    fn finish(&mut self, head_bytes: Vec<u8>, body: Vec<u8>) -> Option<Box<Req>> {
-        let head = self.head.take()?;
+    /// The request as far as its head tells, for whoever decides about its body.
+    fn head_only(&self, head: &Head) -> Box<Req> {
+        Box::new(Req {
+            method: head.method.clone(),
+            path: head.path.clone(),
+            query: head.query.clone(),
+            headers: Head::headers(head.spans.clone(), self.input[..head.length].to_vec()),
+            body: Vec::new(),
+            peer: self.peer,
+            secure: false,
+            http10: head.http10,
+            authenticated: Cell::new(false),
+            watched: Cell::new(false),
+            held: None,
+        })
+    }
+
+    /// The large body that was asked for may come. `all` counts the bytes of all such bodies; false when they are too
+    /// many.
+    pub(super) fn allow_large(&mut self, length: usize, all: &Arc<AtomicUsize>) -> bool {
+        let slot = Slot::hold(all, length);
+        if slot.all() > limits::LARGE_BODIES_BYTES_MAX {
+            return false;
+        }
+        self.large = Some(slot);
+        self.count_buffered();
+        true
+    }
+
+    fn finish(&mut self, head_bytes: Vec<u8>, body: Vec<u8>) -> Assembled {
+        let Some(head) = self.head.take() else { return Assembled::Nothing };
         // What waits for a worker counts like what is still being sent.
-        let held = self.counted.sibling(body.len());
+        let held = self.large.take().unwrap_or_else(|| self.counted.sibling(body.len()));
         self.scanned = 0;
         self.keep_alive = head.keep_alive;
-        Some(Box::new(Req {
+        Assembled::Request(Box::new(Req {
             method: head.method,
             path: head.path,
             query: head.query,
@@ -203,6 +248,7 @@ impl Conn {
             secure: false,
             http10: head.http10,
             authenticated: Cell::new(false),
+            watched: Cell::new(false),
             held: Some(held),
         }))
     }
@@ -299,12 +345,16 @@ impl Conn {
         self.input = Vec::new();
         self.head = None;
         self.chunked = None;
+        self.large = None;
         self.count_buffered();
         // A peer that is gone already needs no goodbye.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     fn count_buffered(&mut self) {
+        if self.large.is_some() {
+            return self.counted.set(0); // counted among the large ones, in full
+        }
         let now = self.input.len() + self.chunked.as_ref().map_or(0, Chunked::buffered);
         self.counted.set(now);
     }

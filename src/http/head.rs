@@ -20,6 +20,8 @@ pub(super) const fn refuse(status: u16, text: &'static str) -> Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(usize),
+    /// More than the general limit: only for those routes that say so, after authentication.
+    Large(usize),
     Chunked,
 }
 
@@ -183,7 +185,7 @@ impl Facts {
     fn framing(&self, version: u8, body_bytes_max: usize) -> Result<Framing, Refusal> {
         match (self.transfer_encodings, self.length) {
             (0, None) => Ok(Framing::Length(0)),
-            (0, Some(length)) if length > body_bytes_max => Err(refuse(413, "request body too large")),
+            (0, Some(length)) if length > body_bytes_max => Ok(Framing::Large(length)),
             (0, Some(length)) => Ok(Framing::Length(length)),
             (_, Some(_)) => Err(refuse(400, "both Content-Length and Transfer-Encoding")),
             _ if version == 0 => Err(refuse(400, "Transfer-Encoding in HTTP/1.0")),
@@ -239,6 +241,7 @@ mod tests {
     fn check(head: &str) -> Result<Head, u16> {
         let mut scanned = 0;
         match parse(head.as_bytes(), &mut scanned, 1000) {
+            Ok(Some(Head { framing: Framing::Large(_), .. })) => Err(413),
             Ok(Some(head)) => Ok(head),
             Ok(None) => Err(0),
             Err(refusal) => Err(refusal.status),

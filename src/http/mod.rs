@@ -25,7 +25,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::message::{Reply, Req, SseStart, Upgrade};
+use crate::api::message::{Reply, Req, Response, SseStart, Upgrade};
 use crate::rt::Threads;
 
 pub use conn::Socket;
@@ -34,6 +34,10 @@ pub use conn::Socket;
 pub trait App: Send + Sync + 'static {
     /// Answers a request. Runs on a worker; must not wait for a peer.
     fn handle(&self, req: &Req) -> Reply;
+    /// Whether the route of this head takes bodies beyond the general limit. Quick: runs on the poller.
+    fn has_large_body(&self, head: &Req) -> bool;
+    /// Whether a body of so many bytes may come with this head; the answer otherwise. Runs on a worker.
+    fn allow_body(&self, head: &Req, length: usize) -> Result<(), Response>;
     /// Takes over a socket as a WebSocket. `early` is what the client sent behind its request.
     fn upgrade(&self, socket: Socket, early: Vec<u8>, start: Upgrade);
     /// Takes over a socket as an event stream; the response head is still to be written.

@@ -16,7 +16,7 @@ use polling::{Event, Events, Poller};
 
 use crate::api::message::Req;
 use crate::http::conn::{Conn, Phase, Progress};
-use crate::http::head::Refusal;
+use crate::http::head::{Refusal, refuse};
 use crate::http::refusal::push_refusal;
 use crate::http::shed::{class, class_of};
 use crate::http::{App, HttpSettings, workers};
@@ -24,10 +24,15 @@ use crate::limits;
 use crate::rt::{Threads, lock};
 use crate::sys;
 
+/// A body beyond the limit of its route.
+pub(super) const TOO_LARGE: Refusal = refuse(413, "request body too large");
+
 /// A request on its way to a worker.
 pub(super) struct Work {
     pub(super) conn: Box<Conn>,
     pub(super) req: Box<Req>,
+    /// Only the head is here; the body has so many bytes and is to be allowed first.
+    pub(super) asks: Option<usize>,
 }
 
 /// What poller and workers share.
@@ -39,6 +44,8 @@ pub(super) struct Shared {
     pub(super) slots: Vec<Slot>,
     started: Instant,
     pub(super) buffered_all: Arc<AtomicUsize>,
+    /// Bytes of large bodies that were allowed.
+    pub(super) large_all: Arc<AtomicUsize>,
     // Atomics.
     stopping: AtomicBool,
     /// Milliseconds after `started` at which draining ends.
@@ -176,6 +183,7 @@ pub(super) fn start(
         slots: (0..count).map(slot).collect(),
         started: Instant::now(),
         buffered_all: Arc::new(AtomicUsize::new(0)),
+        large_all: Arc::new(AtomicUsize::new(0)),
         stopping: AtomicBool::new(false),
         drain_until: AtomicU64::new(u64::MAX),
         free: Mutex::new((0..count).rev().collect()),
@@ -330,15 +338,19 @@ impl PollThread {
                     self.shared.arm(conn);
                 }
             }
-            Progress::Request(req) => match self.work_tx.try_send(Work { conn, req }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) => {
-                    let busy = Refusal { status: 503, text: "the hub is busy; try again" };
-                    self.refuse(work.conn, busy);
-                }
-            },
+            Progress::Request(req) => self.hand_over(Work { conn, req, asks: None }),
+            Progress::Ask(req, length) if self.shared.app.has_large_body(&req) => {
+                self.hand_over(Work { conn, req, asks: Some(length) });
+            }
+            Progress::Ask(..) => self.refuse(conn, TOO_LARGE),
             Progress::Refused(refusal) => self.refuse(conn, refusal),
             Progress::Closed => self.shared.close(conn),
+        }
+    }
+
+    fn hand_over(&mut self, work: Work) {
+        if let Err(TrySendError::Full(work) | TrySendError::Disconnected(work)) = self.work_tx.try_send(work) {
+            self.refuse(work.conn, Refusal { status: 503, text: "the hub is busy; try again" });
         }
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use tiny_http::Method;
 
-use crate::api::message::{Reply, Responder, Response, json_response};
+use crate::api::message::{Reply, Req, Responder, Response, Watch, json_response};
 use crate::http::conn::{Conn, Phase, Progress, Socket};
-use crate::http::poll::{Shared, Work};
+use crate::http::head::Refusal;
+use crate::http::poll::{Shared, TOO_LARGE, Work};
 use crate::http::reply::{self, Framing};
 use crate::limits;
 
@@ -27,7 +28,10 @@ pub(super) fn run(shared: &Arc<Shared>, work_rx: &Receiver<Work>) {
 
 /// Answers one request; the next one of the same connection, if it is here already and `more` allows it.
 fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
-    let Work { mut conn, req } = work;
+    let Work { mut conn, req, asks } = work;
+    if let Some(length) = asks {
+        return ask(shared, conn, &req, length);
+    }
     conn.served += 1;
     let reply = catch_unwind(AssertUnwindSafe(|| shared.app.handle(&req))).unwrap_or_else(|_| {
         log::error!("a handler panicked: {} {}", req.method, req.path);
@@ -46,13 +50,15 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
             let answer_on = Arc::clone(shared);
             let path = req.path.clone();
             let (head_only, http10) = (req.method == Method::Head, req.http10);
+            let watch = if req.watched.get() { conn.stream.try_clone().ok() } else { None };
             let responder = Responder::new(move |response: Response| {
                 // Asked now: a stop may have begun since the request came.
                 let framing = framing(&answer_on, &mut conn, head_only, http10);
                 reply::push_response(&mut conn.output, response, framing, answer_on.app.common_headers(&path));
                 // The thread that answers has other things to do: the poller takes the next request.
                 send(&answer_on, conn, false);
-            });
+            })
+            .watching(watch.map(Watch::new));
             if catch_unwind(AssertUnwindSafe(|| begin(responder))).is_err() {
                 log::error!("a handler panicked while it handed over its answer");
             }
@@ -74,6 +80,33 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
             None
         }
     }
+}
+
+/// Lets a large body come, or answers its head and closes.
+fn ask(shared: &Arc<Shared>, mut conn: Box<Conn>, head: &Req, length: usize) -> Option<Work> {
+    let allowed = catch_unwind(AssertUnwindSafe(|| shared.app.allow_body(head, length))).unwrap_or_else(|_| {
+        log::error!("a check of a large body panicked: {}", head.path);
+        Err(internal_error())
+    });
+    conn.authenticated |= head.authenticated.get();
+    match allowed {
+        Ok(()) if conn.allow_large(length, &shared.large_all) => {
+            conn.phase = Phase::Flush; // nothing to write: the poller goes on at once, with what it has read already
+            shared.park(conn);
+        }
+        Ok(()) => {
+            conn.refused = Some(Refusal { status: 503, text: "too much is being sent at once; try again" });
+            conn.phase = Phase::Flush;
+            shared.park(conn);
+        }
+        Err(response) => {
+            conn.keep_alive = false; // its body is not read
+            let framing = framing(shared, &mut conn, false, head.http10);
+            reply::push_response(&mut conn.output, response, framing, shared.app.common_headers(&head.path));
+            send(shared, conn, false);
+        }
+    }
+    None
 }
 
 fn framing(shared: &Shared, conn: &mut Conn, head_only: bool, http10: bool) -> Framing {
@@ -98,7 +131,15 @@ fn send(shared: &Arc<Shared>, mut conn: Box<Conn>, more: bool) -> Option<Work> {
             shared.park(conn);
         }
         Ok(true) if more && conn.has_input() => match conn.assemble(shared.settings.body_bytes_max) {
-            Progress::Request(req) => return Some(Work { conn, req }),
+            Progress::Request(req) => return Some(Work { conn, req, asks: None }),
+            Progress::Ask(req, length) if shared.app.has_large_body(&req) => {
+                return Some(Work { conn, req, asks: Some(length) });
+            }
+            Progress::Ask(..) => {
+                conn.refused = Some(TOO_LARGE);
+                conn.phase = Phase::Flush;
+                shared.park(conn);
+            }
             Progress::Refused(refusal) => {
                 conn.refused = Some(refusal);
                 conn.phase = Phase::Flush; // the poller answers it

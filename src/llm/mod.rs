@@ -258,6 +258,12 @@ fn cut_note(max_tokens: Option<u32>) -> String {
     )
 }
 
+/// Whether a text ends with the note that it was cut off.
+pub fn is_cut(text: &str) -> bool {
+    let note = text.rfind("\n\n[The answer ends here: it reached the limit");
+    note.is_some_and(|at| text.len() - at <= cut_note(Some(u32::MAX)).len() && text.ends_with("provider.]"))
+}
+
 /// `call_<n>`, never the same twice, also not after a restart: `n` begins at the clock's milliseconds.
 fn made_up_id() -> String {
     static LAST: AtomicI64 = AtomicI64::new(0);

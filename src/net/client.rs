@@ -4,7 +4,8 @@
 //!   only a TCP connect in progress goes on, for at most the connect time-out.
 //! - Redirects are not followed: a credential must not travel to another host, and each hop needs its own check.
 //! - Proxy variables of the environment are ignored; peers are reached directly.
-//! - Certificates are checked against the Mozilla roots in the binary, or against [`HttpClient::with_certificates`].
+//! - Certificates are checked against the Mozilla roots in the binary, or against [`HttpClient::with_certificates`], or
+//!   not at all ([`HttpClient::with_tls_unchecked`]).
 //! - Up to [`IDLE_MAX`] connections are kept for the next call, one per [`Slot`], unless
 //!   [`HttpClient::without_reuse`] says otherwise. A kept connection that turns out to be dead before a byte of the
 //!   answer came is replaced once, if the request may be sent twice.
@@ -35,6 +36,8 @@ const OUTPUT_BUFFER_BYTES: usize = 16 * 1024;
 
 /// One configuration of TLS for the whole process: the roots are the same for all.
 static TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
+/// The same for peers whose certificates nobody checks.
+static UNCHECKED_TLS: LazyLock<SharedTls> = LazyLock::new(|| SharedTls(Arc::new(RustlsConnector::default())));
 
 /// How long each phase of a call may take. All are above zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +80,7 @@ pub struct HttpClient {
     #[cfg(test)]
     pub(super) lookup: Option<super::transport::Lookup>,
     reuse: bool,
-    /// TLS of this client alone, with roots of its own.
+    /// TLS that is not everybody's: roots of its own, or none.
     private_tls: Option<(SharedTls, TlsConfig)>,
     dns_threads: Threads,
     /// Guarded by the mutex: the slots that no call uses, the longest unused first.
@@ -196,6 +199,14 @@ impl HttpClient {
     #[must_use]
     pub fn without_reuse(mut self) -> Self {
         self.reuse = false;
+        self
+    }
+
+    /// Takes any certificate. For looking at peers that an operator configured so, never for anything secret.
+    #[must_use]
+    pub fn with_tls_unchecked(mut self) -> Self {
+        let config = TlsConfig::builder().disable_verification(true).build();
+        self.private_tls = Some((UNCHECKED_TLS.clone(), config));
         self
     }
 

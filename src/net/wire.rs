@@ -12,6 +12,9 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::{NetError, Phase};
 use crate::rt::{Cancel, Threads};
@@ -107,8 +110,12 @@ impl<'a> Wire<'a> {
 
     /// Connects to a socket of this machine.
     pub fn local(path: &Path, deadline: Instant, cancel: &'a Cancel) -> Result<Self, NetError> {
-        let socket = UnixStream::connect(path).map_err(|error| NetError::Connect { cause: error.to_string() })?;
-        Self::new(Socket::Unix(socket), deadline, cancel)
+        let left = deadline.saturating_duration_since(Instant::now());
+        match connect_local(path, left) {
+            Ok(socket) => Self::new(Socket::Unix(socket), deadline, cancel),
+            Err(Errno::AGAIN) => Err(NetError::Timeout { phase: Phase::Connect, after: left }),
+            Err(error) => Err(NetError::Connect { cause: io::Error::from(error).to_string() }),
+        }
     }
 
     fn new(socket: Socket, deadline: Instant, cancel: &'a Cancel) -> Result<Self, NetError> {
@@ -145,6 +152,16 @@ impl<'a> Wire<'a> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
+}
+
+/// A server that hangs may have a full queue, and to connect then waits: as long as a write may.
+fn connect_local(path: &Path, left: Duration) -> Result<UnixStream, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Zero would mean no limit at all.
+    set_socket_timeout(&socket, Timeout::Send, Some(left.max(Duration::from_millis(1))))?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(UnixStream::from(socket))
 }
 
 impl Drop for Wire<'_> {

@@ -248,7 +248,6 @@ fn test_notice() -> Notice {
         body: "This channel works.".to_owned(),
         check: "notify::test".to_owned(),
         time: clock::unix_ms(),
-        link: "/".to_owned(),
         ..Notice::default()
     }
 }

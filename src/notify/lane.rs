@@ -190,7 +190,9 @@ impl Lane {
         let Some(until) = quiet_until(quiet, &self.shared.zone, now) else { return Ok(()) };
         let passes = |item: &Item| item.notice.level == Level::Critical && !self.config.quiet_critical;
         let held: Vec<Item> = items.extract_if(.., |item| !passes(item)).collect();
-        let fresh: Vec<i64> = held.iter().filter(|item| item.row.state != "held").map(|item| item.row.id).collect();
+        // Quiet hours may have been changed since a row was held.
+        let is_marked = |item: &&Item| item.row.state == "held" && item.row.next_at == until;
+        let fresh: Vec<i64> = held.iter().filter(|item| !is_marked(item)).map(|item| item.row.id).collect();
         if fresh.is_empty() {
             return Ok(());
         }
@@ -288,6 +290,7 @@ impl Lane {
 
     fn message<'a>(&self, notice: &'a Notice) -> Message<'a> {
         let link = match (notice.link.as_str(), &self.shared.base_url) {
+            ("", Some(base)) => format!("{base}/"),
             (path, Some(base)) if path.starts_with('/') => format!("{base}{path}"),
             (path, None) if path.starts_with('/') => String::new(),
             (link, _) => link.to_owned(),

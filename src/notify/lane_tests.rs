@@ -281,6 +281,14 @@ fn quiet_hours_hold_all_but_critical_alerts() {
         assert_eq!(desk.after(0).0, ["Recovered: a"]);
         assert!(desk.states().is_empty());
     }
+    // Quiet hours were changed while rows were held: they wait for the new end, and nothing spins.
+    for desk in desks(&ChannelConfig { quiet, ..config() }) {
+        desk.fire("a", Level::Warning);
+        let ids: Vec<i64> = desk.queue.list(10).unwrap().iter().map(|row| row.id).collect();
+        desk.queue.mark(&ids, "held", NOON - HOUR, "").unwrap();
+        let mut desk = desk;
+        assert_eq!(desk.after(0), (vec![], Some(HOUR)));
+    }
     for mut desk in desks(&ChannelConfig { quiet, quiet_critical: true, ..config() }) {
         desk.fire("c", Level::Critical);
         assert_eq!(desk.after(0), (vec![], Some(HOUR)));

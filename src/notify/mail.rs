@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Encoded words are at most 75 characters (RFC 2047 2): `=?utf-8?B?` and `?=` leave 63, which is 45 bytes and more.
-const WORD_BYTES_MAX: usize = 45;
+/// Encoded words are at most 75 characters, lines of them 76 (RFC 2047 2): these become 64, behind `Subject: ` too.
+const WORD_BYTES_MAX: usize = 39;
 /// Longest line of base64 (RFC 2045 6.8).
 const LINE_CHARS: usize = 76;
 /// Longer subjects are for the body.

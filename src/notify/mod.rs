@@ -15,6 +15,8 @@ mod mqtt_packet;
 mod notice;
 mod queue;
 mod quiet;
+#[cfg(test)]
+mod services_tests;
 mod situation;
 mod smtp;
 mod socket;

@@ -69,7 +69,8 @@ pub struct Notice {
     pub labels: BTreeMap<String, String>,
     /// Milliseconds since 1970.
     pub time: i64,
-    /// Where to look: an absolute address, or a path of the hub's page that is completed with `api.external_url`.
+    /// Where to look: an absolute address, or a path of the hub's page that is completed with `api.external_url`. Empty:
+    /// the page itself.
     pub link: String,
 }
 
@@ -123,7 +124,6 @@ impl Notice {
             body: "Look at what it is for, then approve or deny it.".to_owned(),
             labels,
             time: row.created_at,
-            link: "/".to_owned(),
             ..Self::default()
         }
     }

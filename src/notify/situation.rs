@@ -115,3 +115,66 @@ impl Situation for AgentSituation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROWS: &[&str] = &[
+        "INSERT INTO machines(id, state, hostname, display_name, presence, created_at) VALUES
+            ('a', 'approved', 'pi', 'Garage', 'online', 0), ('b', 'approved', 'nas', '', 'lost', 0),
+            ('c', 'pending', 'x', '', 'online', 0)",
+        "INSERT INTO alerts(machine_id, alert_key, check_name, target, level, worst, labels, opened_at, changed_at) VALUES
+            ('b', '1', 'disk::space', '/', 'Warning', 'Critical', '{}', 0, 0),
+            ('b', '2', 'mem::usage', 'memory', 'Critical', 'Critical', '{}', 0, 0)",
+        "INSERT INTO alerts(machine_id, alert_key, check_name, target, level, worst, labels, opened_at, changed_at, closed_at)
+            VALUES ('a', '3', 'cpu::usage', 'cpu', 'Critical', 'Critical', '{}', 0, 0, 5)",
+    ];
+
+    #[test]
+    fn a_hub_sees_its_machines_with_what_is_open() {
+        let db = Arc::new(Db::in_memory().unwrap());
+        for sql in ROWS {
+            db.write(|tx| Ok(tx.execute(sql, [])?)).unwrap();
+        }
+        let situation = HubSituation::new(Arc::clone(&db));
+        let mut machines = situation.machines().unwrap();
+        machines.sort_by(|a, b| a.id.cmp(&b.id));
+        let shown: Vec<_> =
+            machines.iter().map(|m| format!("{} {} {} {} {}", m.id, m.name, m.level, m.open, m.is_online)).collect();
+        assert_eq!(shown, ["a Garage Ok 0 true", "b nas Critical 2 false", "hub Holt Ok 0 true"]);
+        let asked = |machine: &str, check: &str, target: &str| {
+            let (machine_id, check, target) = (machine.to_owned(), check.to_owned(), target.to_owned());
+            situation.is_unattended(&Notice { machine_id, check, target, ..Notice::default() })
+        };
+        assert!(asked("b", "disk::space", "/") && asked("b", "", "") && asked("", "", ""));
+        assert!(!asked("b", "disk::space", "/data") && !asked("a", "cpu::usage", "cpu") && !asked("a", "", ""));
+        let attend = "UPDATE alerts SET acknowledged_at = 1 WHERE alert_key = '1'";
+        db.write(|tx| Ok(tx.execute(attend, [])?)).unwrap();
+        assert!(!asked("b", "disk::space", "/") && asked("b", "mem::usage", "memory"));
+        db.write(|tx| Ok(tx.execute("UPDATE alerts SET silenced_until = 9999999999999", [])?)).unwrap();
+        assert!(!asked("", "", ""));
+    }
+
+    #[test]
+    fn an_agent_knows_what_it_told() {
+        let situation = AgentSituation::new("id", "pi");
+        let event = |key: &str, level: Level| Event {
+            time: 0,
+            level,
+            key: key.into(),
+            labels: BTreeMap::new(),
+            attrs: BTreeMap::new(),
+            description: String::new(),
+            format: String::new(),
+        };
+        situation.note(&event("a", Level::Warning));
+        situation.note(&event("b", Level::Critical));
+        let machine = situation.machines().unwrap().remove(0);
+        assert_eq!((machine.id.as_str(), machine.level, machine.open), ("id", Level::Critical, 2));
+        assert!(situation.is_unattended(&Notice::of_event(&event("a", Level::Warning))));
+        situation.note(&event("b", Level::Ok));
+        assert!(!situation.is_unattended(&Notice::of_event(&event("b", Level::Critical))));
+        assert_eq!(situation.machines().unwrap().remove(0).level, Level::Warning);
+    }
+}

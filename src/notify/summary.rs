@@ -46,7 +46,6 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
         title: format!("{} notices: {}", told.len(), parts.join(", ")),
         body,
         time: now,
-        link: "/#alerts".to_owned(),
         ..Notice::default()
     }
 }

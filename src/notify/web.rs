@@ -30,6 +30,8 @@ pub(super) enum Format {
 pub(super) struct Web {
     url: String,
     headers: Vec<(String, String)>,
+    /// What must not be quoted from an answer: some services quote what they refuse.
+    secrets: Vec<String>,
     format: Format,
     client: HttpClient,
 }
@@ -43,7 +45,10 @@ pub(super) fn ntfy(config: &ChannelConfig, ntfy: &NtfyConfig) -> Result<Web, Str
     };
     let headers = credential.map(|value| ("Authorization".to_owned(), value)).into_iter().collect();
     let format = Format::Ntfy { topic: ntfy.topic.clone(), priorities: ntfy.priorities, tags: ntfy.tags.clone() };
-    web(config, format!("{}/", ntfy.server), headers, format)
+    let mut web = web(config, format!("{}/", ntfy.server), headers, format)?;
+    web.secrets
+        .extend(ntfy.user.as_ref().map(|(_, password)| password.clone()).filter(|password| !password.is_empty()));
+    Ok(web)
 }
 
 /// A channel to a Gotify server.
@@ -68,7 +73,10 @@ fn web(config: &ChannelConfig, url: String, headers: Vec<(String, String)>, form
     let total = config.timeout;
     let timeouts = Timeouts { connect: total, first_byte: total, idle: total, total: Some(total) };
     let client = HttpClient::new(timeouts).with_filter(checked.filter()).without_reuse();
-    Ok(Web { url: checked.text(), headers, format, client })
+    // A credential is the last word of its line: `Bearer TOKEN`.
+    let last_words = headers.iter().filter_map(|(_, value)| value.split_ascii_whitespace().last());
+    let secrets = last_words.map(str::to_owned).collect();
+    Ok(Web { url: checked.text(), headers, secrets, format, client })
 }
 
 impl Web {
@@ -105,10 +113,9 @@ impl Web {
         let said = said.as_ref().and_then(|said| said.get("errorDescription").or(said.get("error"))?.as_str());
         let mut cause = format!("the service answered {status}");
         match (status, said) {
-            // Some quote the credential that they refuse.
             (401 | 403, _) => cause.push_str(": it does not accept the credential; look at token, user and headers"),
             (300..=399, _) => cause.push_str(": redirects are not followed; set the address that it leads to"),
-            (_, Some(said)) if !self.headers.iter().any(|(_, value)| said.contains(value.as_str())) => {
+            (_, Some(said)) if !self.secrets.iter().any(|secret| said.contains(secret)) => {
                 let said: String = cut(said, CAUSE_BYTES_MAX).chars().filter(|c| !c.is_control()).collect();
                 cause.extend([": ", &said]);
             }

@@ -199,6 +199,16 @@ impl CostStore {
         })
     }
 
+    /// Tokens of an identity on a day.
+    pub fn tokens(&self, identity: &str, day: &str) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(sum(input_tokens + output_tokens + cached_tokens), 0) FROM llm_calls
+            WHERE day = ?2 AND identity = ?1";
+        self.db.read(|conn| {
+            let sum: i64 = conn.prepare_cached(sql)?.query_row([identity, day], |row| row.get(0))?;
+            Ok(sum.max(0).cast_unsigned())
+        })
+    }
+
     /// All settled calls put together; at most `lines_max` lines, the latest used first, days in their order.
     pub fn report(&self, by: GroupBy, filter: &Filter<'_>, lines_max: usize) -> Result<Vec<Group>, StoreError> {
         let (first, second) = match by {

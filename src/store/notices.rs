@@ -1,5 +1,6 @@
 //! Notifications on their way, a row for each channel that takes one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
@@ -22,9 +23,10 @@ const FORGET_TOLD: &str = "DELETE FROM notices WHERE state = 'told' AND id <> ?1
     AND (channel, dedup) = (SELECT channel, dedup FROM notices WHERE id = ?1)";
 const SHED_FAILED: &str = "DELETE FROM notices WHERE id IN (SELECT id FROM notices
     WHERE state = 'failed' ORDER BY id DESC LIMIT -1 OFFSET ?1)";
-/// What was tried keeps its place: the channel as a whole waits between attempts.
+/// What was tried keeps its place: the channel as a whole waits between attempts. What is held stands behind, so that
+/// much of it does not hide what may be told.
 const DUE: &str = "channel = ?1 AND (state = 'held' OR (state = 'waiting' AND (next_at <= ?2 OR attempts > 0)))
-    ORDER BY id LIMIT ?3";
+    ORDER BY state = 'held', id LIMIT ?3";
 
 /// A row that is to be made. Times are milliseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +74,7 @@ impl NoticeStore {
         self.db.write(|tx| insert(tx, new))
     }
 
-    /// What may be sent now and what is held, the oldest first.
+    /// What may be sent now, then what is held, each the oldest first.
     pub fn due(&self, channel: &str, now: i64, rows_max: usize) -> Result<Vec<NoticeRow>, StoreError> {
         self.rows(DUE, &[&channel, &now, &many(rows_max)])
     }
@@ -170,8 +172,11 @@ pub fn insert(tx: &Transaction<'_>, new: &[NewNotice]) -> Result<(), StoreError>
     for notice in new {
         let NewNotice { channel, dedup, body, next_at, created_at } = notice;
         tx.prepare_cached(INSERT)?.execute(params![channel, dedup, body, next_at, created_at])?;
-        tx.prepare_cached(SHED)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
-        tx.prepare_cached(SHED_TOLD)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
+    }
+    for channel in new.iter().map(|notice| &notice.channel).collect::<BTreeSet<_>>() {
+        for shed in [SHED, SHED_TOLD] {
+            tx.prepare_cached(shed)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
+        }
     }
     Ok(())
 }
@@ -242,9 +247,11 @@ pub fn is_pending(db: &Db, approval_id: &str) -> Result<bool, StoreError> {
     db.read(|conn| Ok(conn.prepare_cached(SQL)?.query_row([approval_id], |row| row.get(0))?))
 }
 
-/// Whether an alert is open that nobody has acknowledged or silenced.
+/// Whether an alert is open that nobody has acknowledged or silenced. An empty check means any of the machine, and an
+/// empty machine with it any at all: a summary speaks of many.
 pub fn is_unattended(db: &Db, machine_id: &str, check: &str, target: &str) -> Result<bool, StoreError> {
-    const SQL: &str = "SELECT EXISTS(SELECT 1 FROM alerts WHERE machine_id = ?1 AND check_name = ?2 AND target = ?3
+    const SQL: &str = "SELECT EXISTS(SELECT 1 FROM alerts WHERE (machine_id = ?1 OR (?1 = '' AND ?2 = ''))
+        AND (?2 = '' OR (check_name = ?2 AND target = ?3))
         AND closed_at IS NULL AND acknowledged_at IS NULL AND silenced_until < ?4)";
     let params = params![machine_id, check, target, clock::unix_ms()];
     db.read(|conn| Ok(conn.prepare_cached(SQL)?.query_row(params, |row| row.get(0))?))

@@ -47,6 +47,8 @@ pub enum Refused {
     Id,
     /// No token, or one that counts for nothing, or for another machine.
     Token,
+    /// The token is right, and nobody has approved the machine, or somebody has revoked it.
+    NotApproved,
     /// Too many wrong tokens from there; wait that many seconds.
     Throttled {
         seconds: u64,
@@ -80,7 +82,10 @@ impl Fleet {
         let (token, machine_id) = shown(headers)?;
         let hash = hash_of(token);
         let is_known = match self.machines.owner_of(&hash)? {
-            Some(owner) => owner.id == machine_id && owner.state == MachineState::Approved,
+            Some(owner) if owner.id == machine_id && owner.state != MachineState::Approved => {
+                return Err(Refused::NotApproved);
+            }
+            Some(owner) => owner.id == machine_id,
             None => self.is_shared(&hash) && self.machines.admit_shared(&machine_id)?,
         };
         if is_known { Ok(machine_id) } else { Err(self.refuse(&machine_id, address, "unknown token")) }

@@ -11,6 +11,8 @@ mod alerts_tell;
 #[cfg(test)]
 mod alerts_tests;
 mod arrival;
+pub mod gateway;
+pub mod gateway_wire;
 mod link;
 mod presence;
 mod run;

@@ -6,6 +6,7 @@ pub mod http;
 pub mod hub;
 pub mod link_agent;
 pub mod link_hub;
+pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;

@@ -72,12 +72,12 @@ impl Socket {
         }
     }
 
-    /// The next frame but `activity`, which tells of other conversations whenever it likes.
+    /// The next frame but news of other things, which come whenever they like.
     #[track_caller]
     pub fn next(&mut self) -> Value {
         loop {
             let frame: Value = serde_json::from_str(&self.next_text()).unwrap();
-            if frame["type"] != "activity" {
+            if !["activity", "machine", "alert"].iter().any(|news| frame["type"] == *news) {
                 return frame;
             }
         }

@@ -1,0 +1,156 @@
+//! Notifications of the real hub to scripted services: the test button, requests for approval, outages and restarts.
+
+use serde_json::{Value, json};
+
+use crate::support::hub::Builder;
+use crate::support::site::answer;
+use crate::support::{Client, Hub, Model, Site, Socket, wait_until};
+
+const SECRET: &str = "tk_hunter2";
+/// A call that has to be asked for; its arguments are nobody's business.
+const SET: &str = r#"tool kv_set {"key":"diary","value":"dear me"}"#;
+
+fn taking() -> Site {
+    Site::start(|_, _, out| answer(out, 200, "", b"{}"))
+}
+
+fn channel(site: &Site, more: &str) -> String {
+    format!("[notify.phone]\ntype = \"ntfy\"\nserver = \"http://{}\"\ntopic = \"home\"\n{more}", site.address)
+}
+
+fn client(hub: &Hub) -> Client {
+    hub.admin().new_key("all", &["admin", "chat", "machines:read", "machines:write", "audit:read"])
+}
+
+fn listed(client: &Client) -> Value {
+    let answer = client.get("/api/v1/notifications");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+fn body(request: &str) -> Value {
+    serde_json::from_str(request.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[test]
+fn the_test_button_says_how_it_went() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (taking(), Site::start(|_, _, out| answer(out, 401, "", br#"{"error":"tk_hunter2 is wrong"}"#)));
+    let refused = format!(
+        "[notify.wrong]\ntype = \"gotify\"\nserver = \"{}\"\ntoken = \"{SECRET}\"\n[notify.log]\ntype = \"console\"\n",
+        bad.url("")
+    );
+    let config = channel(&good, "token = \"${PHONE_TOKEN}\"\n") + &refused;
+    let hub = Builder::new(dir.path()).config(&config).env("PHONE_TOKEN", SECRET).start();
+    let all = client(&hub);
+    let test = |channel: &str| all.post("/api/v1/notifications/test", &json!({"channel": channel}).to_string());
+    let told = test("phone");
+    assert_eq!((told.status, told.json()), (200, json!({"ok": true})));
+    let asked = good.requests();
+    assert!(asked[0].contains(&format!("Bearer {SECRET}")), "{asked:?}");
+    assert_eq!((&body(&asked[0])["topic"], &body(&asked[0])["title"]), (&json!("home"), &json!("Test")));
+    let told = test("wrong");
+    assert_eq!((told.status, &told.json()["code"]), (502, &json!("notification_failed")), "{}", told.text());
+    assert!(told.text().contains("credential"), "{}", told.text());
+    assert_eq!(test("log").status, 200);
+    assert!(hub.log_contains("This channel works."));
+    assert_eq!(test("nobody").status, 404);
+    let channels = listed(&all)["channels"].as_array().unwrap().clone();
+    let states: Vec<_> = channels
+        .iter()
+        .map(|channel| (channel["name"].as_str().unwrap(), channel["failures"].as_u64().unwrap(), &channel["sent_at"]))
+        .collect();
+    assert_eq!(
+        states.iter().map(|state| (state.0, state.1)).collect::<Vec<_>>(),
+        [("log", 0), ("phone", 0), ("wrong", 1)]
+    );
+    assert!(states[1].2.is_string() && states[2].2.is_null());
+    // Nobody without the right may, and whoever did is recorded.
+    let reader = hub.client().with_key(&all.new_key("reader", &["machines:read"]).key());
+    assert_eq!(reader.get("/api/v1/notifications").status, 200);
+    assert_eq!(reader.post("/api/v1/notifications/test", r#"{"channel":"phone"}"#).status, 403);
+    assert_eq!(hub.client().get("/api/v1/notifications").status, 401);
+    let audit = all.get("/api/v1/audit?limit=20").text();
+    assert_eq!(audit.matches("notification.test").count(), 3, "{audit}");
+    for text in [audit, listed(&all).to_string(), hub.log_tail(), told.text()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn a_request_for_approval_is_told_without_its_arguments_and_outlives_a_kill() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let down = Site::start(|_, _, out| answer(out, 503, "", b""));
+    let start = |config: &str| {
+        // A hub that others reach is set up by its PIN or by its file.
+        let api = "[api]\nexternal_url = \"http://hub.lan:8080\"\n[[api.keys]]\nname = \"all\"\n\
+                   key = \"dk_of_this_test\"\nscopes = [\"chat\", \"machines:read\"]\n";
+        Builder::new(dir.path()).config(&format!("{api}{config}")).model(&model).start()
+    };
+    let mut hub = start(&channel(&down, ""));
+    let all = hub.client().with_key("dk_of_this_test");
+    let mut socket = Socket::open(&all);
+    socket.chat("s1", SET);
+    while socket.next()["type"] != "tool_approval" {}
+    let waiting = wait_until("the first attempt has failed", || {
+        let notices = listed(&all)["notices"].as_array().unwrap().clone();
+        notices.into_iter().find(|notice| notice["attempts"].as_u64() > Some(0))
+    });
+    assert_eq!((&waiting["state"], &waiting["kind"]), (&json!("waiting"), &json!("approval")));
+    assert!(waiting["error"].as_str().unwrap().contains("503"), "{waiting}");
+    hub.kill();
+    let up = taking();
+    let hub = start(&channel(&up, ""));
+    let all = all.at(&hub.address);
+    up.wait_for("kv_set");
+    wait_until("the row has left", || listed(&all)["notices"].as_array().unwrap().is_empty().then_some(()));
+    let asked = up.requests();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let told = body(&asked[0]);
+    assert_eq!(told["title"], "Approval: default wants to use kv_set");
+    assert_eq!(told["actions"][0]["url"], "http://hub.lan:8080/");
+    assert!(!asked[0].contains("diary") && !asked[0].contains("dear"), "{asked:?}");
+}
+
+#[test]
+fn what_waits_can_be_given_up() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let site = taking();
+    // Nobody listens on that port.
+    let config = channel(&site, "approvals = false\n")
+        + "[notify.later]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:9/\"\ntimeout = \"5s\"\n";
+    let hub = Builder::new(dir.path()).config(&config).model(&model).start();
+    let all = client(&hub);
+    let mut socket = Socket::open(&all);
+    socket.chat("s1", SET);
+    while socket.next()["type"] != "tool_approval" {}
+    let id = wait_until("it waits", || {
+        let notices = listed(&all)["notices"].as_array().unwrap().clone();
+        notices.first().map(|notice| notice["id"].as_i64().unwrap())
+    });
+    assert_eq!(all.delete(&format!("/api/v1/notifications/{id}")).status, 204);
+    assert_eq!(all.delete(&format!("/api/v1/notifications/{id}")).status, 404);
+    assert_eq!(all.delete("/api/v1/notifications/x").status, 404);
+    assert!(site.requests().is_empty());
+    assert!(all.get("/api/v1/audit").text().contains("notification.delete"));
+}
+
+#[test]
+fn what_cannot_work_stops_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |config: &str, parts: &[&str]| {
+        let output = Builder::new(dir.path()).config(config).command().output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        for part in parts {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("hunter2"), "{said}");
+    };
+    check("[notify.x]\ntype = \"pager\"", &["notify.x.type", "ntfy"]);
+    check("[notify.ntfy]\ntopic = \"a\"\ntokn = \"hunter2\"", &["notify.ntfy.tokn", "did you mean token"]);
+    check("[notify.console]\ntitle = \"{levl}\"", &["notify.console.title", "{levl}"]);
+    check("[notify.webhook]\nurl = \"http://169.254.169.254/hunter2\"", &["notify.webhook", "metadata"]);
+    let mqtt = "[notify.mqtt]\nserver = \"h\"\ntls = true\nca_file = \"/nowhere.pem\"";
+    check(mqtt, &["notify.mqtt", "/nowhere.pem"]);
+}
