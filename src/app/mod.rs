@@ -5,6 +5,7 @@
 //! (1; see [`crate::chat::recorder`]).
 
 mod agent;
+mod agent_minds;
 mod compose;
 mod keeper;
 mod logging;
