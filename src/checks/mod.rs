@@ -67,6 +67,7 @@ mod state;
 mod systemd;
 #[cfg(test)]
 mod testing;
+mod tool;
 mod uptime;
 mod x509;
 
@@ -74,3 +75,4 @@ pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};
 pub use self::once::{Outcome, run_once};
 pub use self::plan::{Global, Plan, check_label, expand_labels};
+pub use self::tool::{checks_tool, hosts_of};

@@ -74,7 +74,7 @@ fn look(names: &[String], context: &Context) -> Result<Vec<Outcome>, String> {
 }
 
 /// The agent's file. Who has no home, as under a supervisor, can look at the machine all the same.
-fn load(context: &Context) -> Result<AgentFile, ConfigError> {
+pub(super) fn load(context: &Context) -> Result<AgentFile, ConfigError> {
     match load_agent(&context.flags, &context.env) {
         Err(ConfigError::NoDataDir) => {
             let data_dir = Some(PathBuf::from(DATA_DIR));

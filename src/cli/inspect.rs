@@ -4,6 +4,7 @@ use super::args::Args;
 use super::command::{Action, Arg, Command};
 use super::output::out;
 use super::{CliError, Context, text};
+use crate::checks::checks_tool;
 use crate::diag::{HostRoot, machine_tools};
 use crate::fleet::runner::{Runners, Settings};
 use crate::llm::local::{AREAS, Question};
@@ -18,7 +19,7 @@ pub(super) const COMMAND: Command = Command {
     details: "Look at this machine and say what is wrong: causes by evidence, and what to do.\n\
               Needs no hub, no model and no key, and changes nothing. Areas are the names of checks (cpu, mem, disk, \
               systemd, docker, http, ping, ...), or system for the machine as a whole. Some take a target: a unit, a \
-              mount, a container, a host, a URL.",
+              mount, a container, a host, a URL. The checks of agent.toml, or their defaults, are asked too.",
     examples: &[
         "holt inspect",
         "holt inspect disk /",
@@ -33,7 +34,7 @@ pub(super) const COMMAND: Command = Command {
     action: Action::Run(run),
 };
 
-fn run(args: &Args, _: &Context) -> Result<(), CliError> {
+fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let question = Question::new(true, args.text("area"), args.text("target"), "");
     if !AREAS.contains(&question.area.as_str()) {
         let meant = nearest(&question.area, AREAS).map(|name| format!("did you mean {name}? ")).unwrap_or_default();
@@ -41,8 +42,10 @@ fn run(args: &Args, _: &Context) -> Result<(), CliError> {
     }
     // Whoever sits here may look at what is near, too.
     let guard = Guard::new(Origin::Operator { allow_loopback: true });
-    let tools = ToolSet::new(machine_tools(HostRoot::system(), guard));
-    let runners = Runners::new(Settings::default(), None, tools);
+    let mut tools = machine_tools(HostRoot::system(), guard);
+    let config = super::check::load(context).map_err(CliError::failed)?;
+    tools.push(checks_tool(config.checks, HostRoot::system()));
+    let runners = Runners::new(Settings::default(), None, ToolSet::new(tools));
     let found = runners.inspect_locally(question, &mut |_, _, _| {}, &Cancel::new()).map_err(CliError::failed)?;
     if args.flag("json") {
         return out!("{}", serde_json::to_string_pretty(&found.json).map_err(CliError::failed)?);

@@ -25,6 +25,7 @@ mod notify_tests;
 mod place;
 mod raw;
 mod raw_llm;
+mod raw_web;
 mod report;
 mod schema;
 mod secret;

@@ -10,6 +10,8 @@ mod alias;
 mod args;
 pub(crate) mod child;
 pub(crate) mod cpu;
+#[cfg(test)]
+mod diagnosis_tests;
 pub(crate) mod disk;
 mod disk_io;
 mod docker;

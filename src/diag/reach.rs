@@ -140,3 +140,78 @@ pub(super) fn http(guard: &Guard, args: &Args, context: &ToolContext<'_>) -> Res
     report.find(Finding::judge(&HTTP_STATUS, what, f64::from(answer.status())));
     Ok(report)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::diag::fixture::with_context;
+    use crate::diag::{HostRoot, machine_tools};
+    use crate::net::guard::{Guard, HostPattern, Origin};
+    use crate::net::test_peer::{LONG, STACK_BYTES};
+    use crate::rt::Threads;
+    use serde_json::{Value, json};
+    use std::io::{Read, Write};
+
+    fn call(guard: Guard, name: &str, arguments: Value) -> Result<Value, String> {
+        let tools = machine_tools(HostRoot::system(), guard);
+        let tool = tools.iter().find(|tool| tool.spec().name == name).unwrap();
+        let answer = with_context(|context| tool.call(&arguments, context)).map_err(|error| error.message)?;
+        Ok(serde_json::from_str(&answer).unwrap())
+    }
+
+    fn untrusted() -> Guard {
+        Guard::new(Origin::Untrusted)
+    }
+
+    #[test]
+    fn urls_of_strangers_lead_to_the_internet_alone() {
+        for url in [
+            "http://127.0.0.1/",
+            "http://192.168.1.1/",
+            "http://169.254.169.254/latest",
+            "http://[::1]/",
+            "http://me:pw@example.org/",
+        ] {
+            let error = call(untrusted(), "host_http", json!({"url": url})).unwrap_err();
+            assert!(error.contains("refused"), "{url}: {error}");
+        }
+        for url in ["file:///etc/passwd", "example.org", "http://", ""] {
+            assert!(call(untrusted(), "host_http", json!({"url": url})).is_err(), "{url}");
+        }
+        assert!(call(untrusted(), "host_http", json!({})).unwrap_err().contains("missing"));
+    }
+
+    #[test]
+    fn a_server_is_asked_and_its_content_is_not_shown() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://127.0.0.1:{}/health?token=abc", listener.local_addr().unwrap().port());
+        let threads = Threads::new();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            let answer = b"HTTP/1.1 302 Found\r\nServer: nginx\r\nLocation: http://10.0.0.1/x?token=abc\r\nContent-Length: 6\r\n\r\nsecret";
+            stream.write_all(answer).unwrap();
+        };
+        threads.spawn("server", STACK_BYTES, serve).unwrap();
+        let guard = untrusted().allow_inside(&[HostPattern::parse("127.0.0.1").unwrap()], "a test");
+        let report = call(guard, "host_http", json!({"url": url})).unwrap();
+        assert!(threads.join_all(LONG).is_empty());
+        assert_eq!((&report["status"], &report["server"]), (&json!(302), &json!("nginx")));
+        assert!(report["redirects_to"].as_str().unwrap().starts_with("http://10.0.0.1/x"));
+        let text = report.to_string();
+        assert!(!text.contains("secret") && !text.contains("abc"), "{text}");
+    }
+
+    #[test]
+    fn names_are_looked_up_and_crowds_are_not_pinged() {
+        let report = call(untrusted(), "host_dns", json!({"name": "localhost"})).unwrap();
+        assert!(!report["addresses"].as_array().unwrap().is_empty(), "{report}");
+        for host in ["224.0.0.1", "0.0.0.0", "255.255.255.255"] {
+            let error = call(untrusted(), "host_ping", json!({"host": host})).unwrap_err();
+            assert!(error.contains("only single machines"), "{error}");
+        }
+        match call(untrusted(), "host_ping", json!({"host": "127.0.0.1", "count": 1})) {
+            Ok(report) => assert_eq!((&report["sent"], &report["received"]), (&json!(1), &json!(1))),
+            Err(error) => assert!(error.contains("may not ping"), "{error}"),
+        }
+    }
+}

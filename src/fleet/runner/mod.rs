@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::checks::{checks_tool, hosts_of};
+use crate::diag::{HostRoot, machine_tools};
 use crate::fleet::link::runner::{
     ChatHandle, ChatRunner, ChatSessionOpts, DiagnoseRunner, RunError, Stage, StreamCallback,
 };
@@ -24,6 +26,7 @@ use crate::fleet::runner::rounds::{Rounds, Style};
 use crate::fleet::wire::Metadata;
 use crate::llm::local::{AREAS, Diagnostician, Question};
 use crate::llm::{Completion, LlmError, Message, NoMeter, Request, Role, Router, Sink};
+use crate::net::guard::{Guard, Origin};
 use crate::rt::{Cancel, Threads, clock};
 use crate::tools::ToolSet;
 
@@ -107,6 +110,15 @@ impl Runners {
     /// Sessions with these tools. Without a model the built-in planner answers.
     pub fn new(settings: Settings, model: Option<Arc<dyn Model>>, tools: ToolSet) -> Self {
         Self { inner: Arc::new(Inner { settings, model, tools, threads: Threads::new() }) }
+    }
+
+    /// Sessions of this machine: all tools that there are for it, and its own checks (the table `[checks]`, or null).
+    /// Probes of URLs reach the internet, and what those checks look at.
+    pub fn of_machine(settings: Settings, model: Option<Arc<dyn Model>>, checks: &Value) -> Self {
+        let guard = Guard::new(Origin::Untrusted).allow_inside(&hosts_of(checks), "a target in [checks]");
+        let mut tools = machine_tools(HostRoot::system(), guard);
+        tools.push(checks_tool(checks.clone(), HostRoot::system()));
+        Self::new(settings, model, ToolSet::new(tools))
     }
 
     /// Looks without a model, whether there is one or not.

@@ -17,7 +17,7 @@ mod vocabulary;
 mod wish;
 mod words;
 
-pub use crate::llm::local::diagnosis::{AREAS, Diagnosis, Diagnostician, Question};
+pub use crate::llm::local::diagnosis::{AREAS, Diagnosis, Diagnostician, Question, host_of};
 use crate::llm::local::followup::{remember, understand_after};
 use crate::llm::local::plan::plan;
 use crate::llm::local::report::{Looked, report};

@@ -84,22 +84,26 @@ impl Question {
         (!general.contains(&self.target.as_str())).then_some(self.target.as_str())
     }
 
-    /// The host of a target such as `https://host:8443/x`, `host:port` or `host`.
+    /// The host of the target.
     pub(super) fn target_host(&self) -> Option<&str> {
-        let target = self.named_target()?;
-        let rest = target.split_once("://").map_or(target, |(_, rest)| rest);
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-        let authority = authority.rsplit_once('@').map_or(authority, |(before, after)| {
-            // `host:443@name` is a certificate's target, `user@host` a URL's.
-            if target.contains("://") { after } else { before }
-        });
-        let host = match authority.strip_prefix('[') {
-            Some(six) => six.split(']').next().unwrap_or(six),
-            None if authority.matches(':').count() == 1 => authority.split(':').next().unwrap_or(authority),
-            None => authority,
-        };
-        (!host.is_empty()).then_some(host)
+        self.named_target().and_then(host_of)
     }
+}
+
+/// The host of a target such as `https://host:8443/x`, `host:port`, `host:port@name` or `host`.
+pub fn host_of(target: &str) -> Option<&str> {
+    let rest = target.split_once("://").map_or(target, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let authority = authority.rsplit_once('@').map_or(authority, |(before, after)| {
+        // `host:443@name` is a certificate's target, `user@host` a URL's.
+        if target.contains("://") { after } else { before }
+    });
+    let host = match authority.strip_prefix('[') {
+        Some(six) => six.split(']').next().unwrap_or(six),
+        None if authority.matches(':').count() == 1 => authority.split(':').next().unwrap_or(authority),
+        None => authority,
+    };
+    (!host.is_empty()).then_some(host)
 }
 
 /// Plans looks and writes the report; a provider, so that one tool loop serves it and models alike.

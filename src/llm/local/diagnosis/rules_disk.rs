@@ -59,7 +59,7 @@ fn room(facts: &Facts<'_>, row: &Value, mount: &str, is_asked: bool, causes: &mu
         .by(20, format!("{} of {} are left on {shown}", bytes(left), bytes(total)));
     let complaints = facts.log_lines(&["no space left on device"]);
     if let Some(line) = complaints.last() {
-        cause.add(20, format!("programs fail for it, {} lines of the log say so: {}", complaints.len(), quote(line)));
+        cause.add(20, format!("programs fail for it, {}× in the log: {}", complaints.len(), quote(line)));
     }
     let cause = cause
         .soon(format!("Free space on {shown}: what is not needed any more, old downloads, images, package caches."))
@@ -139,7 +139,7 @@ fn damage(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     };
     let mut cause = Cause::new(Level::Critical, title).asked(facts.is_about(&["disk", "diskio", "journaltail"]));
     if let Some(line) = errors.last() {
-        cause.add(30, format!("{} lines of the log, the last: {}", errors.len(), quote(line)));
+        cause.add(30, format!("{}× in the log, the last: {}", errors.len(), quote(line)));
     }
     if !read_only.is_empty() {
         cause.add(30, "the kernel does that to keep a damaged file system from getting worse");

@@ -88,7 +88,7 @@ fn processor(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     let who = culprit.map_or_else(|| "the programs at the top".to_owned(), code);
     causes.push(
         cause
-            .soon(format!("Find out what {who} works on, and whether it may wait; end or restart it if it hangs."))
+            .soon(format!("Find out what keeps {who} at work, and whether that may wait; end or restart what hangs."))
             .act(
                 When::Medium,
                 "Bound it (CPUQuota in its unit, limits of its container), or give the machine more cores.",
@@ -172,10 +172,7 @@ fn killed(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     let name = code(text(last, "process").unwrap_or("?"));
     let mut cause = Cause::new(Level::Warning, format!("The kernel killed {name} for lack of memory"))
         .asked(facts.is_about(&["mem", "journaltail", "uptime"]))
-        .by(
-            25,
-            format!("{} kills in the kernel's log, the last: {}", kills.len(), quote(text(last, "line").unwrap_or(""))),
-        );
+        .by(25, format!("{}× in the kernel's log, the last: {}", kills.len(), quote(text(last, "line").unwrap_or(""))));
     let again = kills.iter().filter(|kill| text(kill, "process") == text(last, "process")).count();
     if again > 1 {
         cause.add(15, format!("{name} was hit {again} times"));
@@ -227,7 +224,7 @@ fn power(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     causes.push(
         Cause::new(Level::Warning, "The power supply is too weak")
             .asked(facts.is_about(&["uptime", "cpu", "journaltail"]))
-            .by(30, format!("{} lines of the log, the last: {}", lines.len(), quote(line)))
+            .by(30, format!("{}× in the log, the last: {}", lines.len(), quote(line)))
             .act(When::Short, "Use the supply and cable that the board's maker names; take hungry USB devices off."),
     );
 }

@@ -239,7 +239,7 @@ fn alarms(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     causes.push(
         Cause::new(Level::Warning, title)
             .asked(facts.is_about(&["journaltail", "logfile"]))
-            .by(20, format!("{} such lines, the last: {}", lines.len(), quote(line)))
+            .by(20, format!("{}× in the log, the last: {}", lines.len(), quote(line)))
             .act(When::Short, advice),
     );
 }

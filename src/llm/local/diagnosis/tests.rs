@@ -100,7 +100,7 @@ fn a_full_disk_names_what_holds_the_room() {
     assert!(urgent.contains("journalctl --vacuum-size"));
     for part in [
         "40 % of `/`; removing more files does not help",
-        "1 lines of the log say so: `app: write failed: No space left on device`",
+        "1× in the log: `app: write failed: No space left on device`",
         "- [CRIT] space on / 97.5 % (`limit`: warning from 1 %)",
         "- [OK] space on /data 40 %",
     ] {
