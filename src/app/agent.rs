@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
 
+use crate::app::agent_minds;
 use crate::checks::{self, Engine, Global, Plan};
 use crate::config::AgentFile;
 use crate::diag::{HostRoot, Reading, Vitals};
@@ -27,6 +28,9 @@ use crate::sys;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Open alerts and cursors of the checks.
 const CHECKS_FILE: &str = "checks.json";
+/// What a first start lacks.
+const NO_HUB: &str = "no hub is known: give --hub URL and --join CODE (made by `holt machines join` on the hub), or set \
+                      [server] address in agent.toml";
 /// What labels call this machine's name and address (contract agent-link 6.1).
 const HOST_NAME: &str = "from_hostname";
 const HOST_IP: &str = "from_hostip";
@@ -77,17 +81,13 @@ impl Agent {
         let (global, plan) = plan(file)?;
         let settings = link_settings(file, &options, &stored, &global, &plan)?;
         let link = match settings {
-            Some(settings) => Some(
-                Link::new(state, settings, concat!("holt-", env!("CARGO_PKG_VERSION")), Timers::default())
-                    .map_err(text)?,
-            ),
-            None if file.notify.is_empty() => {
-                return Err(
-                    "no hub is known: give --hub URL and --join CODE (made by `holt machines join` on the hub), \
-                            or set [server] address in agent.toml"
-                        .to_owned(),
-                );
+            Some(settings) => {
+                let version = concat!("holt-", env!("CARGO_PKG_VERSION"));
+                let link = Link::new(state, settings.clone(), version, Timers::default()).map_err(text)?;
+                agent_minds::plug_in(&link, &settings, file).map_err(text)?;
+                Some(link)
             }
+            None if file.notify.is_empty() => return Err(NO_HUB.to_owned()),
             None => None,
         };
         let mut agent = Self {
@@ -127,7 +127,10 @@ impl Agent {
         }
         self.file = file.clone();
         match (&self.link, settings) {
-            (Some(link), Some(settings)) => link.apply(settings).map_err(text)?,
+            (Some(link), Some(settings)) => {
+                agent_minds::plug_in(link, &settings, file).map_err(text)?;
+                link.apply(settings).map_err(text)?;
+            }
             (None, None) => {}
             _ => log::warn!("whether there is a link changes at the next start only"),
         }
