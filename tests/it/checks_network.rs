@@ -15,7 +15,8 @@ fn check(dir: &Path, names: &[&str]) -> Vec<(String, String, String)> {
     let output = command.output().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let rows = String::from_utf8(output.stdout).unwrap();
-    let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|row| row["check"].is_string());
+    let rows =
+        rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|row| row["check"].is_string());
     rows.map(|row| (text(&row["check"]), text(&row["target"]), text(&row["level"]))).collect()
 }
 
