@@ -1,5 +1,10 @@
 //! What a fleet costs the hub: memory and processor time of 200 connected machines, and how quickly alerts are stored.
-#![allow(clippy::pedantic, clippy::print_stdout, reason = "a bench prints what it measured")]
+#![allow(
+    clippy::pedantic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a bench prints what it measured, and paces itself"
+)]
 
 mod support;
 

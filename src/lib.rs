@@ -50,9 +50,14 @@
 //! | causes of trouble, by evidence and without a model | [`llm::local::Diagnostician`] |
 //! | what a remote session does on its machine | [`fleet::runner`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
+//! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
+//! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
 //! | when people are told of a check, again, and of its end | `checks::ledger` |
+//! | a machine's connection, from upgrade to end | `api::agent_link`, `ws::agent`, [`fleet::hub::Arrival`] |
+//! | who is down, and who is told | `fleet::hub::presence`, `fleet::hub::upkeep` |
+//! | a turn on a machine | `chat::remote`, `fleet::hub::run` |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!

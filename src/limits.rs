@@ -323,8 +323,8 @@ pub const NOTICE_BODY_BYTES_MAX: usize = 3500;
 pub const NOTICES_LISTED_MAX: usize = 500;
 /// Lines of a summary; the rest is counted.
 pub const NOTICE_SUMMARY_LINES: usize = 20;
-/// Stack of a channel's thread: TLS and JSON on it.
-pub const NOTIFY_STACK_BYTES: usize = 256 * 1024;
+/// Stack of a channel's thread: name lookups, TLS, JSON and SQLite on it. What is not touched costs nothing.
+pub const NOTIFY_STACK_BYTES: usize = 512 * 1024;
 
 // --- Costs: contract engine 4 ---------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ pub(super) fn forget(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let machine = machine(fleet, call)?;
     fleet.machines().forget(&machine.id).map_err(missing)?;
     note(ctx, call, "machine.forget", &machine.id, machine.name());
-    fleet.tick();
+    fleet.follow_changes();
     Ok(Reply::Full(no_content()))
 }
 
@@ -100,7 +100,7 @@ pub(super) fn revoke(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let other = || ApiError::new(409, "revoked", "the machine is revoked already");
     fleet.machines().revoke(&machine.id).map_err(|error| or_conflict(error, other))?;
     note(ctx, call, "machine.revoke", &machine.id, machine.name());
-    fleet.tick();
+    fleet.follow_changes();
     Ok(ok(&shape(fleet, &fleet.machines().get(&machine.id)?.ok_or_else(unknown)?)))
 }
 
@@ -111,7 +111,7 @@ pub(super) fn rotate(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let other = || ApiError::new(409, "no_own_token", "the machine is not approved, or has no token of its own");
     fleet.machines().rotate(&machine.id).map_err(|error| or_conflict(error, other))?;
     note(ctx, call, "machine.rotate", &machine.id, machine.name());
-    fleet.tick();
+    fleet.follow_changes();
     Ok(ok(&shape(fleet, &fleet.machines().get(&machine.id)?.ok_or_else(unknown)?)))
 }
 
@@ -167,7 +167,7 @@ pub(super) fn add_code(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (made, secret) = fleet.codes().create(body.name.trim(), &body.labels, ttl_ms, &by)?;
     note(ctx, call, "machine.join_code", &made.id, &made.name);
     let typed = join_code(&secret, &fleet.key().fingerprint());
-    let command = format!("holt agent --server {} --join {typed}", server(ctx, call));
+    let command = format!("holt agent --hub {} --join {typed}", server(ctx, call));
     let mut body = code(&made);
     body["code"] = json!(typed);
     body["command"] = json!(command);

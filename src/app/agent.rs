@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{bounded, select};
 
+use crate::checks::{self, Engine, Global, Plan};
 use crate::config::AgentFile;
 use crate::diag::{HostRoot, Reading, Vitals};
 use crate::fleet::ServerNotifier;
@@ -24,6 +25,8 @@ use crate::sys;
 
 /// How long the parts may take to end, the farewell to the hub included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Open alerts and cursors of the checks.
+const CHECKS_FILE: &str = "checks.json";
 /// What labels call this machine's name and address (contract agent-link 6.1).
 const HOST_NAME: &str = "from_hostname";
 const HOST_IP: &str = "from_hostip";
@@ -58,6 +61,8 @@ pub struct Agent {
 /// What a reload makes anew.
 #[derive(Default)]
 struct Parts {
+    /// Also asked for the number of open alerts.
+    engine: Arc<Mutex<Option<Engine>>>,
     dispatcher: Option<(Arc<Dispatcher>, Stopper)>,
 }
 
@@ -69,7 +74,8 @@ impl Agent {
         let state = StateDir::open(&state_path).map_err(text)?;
         let (stored, agent_id) = (state.membership().map_err(text)?, state.agent_id().to_owned());
         let (stopper, stop) = Stopper::new();
-        let settings = link_settings(file, &options, &stored)?;
+        let (global, plan) = plan(file)?;
+        let settings = link_settings(file, &options, &stored, &global, &plan)?;
         let link = match settings {
             Some(settings) => Some(
                 Link::new(state, settings, concat!("holt-", env!("CARGO_PKG_VERSION")), Timers::default())
@@ -96,7 +102,7 @@ impl Agent {
             stop,
             threads: Threads::new(),
         };
-        agent.parts = agent.start_parts(file)?;
+        agent.start_parts(file, global, plan)?;
         if let Some(link) = &agent.link {
             agent.watch_vitals(link)?;
             let running = link.clone();
@@ -110,14 +116,14 @@ impl Agent {
     /// Takes a changed file: checks and notifications begin anew, the hub is told. What is refused leaves everything
     /// as it was.
     pub fn reload(&mut self, file: &AgentFile) -> Result<(), String> {
-        let settings = link_settings(file, &self.options, &self.stored)?;
+        let (global, plan) = plan(file)?;
+        let settings = link_settings(file, &self.options, &self.stored, &global, &plan)?;
         self.stop_parts();
-        match self.start_parts(file) {
-            Ok(parts) => self.parts = parts,
-            Err(error) => {
-                self.parts = self.start_parts(&self.file)?;
-                return Err(error);
-            }
+        if let Err(error) = self.start_parts(file, global, plan) {
+            let before = self.file.clone();
+            let (global, plan) = self::plan(&before)?;
+            self.start_parts(&before, global, plan)?;
+            return Err(error);
         }
         self.file = file.clone();
         match (&self.link, settings) {
@@ -142,8 +148,7 @@ impl Agent {
         }
     }
 
-    fn start_parts(&self, file: &AgentFile) -> Result<Parts, String> {
-        let mut parts = Parts::default();
+    fn start_parts(&mut self, file: &AgentFile, global: Global, plan: Plan) -> Result<(), String> {
         let mut notifiers: Vec<Arc<dyn Notifier>> = Vec::new();
         if let Some(link) = &self.link {
             notifiers.push(Arc::new(ServerNotifier::new(link)));
@@ -161,16 +166,29 @@ impl Agent {
             };
             let dispatcher = Arc::new(Dispatcher::start(setup, &stop)?);
             notifiers.push(Arc::clone(&dispatcher) as Arc<dyn Notifier>);
-            parts.dispatcher = Some((dispatcher, stopper));
+            self.parts.dispatcher = Some((dispatcher, stopper));
         }
-        Ok(parts)
+        let setup = checks::Setup {
+            plan,
+            root: HostRoot::system(),
+            machine: Arc::new(move || machine_labels(&global.labels)),
+            state_file: self.state_path.join(CHECKS_FILE),
+            notifiers,
+        };
+        let engine = Engine::start(setup).map_err(text)?;
+        *lock(&self.parts.engine) = Some(engine);
+        Ok(())
     }
 
     fn stop_parts(&mut self) {
-        let parts = std::mem::take(&mut self.parts);
-        if let Some((dispatcher, stopper)) = parts.dispatcher {
+        let engine = lock(&self.parts.engine).take();
+        let mut late = engine.map(|mut engine| engine.stop(STOP_TIMEOUT)).unwrap_or_default();
+        if let Some((dispatcher, stopper)) = self.parts.dispatcher.take() {
             drop(stopper);
-            dispatcher.stop(STOP_TIMEOUT);
+            late.extend(dispatcher.stop(STOP_TIMEOUT));
+        }
+        if !late.is_empty() {
+            log::warn!("still running: {}", late.join(", "));
         }
     }
 
@@ -194,7 +212,10 @@ impl Agent {
             .map_err(text)?;
         // The first reading is there when the first heartbeat is due.
         let _ = ask_tx.try_send(());
+        let engine = Arc::clone(&self.parts.engine);
         link.set_vitals(move |heartbeat: &mut Heartbeat| {
+            let open = lock(&engine).as_ref().map_or(0, Engine::active_alerts);
+            heartbeat.active_alerts = i64::try_from(open).unwrap_or(i64::MAX);
             let reading = *lock(&latest);
             heartbeat.cpu_pct = reading.cpu_pct;
             heartbeat.mem_pct = reading.mem_pct;
@@ -209,11 +230,20 @@ impl Agent {
     }
 }
 
+/// What is checked. The error names the file.
+fn plan(file: &AgentFile) -> Result<(Global, Plan), String> {
+    let global = Global::new(&file.global);
+    let plan = global.and_then(|global| Ok((Plan::new(&file.checks, global.interval)?, global)));
+    plan.map(|(plan, global)| (global, plan)).map_err(|error| format!("config {}: {error}", file.path.display()))
+}
+
 /// Where to connect, or None when nobody says.
 fn link_settings(
     file: &AgentFile,
     options: &AgentOptions,
     stored: &Membership,
+    global: &Global,
+    plan: &Plan,
 ) -> Result<Option<LinkSettings>, String> {
     let typed = options.hub.clone().or_else(|| Some(file.address.clone()).filter(|address| !address.is_empty()));
     let address = typed.unwrap_or_else(|| stored.address.clone());
@@ -226,16 +256,18 @@ fn link_settings(
         ca_file: options.ca_file.clone().or_else(|| file.ca_file.clone()).or(stored_ca),
         token: options.token.clone().or_else(|| file.token.clone()),
         join: options.join.as_deref().map(JoinCode::parse).transpose().map_err(text)?,
-        labels: machine_labels(&BTreeMap::new()),
-        plugins: Vec::new(),
+        labels: machine_labels(&global.labels),
+        plugins: plan.plugins(),
     }))
 }
 
 /// The labels of this machine: the configured ones, its name and its address as they are now.
 fn machine_labels(configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels = configured.clone();
-    labels.entry(HOST_NAME.to_owned()).or_insert_with(|| sys::host_name().unwrap_or_default());
-    labels.entry(HOST_IP.to_owned()).or_insert_with(|| own_address().unwrap_or_default());
+    let (host_name, address) = (sys::host_name().unwrap_or_default(), own_address().unwrap_or_default());
+    checks::expand_labels(&mut labels, &host_name, &address);
+    labels.entry(HOST_NAME.to_owned()).or_insert(host_name);
+    labels.entry(HOST_IP.to_owned()).or_insert(address);
     labels
 }
 

@@ -1,5 +1,8 @@
 //! `cert`: how long certificates last, those of servers and those in files (contract agent-link 7.5, 11). Whom they are
 //! trusted by is no question: a self-signed one that ends tomorrow is a problem tomorrow.
+//!
+//! `[checks.cert]`: `targets` (`host:port`, 443 by default; `host:port@name` asks for another name), `starttls` (`none`,
+//! `smtp`), `timeout` (10s), `files` (paths or globs; PEM or DER); `remote_expiry`, `file_expiry` (within 720h / 168h).
 
 use std::fs::File;
 use std::io::Read;
@@ -9,12 +12,13 @@ use std::time::Duration;
 
 use crate::alert::Level;
 use crate::checks::each::{Look, Seen, TARGETS_MAX, each, timeout};
+use crate::checks::glob;
 use crate::checks::limits::Limits;
 use crate::checks::paths;
 use crate::checks::peek::{Before, Endpoint, chain};
 use crate::checks::plugin::{Check, Gather, Reading};
 use crate::checks::settings::{SettingError, Settings};
-use crate::checks::x509::{Certificate, of_file};
+use crate::checks::x509::{Certificate, NO_CERTIFICATE, of_file};
 use crate::diag::finding::float;
 use crate::rt::clock;
 
@@ -106,13 +110,18 @@ impl Check for Files {
         }
         let mut readings = Vec::new();
         for glob in &self.globs {
-            let found = paths::expand(glob, TARGETS_MAX);
+            let (found, is_exact) = (paths::expand(glob, TARGETS_MAX), glob::is_exact(glob));
             if found.is_empty() {
                 readings.push(Reading::new(FILE, glob, Level::Critical, "no such file, or no right to see it"));
             }
             for path in found {
                 let target = path.to_string_lossy();
-                readings.push(match read(&path).and_then(|bytes| of_file(&bytes).map_err(str::to_owned)) {
+                let found = read(&path).and_then(|bytes| of_file(&bytes).map_err(str::to_owned));
+                // A directory of certificates holds their keys, too.
+                if !is_exact && found.as_ref().is_err_and(|error| error == NO_CERTIFICATE) {
+                    continue;
+                }
+                readings.push(match found {
                     Ok(found) => judge(FILE, &target, &self.limits, &found, context.now_s()),
                     Err(error) => Reading::failed(FILE, &target, error),
                 });
@@ -237,17 +246,18 @@ mod tests {
         let write = |name: &str, content: &str| std::fs::write(dir.path().join(name), content).unwrap();
         write("a.pem", &format!("{LASTING}{ENDED}"));
         write("b.pem", NEVER_ENDING);
-        write("c.pem", "nothing");
+        write("c.pem", "-----BEGIN PRIVATE KEY-----");
+        write("c.crt", "nothing");
         write("d.txt", LASTING);
         std::fs::create_dir(dir.path().join("e.pem")).unwrap();
         let files = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let mut check = built(build, &json!({"files": [files("*.pem"), files("gone.pem")]})).unwrap();
+        let mut check = built(build, &json!({"files": [files("*.pem"), files("c.crt"), files("gone.pem")]})).unwrap();
         let (readings, ..) = round(&mut *check, &HostRoot::system());
         let expected = [
             ("a.pem", "Critical: certificate of old.test has ended on 2021-01-01T00:00:00Z"),
             ("b.pem", "Ok: certificate of Fixtures Ltd ends on"),
-            ("c.pem", "Critical: no certificate in this file"),
             ("e.pem", "Critical: not a file"),
+            ("c.crt", "Critical: no certificate in this file"),
             ("gone.pem", "Critical: no such file, or no right to see it"),
         ];
         assert_eq!(readings.len(), expected.len());

@@ -29,6 +29,18 @@ impl Notifier for Ear {
     }
 }
 
+struct Broken;
+
+impl Notifier for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    fn forward(&self, _: &Event) -> bool {
+        panic!("expected by the test")
+    }
+}
+
 /// What a round does.
 enum Act {
     Say(&'static str),
@@ -67,7 +79,7 @@ fn start(dir: &Path, acts: Vec<Act>) -> (Engine, Receiver<Event>) {
         root: HostRoot::at(dir),
         machine: Arc::new(BTreeMap::new),
         state_file: dir.join("checks.json"),
-        notifiers: vec![Arc::new(Ear(heard_tx))],
+        notifiers: vec![Arc::new(Broken), Arc::new(Ear(heard_tx))],
     };
     (Engine::start(setup).unwrap(), heard_rx)
 }

@@ -126,8 +126,8 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         verify_tls: settings.flag("verify_tls", true)?,
         status,
         expected,
-        level: settings.level("level", Level::Critical)?,
-        mismatch_level: settings.level("mismatch_level", Level::Warning)?,
+        level: settings.level("severity", Level::Critical)?,
+        mismatch_level: settings.level("mismatch_severity", Level::Warning)?,
         response_time: settings.limits("response_time", Limits::above(Unit::Millis, 0.0, 0.0))?,
         cert_expiry: settings.limits("cert_expiry", Limits::within(hours(72), hours(24)))?,
     };
@@ -322,7 +322,7 @@ mod tests {
             "response_time Warning: response time ",
         ];
         starts(&look(table, &peer.url()), &expected);
-        let found = look(json!({"expect_body": "ill", "mismatch_level": "Critical"}), &peer.url());
+        let found = look(json!({"expect_body": "ill", "mismatch_severity": "Critical"}), &peer.url());
         assert_eq!(found[2], "response_body Critical: the body (11 bytes read) does not hold \"ill\"");
     }
 
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn peers_that_misbehave_are_told_apart() {
-        let quick = json!({"timeout": "80ms", "level": "Warning"});
+        let quick = json!({"timeout": "80ms", "severity": "Warning"});
         let peer = Peer::one(vec![Step::Stall]);
         starts(&look(quick.clone(), &peer.url()), &["connectivity Warning: time-out"]);
         let peer = Peer::one(vec![send("garbage\r\n\r\n"), Step::Cut]);

@@ -67,7 +67,7 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         return Err(settings.error("units", format!("{bad:?} is no name of a unit")));
     }
     let priority = settings.word("priority", &PRIORITIES, "err")?;
-    let level = settings.level("level", Level::Warning)?;
+    let level = settings.level("severity", Level::Warning)?;
     let target = if units.is_empty() { filter.first.clone() } else { units.join(",") };
     // Without --all a field of more than 4 KiB comes as null: so every line is bounded.
     let mut arguments: Vec<String> = ["--no-pager", "--quiet", "--output=json"].map(str::to_owned).to_vec();

@@ -4,6 +4,7 @@
 //! apart, and only what a notifier took counts; so one that refuses is simply told in the next round.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::alert::{Event, Level, key_of};
@@ -236,7 +237,7 @@ impl Ledger {
                 if told.is_some() && alert.level == Level::Ok && rules.disable_recovery_notification && owned {
                     alert.told.remove(notifier.name());
                     self.changed = true;
-                } else if is_due(alert, told, rules, now) && notifier.forward(&alert.event(now)) {
+                } else if is_due(alert, told, rules, now) && is_taken(notifier, &alert.event(now)) {
                     alert.note(notifier.name(), told, now);
                     self.changed = true;
                 }
@@ -249,6 +250,14 @@ impl Ledger {
     pub(super) fn open_count(&self) -> usize {
         self.alerts.values().filter(|alert| alert.level != Level::Ok).count()
     }
+}
+
+/// A notifier that panics has taken nothing, and keeps nobody else from hearing of it.
+fn is_taken(notifier: &dyn Notifier, event: &Event) -> bool {
+    catch_unwind(AssertUnwindSafe(|| notifier.forward(event))).unwrap_or_else(|_| {
+        log::error!("checks: the notifier {} panicked: this is a bug in Holt", notifier.name());
+        false
+    })
 }
 
 /// Whether a notifier has to hear of an alert now.

@@ -69,7 +69,7 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         paths::check(glob).map_err(|reason| settings.error("targets", format!("{glob:?} {reason}")))?;
     }
     let filter = Filter::build(settings, &[])?;
-    let level = settings.level("level", Level::Warning)?;
+    let level = settings.level("severity", Level::Warning)?;
     let from_start = settings.flag("from_start", false)?;
     let missing = BTreeMap::new();
     Ok(vec![Box::new(LogFiles { globs, filter, level, from_start, positions: None, missing })])

@@ -1,5 +1,8 @@
 //! `ntp`: is the clock synchronised, and how well (contract agent-link 7.5, 6). Asked is what is installed: chrony, ntpd,
 //! else systemd, which knows only yes or no.
+//!
+//! `[checks.ntp]`: `severity` of a clock that is not synchronised (Critical); `offset` (100 / 500 milliseconds),
+//! `stratum` (10 / 16).
 
 use crate::alert::Level;
 use crate::checks::limits::{Limits, Unit};
@@ -41,7 +44,7 @@ const BACKENDS: [(&str, &[&str], Parse); 3] = [
 ];
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
-    let level = settings.level("level", Level::Critical)?;
+    let level = settings.level("severity", Level::Critical)?;
     let offset = settings.limits("offset", Limits::above(Unit::Millis, 100.0, 500.0))?;
     let stratum = settings.limits("stratum", Limits::above(Unit::Count, 10.0, 16.0))?;
     Ok(vec![Box::new(Ntp { level, offset, stratum })])

@@ -1,6 +1,8 @@
 //! `ping`: does a host answer, how many packets are lost, how long is the way (contract agent-link 7.5, 10).
 //!
-//! Where this process may not ping, that is said once and nothing is raised.
+//! `[checks.ping]`: `targets` (names or addresses), `count` (5), `packet_interval` (200ms), `packet_timeout` (2s), `ip`
+//! (`any`, `v4`, `v6`), `severity` (Critical); `packet_loss` (30 / 60 percent), `rtt` (off, milliseconds). Where this
+//! process may not ping, that is said once and nothing is raised.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +60,7 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         "v6" => Family::V6,
         _ => Family::Any,
     };
-    let level = settings.level("level", Level::Critical)?;
+    let level = settings.level("severity", Level::Critical)?;
     // One lost packet in five is a Wi-Fi, two are a problem.
     let loss = settings.limits("packet_loss", Limits::above(Unit::Percent, 30.0, 60.0))?;
     let rtt = settings.limits("rtt", Limits::above(Unit::Millis, 0.0, 0.0))?;

@@ -1,4 +1,7 @@
 //! `net`: does a TCP or UDP port answer, how soon, and with what (contract agent-link 7.5, runner-up).
+//!
+//! `[checks.net]`: `targets` (`host:port`), `protocol` (`tcp`, `udp`), `send` (needed with UDP), `expect` (part of the
+//! answer), `timeout` (1s), `severity` (Critical); `response_time` (off, milliseconds).
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -48,7 +51,7 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         return Err(settings.error("send", reason));
     }
     let timeout = timeout(settings, "timeout", Duration::from_secs(1))?;
-    let level = settings.level("level", Level::Critical)?;
+    let level = settings.level("severity", Level::Critical)?;
     let response_time = settings.limits("response_time", Limits::above(Unit::Millis, 0.0, 0.0))?;
     let talk = Talk { udp, send, expect, level, response_time };
     Ok(vec![Box::new(Ports { targets: ports.into(), talk: Arc::new(talk), timeout })])
@@ -200,7 +203,7 @@ mod tests {
         check(tcp_peer(b"no"), json!({"expect": "220", "timeout": "60ms"}), "Critical: no expected answer: time-out");
         check(
             tcp_peer(&[0; 9000]),
-            json!({"expect": "220", "level": "Warning"}),
+            json!({"expect": "220", "severity": "Warning"}),
             "Warning: the expected answer is not in",
         );
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -21,6 +21,9 @@ const BMP_TEXT: u8 = 0x1e;
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANIZATION: &[u8] = &[0x55, 0x04, 0x0a];
 
+/// What [`of_file`] says of a file without any.
+pub(super) const NO_CERTIFICATE: &str = "no certificate in this file";
+
 /// The fields that are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Certificate {
@@ -106,7 +109,7 @@ pub(super) fn of_file(bytes: &[u8]) -> Result<Vec<Certificate>, &'static str> {
         let der = STANDARD.decode(body).map_err(|_| "a certificate in PEM is not base64")?;
         found.push(Certificate::parse(&der).ok_or("a certificate in PEM holds no certificate")?);
     }
-    if found.is_empty() { Err("no certificate in this file") } else { Ok(found) }
+    if found.is_empty() { Err(NO_CERTIFICATE) } else { Ok(found) }
 }
 
 fn name(der: &[u8]) -> Option<String> {

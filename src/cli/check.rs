@@ -1,6 +1,7 @@
 //! `holt check`: the checks of this machine, once. Needs no hub and no running agent.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use super::{CliError, Context, text};
 use crate::alert::Level;
 use crate::checks::plugin::Reading;
 use crate::checks::{Global, Outcome, Plan, run_once};
-use crate::config::load_checks;
+use crate::config::{AgentFile, ConfigError, Flags, load_agent};
 use crate::diag::HostRoot;
 use crate::rt::Cancel;
 
@@ -20,6 +21,9 @@ use crate::rt::Cancel;
 const EXIT_WRONG: u8 = 3;
 /// What Nagios calls unknown.
 const NAGIOS_UNKNOWN: u8 = 3;
+
+/// Where `agent.toml` is looked for when no variable says where data is.
+const DATA_DIR: &str = "/var/lib/holt";
 
 const TARGET_SHOWN: usize = 40;
 const DESCRIPTION_SHOWN: usize = 100;
@@ -62,11 +66,22 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
 }
 
 fn look(names: &[String], context: &Context) -> Result<Vec<Outcome>, String> {
-    let config = load_checks(&context.flags, &context.env).map_err(|error| error.to_string())?;
+    let config = load(context).map_err(|error| error.to_string())?;
     let plan = Global::new(&config.global).and_then(|global| Plan::new(&config.checks, global.interval));
     let plan = plan.map_err(|error| format!("config {}: {error}", config.path.display()))?;
     let plan = if names.is_empty() { plan } else { plan.only(names).map_err(|error| error.to_string())? };
     Ok(run_once(plan, &HostRoot::system(), &Cancel::new()))
+}
+
+/// The agent's file. Who has no home, as under a supervisor, can look at the machine all the same.
+pub(super) fn load(context: &Context) -> Result<AgentFile, ConfigError> {
+    match load_agent(&context.flags, &context.env) {
+        Err(ConfigError::NoDataDir) => {
+            let data_dir = Some(PathBuf::from(DATA_DIR));
+            load_agent(&Flags { data_dir, ..context.flags.clone() }, &context.env)
+        }
+        loaded => loaded,
+    }
 }
 
 /// All readings, the worst first, else in the order of the checks.
@@ -130,13 +145,14 @@ fn count(readings: &[&Reading], level: Level) -> usize {
 
 fn summary(readings: &[&Reading]) -> String {
     let (critical, warnings) = (count(readings, Level::Critical), count(readings, Level::Warning));
+    let plural = if readings.len() == 1 { "" } else { "s" };
     match (critical, warnings) {
-        (0, 0) => format!("{} readings, all fine.", readings.len()),
-        _ => format!("{} readings: {critical} critical, {warnings} warning.", readings.len()),
+        (0, 0) => format!("{} reading{plural}, all fine.", readings.len()),
+        _ => format!("{} reading{plural}: {critical} critical, {warnings} warning.", readings.len()),
     }
 }
 
-/// `DISK CRITICAL`-like: state, what is wrong, and the numbers behind a bar.
+/// One line: the state, what is wrong, and the numbers behind a bar.
 fn tell_nagios(outcomes: &[Outcome]) -> Result<(), CliError> {
     let readings = sorted(outcomes);
     let worst = readings.first().map_or(Level::Ok, |reading| reading.level);

@@ -5,7 +5,6 @@ use super::command::{Action, Arg, Command};
 use super::output::out;
 use super::{CliError, Context, text};
 use crate::checks::checks_tool;
-use crate::config::load_checks;
 use crate::diag::{HostRoot, machine_tools};
 use crate::fleet::runner::{Runners, Settings};
 use crate::llm::local::{AREAS, Question};
@@ -44,7 +43,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     // Whoever sits here may look at what is near, too.
     let guard = Guard::new(Origin::Operator { allow_loopback: true });
     let mut tools = machine_tools(HostRoot::system(), guard);
-    let config = load_checks(&context.flags, &context.env).map_err(CliError::failed)?;
+    let config = super::check::load(context).map_err(CliError::failed)?;
     tools.push(checks_tool(config.checks, HostRoot::system()));
     let runners = Runners::new(Settings::default(), None, ToolSet::new(tools));
     let found = runners.inspect_locally(question, &mut |_, _, _| {}, &Cancel::new()).map_err(CliError::failed)?;

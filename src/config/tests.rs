@@ -531,3 +531,29 @@ fn secrets_may_stand_elsewhere_and_are_never_shown() {
     assert!(error.contains("llm.anthropic.api_key: was sealed with another key"), "{error}");
     assert!(!error.contains(&sealed), "{error}");
 }
+
+#[test]
+fn machines_and_who_may_use_them() {
+    let config = load_text(
+        "[fleet]\nshared_token = \"0123456789abcdef\"\ndown_after = \"2m\"\n[[fleet.access]]\nwho = \"key:phone\"\n\
+         labels = { site = \"home\" }\nallow = [\"view\", \"chat\"]\n",
+    )
+    .unwrap();
+    assert_eq!(config.fleet.shared_token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!((config.fleet.down_after, config.fleet.approval_requests), (Duration::from_secs(120), true));
+    assert_eq!(config.fleet.access[0].labels["site"], "home");
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    let off =
+        load_text("[fleet]\nshared_token = \"0123456789abcdef\"\nallow_shared = false\napproval_requests = false");
+    assert!(off.is_ok_and(|config| config.fleet.shared_token.is_none() && !config.fleet.approval_requests));
+    let access = |line: &str| complaint(&format!("[[fleet.access]]\nwho = \"*\"\nmachines = [\"*\"]\n{line}\n"));
+    assert_eq!(
+        access("allow = [\"shell\"]"),
+        "fleet.access[0].allow: may hold view, inspect, diagnose, chat; got \"shell\""
+    );
+    let who = complaint("[[fleet.access]]\nwho = \"ana\"\nmachines = [\"*\"]\n");
+    assert!(who.starts_with("fleet.access[0].who: must be \"key:NAME\""), "{who}");
+    let nobody = complaint("[[fleet.access]]\nwho = \"*\"\nallow = [\"chat\"]\n");
+    assert!(nobody.starts_with("fleet.access[0].machines: is missing"), "{nobody}");
+    assert!(complaint("[fleet]\nshared_token = \"short\"").starts_with("fleet.shared_token: must be at least 16"));
+}

@@ -82,6 +82,9 @@ pub struct Register {
     pub agent_version: String,
     /// Age of the agent's process, in seconds.
     pub uptime_sec: i64,
+    /// Holt's own: the machine's clock, Unix milliseconds; 0 is not said.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub time: i64,
     /// Holt's own: what the hub signs to prove that it is the one whose key is pinned.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub nonce: String,

@@ -45,11 +45,6 @@ impl MachineReadings {
         Self { db }
     }
 
-    /// Writes signs of life.
-    pub fn seen(&self, seen: &[Seen]) -> Result<(), StoreError> {
-        self.write(seen, &[])
-    }
-
     /// Writes signs of life and readings in one transaction. A second reading of a minute replaces the first.
     pub fn write(&self, seen: &[Seen], readings: &[(String, Reading)]) -> Result<(), StoreError> {
         if seen.is_empty() && readings.is_empty() {
@@ -169,7 +164,7 @@ mod tests {
         assert_eq!(left.len(), 22);
         let machine = machines.get("a").unwrap().unwrap();
         assert_eq!((machine.last_seen_at, &machine.heartbeat["cpu_pct"]), (9, &serde_json::json!(1.5)));
-        readings.seen(&[("a".to_owned(), 5, None)]).unwrap();
+        readings.write(&[("a".to_owned(), 5, None)], &[]).unwrap();
         assert_eq!(machines.get("a").unwrap().unwrap().last_seen_at, 9);
         readings.set_presence("a", Presence::Lost, 50).unwrap();
         readings.set_reported(&["a".to_owned()], 1).unwrap();

@@ -16,6 +16,9 @@ const COLUMNS: &str = "id, state, credential, token_hash, next_token_hash, displ
     hostname, ip, os, arch, labels, plugins, features, agent_version, address, presence, presence_at, down_reported,
     last_seen_at, heartbeat, created_at, created_by";
 
+/// Rows beyond which a shared token makes no new ones.
+const MACHINES_MAX: i64 = 4096;
+
 /// Whether a machine may take part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MachineState {
@@ -200,13 +203,18 @@ impl MachineStore {
         })
     }
 
-    /// A machine with the shared token: known from now on. False when that id has a token of its own or is revoked.
+    /// A machine with the shared token: known from now on. False when that id has a token of its own or is revoked, or
+    /// when there are too many machines: whoever has the token can make up ids.
     pub fn admit_shared(&self, id: &str) -> Result<bool, StoreError> {
         let found = "SELECT state = 'approved' AND credential = 'shared' FROM machines WHERE id = ?1";
         let known = self.db.read(|conn| Ok(conn.query_row(found, [id], |row| row.get(0)).optional()?))?;
         match known {
             Some(is_fine) => Ok(is_fine),
             None => self.db.write(|tx| {
+                let count: i64 = tx.query_row("SELECT count(*) FROM machines", [], |row| row.get(0))?;
+                if count >= MACHINES_MAX {
+                    return Ok(false);
+                }
                 insert(tx, id, "approved", "shared", "", "shared token")?;
                 Ok(true)
             }),

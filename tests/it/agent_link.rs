@@ -10,7 +10,7 @@ use holt::notify::Notifier as _;
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::support::agent_process::{SHORT, TestLink, event, fast, joining, settings, state_dir};
+use crate::support::link_agent::{SHORT, TestLink, event, fast, joining, settings, state_dir};
 use crate::support::{LinkConn, LinkHub, wait_until};
 
 fn dir() -> tempfile::TempDir {

@@ -5,7 +5,7 @@ use holt::fleet::sign::HubKey;
 use serde_json::{Value, json};
 
 use crate::support::LinkHub;
-use crate::support::agent_process::{AgentProcess, TestLink, event, fast, settings, state_dir};
+use crate::support::link_agent::{AgentProcess, TestLink, event, fast, settings, state_dir};
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -29,7 +29,8 @@ fn alerts_survive_kill_and_stop_is_a_farewell() {
     let mut agent = AgentProcess::start(dir.path(), &args);
     let mut conn = hub.registered();
     let batch = conn.next_of("alert_events");
-    assert_eq!(batch["payload"]["events"].as_array().unwrap().len(), 3);
+    let events = batch["payload"]["events"].as_array().unwrap();
+    assert_eq!(events[..3].iter().map(|event| event["event_time"].as_i64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
     agent.kill();
     drop(conn);
     let mut agent = AgentProcess::start(dir.path(), &args);
@@ -46,7 +47,34 @@ fn alerts_survive_kill_and_stop_is_a_farewell() {
     assert!(agent.wait().success());
     assert!(!agent.log().contains("t0ken"), "{}", agent.log());
     let spool = std::fs::read_to_string(state_dir(dir.path()).join("spool")).unwrap();
-    assert!(spool.lines().last().unwrap().starts_with("A "), "{spool}");
+    assert!(spool.contains(&format!("A {}\n", batch["id"].as_str().unwrap())), "{spool}");
+}
+
+#[test]
+fn what_a_check_finds_reaches_the_hub() {
+    let (hub, dir) = (LinkHub::start(), dir());
+    let config = format!(
+        "[server]\naddress = \"{}\"\nagent_token = \"t\"\n[global]\ninterval = 1\nlabels = {{ site = \"home\" }}\n\
+         [checks.mem.memory_usage]\nwarn_ge = 0.001\ncritical_ge = 0\n[checks.mem.alerting]\nfor_duration = 0\n",
+        hub.address()
+    );
+    std::fs::write(dir.path().join("agent.toml"), config).unwrap();
+    let _agent = AgentProcess::start(dir.path(), &[]);
+    let mut conn = hub.accepted();
+    let register = conn.next();
+    let plugins = register["payload"]["plugins"].as_array().unwrap();
+    assert!(plugins.contains(&json!("mem")) && plugins.contains(&json!("cpu")), "{register}");
+    assert_eq!(register["payload"]["labels"]["site"], "home");
+    conn.answer(&register, json!({"ok": true, "features": ["alert_ack"]}));
+    loop {
+        let batch = conn.next_of("alert_events");
+        conn.answer(&batch, json!({"ok": true}));
+        let events = batch["payload"]["events"].as_array().unwrap();
+        let Some(event) = events.iter().find(|event| event["labels"]["from_plugin"] == "mem") else { continue };
+        assert_eq!((&event["event_status"], &event["labels"]["site"]), (&json!("Warning"), &json!("home")), "{event}");
+        assert_eq!(event["labels"]["from_hostname"], register["payload"]["hostname"]);
+        break;
+    }
 }
 
 #[test]

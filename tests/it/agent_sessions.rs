@@ -12,7 +12,7 @@ use holt::fleet::wire::Metadata;
 use holt::rt::Cancel;
 use serde_json::{Map, Value, json};
 
-use crate::support::agent_process::{SHORT, TestLink, fast, state_dir};
+use crate::support::link_agent::{SHORT, TestLink, fast, state_dir};
 use crate::support::{LinkConn, LinkHub, PATIENCE};
 
 /// Does what the plugin's name, or the message, says.

@@ -19,7 +19,7 @@ fn join(hub: &Hub, admin: &Client, name: &str) -> (Machine, String) {
     let url = format!("http://{}", hub.address);
     let machine = Machine::start(&dir, &config, &["--hub", &url, "--join", &code]);
     let id = wait_until("the machine is online", || {
-        let machines = admin.get("/api/v1/machines").json();
+        let machines = admin.get("/api/v1/machines").json()["machines"].clone();
         let own = machines.as_array().unwrap().iter().find(|machine| machine["hostname"] == name)?.clone();
         (own["presence"] == "online").then(|| own["id"].as_str().unwrap().to_owned())
     });
@@ -109,7 +109,7 @@ fn a_machine_joins_answers_and_says_goodbye() {
     let url = format!("http://{}", hub.address);
     let _again = Machine::start(&machine.dir, "", &["--hub", &url]);
     wait_until("it is back", || (presence(&admin, &id) == "online").then_some(()));
-    assert_eq!(admin.get("/api/v1/machines").json().as_array().unwrap().len(), 1, "the same machine");
+    assert_eq!(admin.get("/api/v1/machines").json()["machines"].as_array().unwrap().len(), 1, "the same machine");
     // Revoked is revoked: at once, and for good.
     let revoked = admin.post(&format!("/api/v1/machines/{id}/revoke"), "");
     assert!(revoked.status < 300, "{}", revoked.text());
@@ -153,7 +153,7 @@ fn machines_borrow_the_hubs_model() {
     let config = "[ai]\nenabled = true\n[ai.gateway]\nenabled = true\n";
     let _machine = Machine::start(&dir.path().join("m"), config, &["--hub", &url, "--join", code]);
     let id = wait_until("the machine is online", || {
-        let machines = admin.get("/api/v1/machines").json();
+        let machines = admin.get("/api/v1/machines").json()["machines"].clone();
         (machines[0]["presence"] == "online").then(|| machines[0]["id"].as_str().unwrap().to_owned())
     });
     let mut socket = Socket::open(&admin);

@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, wait_until};
 const CHILD: &str = "HOLT_DELIVERY_CHILD";
 const TOKEN: &str = "shared-token-of-this-test-0123456789";
 /// How many alerts; `HOLT_DELIVERED_ALERTS` asks for more.
-const ALERTS: u64 = 20_000;
+const ALERTS: u64 = 5_000;
 
 fn event(number: u64) -> Event {
     let labels: BTreeMap<String, String> =

@@ -155,6 +155,14 @@ fn a_registered_machine_is_listed_with_what_it_tells() {
     wait_until("it has stopped", || (machine(&client, ID)["presence"] == "stopped").then_some(()));
     assert_eq!(machine(&client, ID)["connected"], false);
     assert_eq!(socket.next()["presence"], "stopped");
+    // A clock that is off is worth a word: signatures would not count.
+    let mut late = Agent::connect(&hub.address, SHARED, ID).unwrap();
+    late.send("register", json!({"hostname": "pi-2", "ip": "10.0.0.9", "time": holt::rt::clock::unix_ms() - 600_000}));
+    let warning = late.next()["payload"]["warning"].as_str().unwrap().to_owned();
+    assert!(
+        warning.starts_with("agent clock is 600 s behind") || warning.starts_with("agent clock is 60"),
+        "{warning}"
+    );
 }
 
 #[test]
@@ -260,6 +268,7 @@ fn a_revoked_machine_is_cut_off_at_once_also_from_elsewhere() {
     let (mut third, _) = Agent::join(&hub.address, SHARED, &id(3), "three");
     assert_eq!(client.post(&format!("/api/v1/machines/{}/revoke", id(1)), "").status, 200);
     assert_eq!(first.close_code(), Some((1008, "revoked".to_owned())));
+    assert_eq!(machine(&client, &id(1))["presence"], "lost");
     assert_eq!(client.post(&format!("/api/v1/machines/{}/revoke", id(1)), "").status, 409);
     // As the command line does, in another process.
     let db = std::sync::Arc::new(holt::store::Db::open(&hub.dir.join("holt.db")).unwrap());

@@ -82,11 +82,13 @@ fn a_request_for_approval_is_told_without_its_arguments_and_outlives_a_kill() {
     let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
     let down = Site::start(|_, _, out| answer(out, 503, "", b""));
     let start = |config: &str| {
-        let api = "[api]\nexternal_url = \"http://hub.lan:8080\"\n";
+        // A hub that others reach is set up by its PIN or by its file.
+        let api = "[api]\nexternal_url = \"http://hub.lan:8080\"\n[[api.keys]]\nname = \"all\"\n\
+                   key = \"dk_of_this_test\"\nscopes = [\"chat\", \"machines:read\"]\n";
         Builder::new(dir.path()).config(&format!("{api}{config}")).model(&model).start()
     };
     let mut hub = start(&channel(&down, ""));
-    let all = client(&hub);
+    let all = hub.client().with_key("dk_of_this_test");
     let mut socket = Socket::open(&all);
     socket.chat("s1", SET);
     while socket.next()["type"] != "tool_approval" {}

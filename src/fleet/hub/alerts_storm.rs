@@ -17,7 +17,7 @@ const SCOPES_MAX: usize = 1024;
 /// What may be told now.
 #[derive(Default)]
 pub(super) struct Storms {
-    /// By machine; all together under the empty name with a mark that no machine has.
+    /// By machine.
     scopes: HashMap<String, Scope>,
     all: Scope,
 }

@@ -21,6 +21,8 @@ use crate::store::machines::Facts;
 
 /// What a batch of alerts counts for in [`limits::AGENT_MESSAGES_PER_S`]: it is a commit.
 const BATCH_WEIGHT: u32 = 10;
+/// Clocks that differ by less are common, and do no harm.
+const CLOCK_OFF_S: i64 = 5;
 /// The reason with which our agents say goodbye.
 const FAREWELL: &str = "agent stopping";
 
@@ -177,7 +179,7 @@ impl Arrival {
             is_holt,
             peer: Arc::clone(&self.peer),
         }));
-        let mut ack = Ack { ok: true, new_token, ..Ack::default() };
+        let mut ack = Ack { ok: true, new_token, warning: clock_warning(&register), ..Ack::default() };
         ack.features = HUB_FEATURES.iter().map(|&feature| feature.to_owned()).collect();
         ack.hub_key = fleet.key.public_base64();
         if !register.nonce.is_empty() {
@@ -328,10 +330,7 @@ impl Fleet {
 
     fn left(&self, link: &Link, stopped: bool) {
         let changed = lock(&self.presences).went(&link.machine_id, stopped, Instant::now());
-        let seen = [(link.machine_id.clone(), link.last_seen_at(), link.heartbeat())];
-        if let Err(error) = self.readings.seen(&seen) {
-            log::warn!("record when machine {} was seen: {error}", link.machine_id);
-        }
+        lock(&self.upkeep).left((link.machine_id.clone(), link.last_seen_at(), link.heartbeat()));
         if let Some(presence) = changed {
             self.store_presence(&link.machine_id, presence);
         }
@@ -363,6 +362,16 @@ fn facts(register: &Register, address: &str) -> Facts {
         features: texts(&register.features),
         agent_version: text(&register.agent_version),
         address: address.to_owned(),
+    }
+}
+
+/// What is wrong with a machine's clock, if it says what that shows. Signatures of the hub are good for two minutes.
+fn clock_warning(register: &Register) -> String {
+    let ahead = register.time.saturating_sub(clock::unix_ms()) / 1000;
+    match ahead {
+        _ if register.time == 0 || ahead.abs() < CLOCK_OFF_S => String::new(),
+        1.. => format!("agent clock is {ahead} s ahead"),
+        _ => format!("agent clock is {} s behind", -ahead),
     }
 }
 

@@ -254,7 +254,7 @@ impl Gateway {
             counts.tokens = counts.tokens.saturating_add(used);
         }
         let attempts = meter.attempts.load(Ordering::Relaxed);
-        log::debug!("gateway {id}: {} messages, {used} tokens, {attempts} attempts", ask.messages.len());
+        log::info!("gateway {id}: {} messages, {used} tokens, {attempts} attempts", ask.messages.len());
         Ok(Answer::of(id, &result?, begun.elapsed(), attempts))
     }
 

@@ -33,13 +33,28 @@ pub(super) struct Upkeep {
     purged: Option<Instant>,
     /// Until when a reading of each machine is written: its last sign of life then.
     written: HashMap<String, i64>,
+    /// Machines that have gone since the last tick: a network that fails takes many at once.
+    left: Vec<Seen>,
     /// Last attempt of another machine under an id.
     clones: HashMap<String, Instant>,
 }
 
 impl Upkeep {
     pub(super) fn new(now: Instant) -> Self {
-        Self { generation: 0, flushed: now, purged: None, written: HashMap::new(), clones: HashMap::new() }
+        Self {
+            generation: 0,
+            flushed: now,
+            purged: None,
+            written: HashMap::new(),
+            left: Vec::new(),
+            clones: HashMap::new(),
+        }
+    }
+
+    /// A machine has gone; one of each is enough.
+    pub(super) fn left(&mut self, seen: Seen) {
+        self.left.retain(|(id, _, _)| *id != seen.0);
+        self.left.push(seen);
     }
 
     pub(super) fn saw_clone(&mut self, id: &str, now: Instant) {
@@ -52,6 +67,10 @@ impl Fleet {
     pub fn tick(&self) {
         self.follow_changes();
         self.judge_presence();
+        let left = std::mem::take(&mut lock(&self.upkeep).left);
+        if let Err(error) = self.readings.write(&left, &[]) {
+            log::warn!("record when machines were last seen: {error}");
+        }
         let now = Instant::now();
         let (flushes, purges) = {
             let mut upkeep = lock(&self.upkeep);
@@ -75,8 +94,8 @@ impl Fleet {
         }
     }
 
-    /// What people, here or at the command line, have changed.
-    fn follow_changes(&self) {
+    /// What people, here or at the command line, have changed: revocations, rotations, names. Blocks on the disk.
+    pub fn follow_changes(&self) {
         let rows = match self.changed_rows() {
             Ok(Some(rows)) => rows,
             Ok(None) => return,
@@ -95,6 +114,7 @@ impl Fleet {
                     // Nothing that it says counts from now on, and it gets a moment for the close frame.
                     link.end();
                     lock(&self.links).remove(&link.machine_id);
+                    self.store_presence(&link.machine_id, Presence::Lost);
                     self.tell(&link.machine_id, "revoked", false);
                 }
                 Some(row) if row.wants_token && link.is_holt => self.send_new_token(&link),
@@ -228,10 +248,11 @@ impl Fleet {
         let links: Vec<Arc<Link>> = self.links();
         let now = clock::unix_ms();
         let minute = now - now.rem_euclid(60_000);
-        let mut seen: Vec<Seen> = Vec::new();
         let mut readings = Vec::new();
+        let mut seen: Vec<Seen>;
         {
             let mut upkeep = lock(&self.upkeep);
+            seen = std::mem::take(&mut upkeep.left);
             upkeep.written.retain(|id, _| links.iter().any(|link| link.machine_id == *id));
             for link in &links {
                 let at = link.last_seen_at();

@@ -338,6 +338,7 @@ impl Shared {
             plugins: settings.plugins,
             agent_version: self.version.clone(),
             uptime_sec: i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX),
+            time: clock::unix_ms(),
             nonce: String::new(),
             features: vec!["metadata".to_owned(), "input_ack".to_owned()],
         }

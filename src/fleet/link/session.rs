@@ -12,6 +12,7 @@ use super::record::Who;
 use super::runner::{ChatRunner, ChatSessionOpts, DiagnoseRunner, RunError, Stage};
 use super::sessions::{Cause, End, Out, Place, Shared, ack};
 use crate::fleet::wire::{Message, Metadata, SessionError, SessionOutput, SessionStart};
+use crate::llm;
 use crate::rt::{Slot, text};
 
 /// A longer text is sent in pieces.
@@ -246,7 +247,7 @@ impl Job {
         let Some(input_rx) = self.input_rx.take() else { return Closing::plain("error") };
         let cancel = self.end.cancel.clone();
         let allow_shell = self.start.params.get("allow_shell").and_then(Value::as_bool).unwrap_or(false);
-        let opts = ChatSessionOpts { allow_shell, history: Vec::new() };
+        let opts = ChatSessionOpts { allow_shell, history: history(&self.start.params) };
         let made = catch_unwind(AssertUnwindSafe(|| {
             let mut callback = |delta: &str, stage: Stage, data: Metadata| teller.tell(delta, stage, data);
             runner.new_session(opts, &mut callback, &cancel)
@@ -303,4 +304,18 @@ fn arguments<'a>(delta: &'a str, tool: &str) -> &'a str {
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown".to_owned())
+}
+/// What was said before in the conversation that a chat goes on with, as the hub remembers it. What is no message is left
+/// out.
+fn history(params: &serde_json::Map<String, Value>) -> Vec<llm::Message> {
+    let Some(Value::Array(said)) = params.get("history") else { return Vec::new() };
+    let message = |item: &Value| {
+        let role = match item.get("role")?.as_str()? {
+            "user" => llm::Role::User,
+            "assistant" => llm::Role::Assistant,
+            _ => return None,
+        };
+        Some(llm::Message::text(role, item.get("content")?.as_str()?))
+    };
+    said.iter().filter_map(message).collect()
 }

@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod agent;
-pub mod agent_process;
 pub mod http;
 pub mod hub;
+pub mod link_agent;
 pub mod link_hub;
 pub mod machine;
 pub mod model;
