@@ -342,3 +342,14 @@ fn a_chat_without_a_model_is_answered_by_the_planner() {
     let reply = handle.handle_message("which process?", &mut |_, _, _| {}, &Cancel::new()).unwrap();
     assert!(reply.starts_with("`ffmpeg` uses most of the CPU"), "{reply}");
 }
+
+#[test]
+fn tools_answer_to_the_names_of_the_reference_too() {
+    let calls = vec![("cpu_overview", "{}"), ("top_cpu_processes", "{\"limit\":\"3\"}"), ("docker_ps", "{}")];
+    let model = Scripted::new(vec![Does::Calls("", calls), Does::Says("Fine.")]);
+    assert_eq!(run(&runners(&model), "diagnose", "cpu", &Cancel::new()).0.unwrap(), "Fine.");
+    let prompts = model.prompts();
+    let results: Vec<&str> = prompts[1].iter().filter(|m| m.role == Role::Tool).map(|m| m.content.as_str()).collect();
+    assert!(results[0].contains("used_percent") && results[1].contains("ffmpeg"));
+    assert_eq!(results[2], "error: there is no tool named \"docker_ps\" here", "host_docker is not offered here");
+}
