@@ -290,7 +290,9 @@ pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
     }));
     if let Some(alerts) = &server.ctx().deps.alerts {
         let hub = Arc::downgrade(&hub);
+        let notify = Arc::clone(&server.ctx().deps.notify);
         alerts.observe(Box::new(move |frame| {
+            notify.changed();
             if let Some(hub) = hub.upgrade().filter(|hub| hub.conn_count() > 0) {
                 hub.about_machines(frame);
             }
@@ -298,7 +300,9 @@ pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
     }
     let agents = server.ctx().deps.fleet.as_ref().map(|fleet| {
         let weak_hub = Arc::downgrade(&hub);
+        let notify = Arc::clone(&server.ctx().deps.notify);
         fleet.observe(Box::new(move |frame| {
+            notify.changed();
             if let Some(hub) = weak_hub.upgrade() {
                 hub.about_machines(frame);
             }

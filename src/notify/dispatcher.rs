@@ -12,7 +12,7 @@ use super::queue::Queue;
 use super::situation::Situation;
 use super::{Notifier, Shared, channel};
 use crate::alert::{Event, Level};
-use crate::config::ChannelConfig;
+use crate::config::{ChannelConfig, Service};
 use crate::limits;
 use crate::rt::{Cancel, Stop, Threads, clock, lock};
 use crate::store::StoreError;
@@ -133,9 +133,16 @@ impl Dispatcher {
             .collect()
     }
 
-    /// Wakes the channels: there are new rows, or machines are not what they were. Never waits.
+    /// Wakes the channels: there are new rows. Never waits.
     pub fn ring(&self) {
         for channel in &self.channels {
+            let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
+        }
+    }
+
+    /// Machines or alerts are not what they were: wakes the channels that show how they are. Never waits.
+    pub fn changed(&self) {
+        for channel in self.channels.iter().filter(|channel| matches!(channel.config.service, Service::Mqtt(_))) {
             let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
         }
     }

@@ -38,7 +38,7 @@ fn a_join_code_is_one_line_to_run_elsewhere() {
         &["machines", "join", "--name", "nas", "--label", "room=cellar", "--url", "hub.example:8080", "--ttl", "30m"],
     );
     assert_eq!(code, 0, "{error}");
-    let typed = out.strip_prefix("holt agent --server http://hub.example:8080 --join hj_").unwrap().trim_end();
+    let typed = out.strip_prefix("holt agent --hub http://hub.example:8080 --join hj_").unwrap().trim_end();
     let (secret, fingerprint) = typed.rsplit_once('_').unwrap();
     assert!(secret.len() >= 43 && fingerprint.len() == 32, "{typed}");
     assert!(fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{typed}");
@@ -52,7 +52,7 @@ fn a_join_code_is_one_line_to_run_elsewhere() {
     std::fs::write(dir.path().join("holt.toml"), "[api]\nlisten = \"127.0.0.1:0\"\n").unwrap();
     refused(dir.path(), &["machines", "join"], 1, "other machines cannot reach");
     std::fs::write(dir.path().join("holt.toml"), "[api]\nexternal_url = \"https://hub.example\"\n").unwrap();
-    assert!(done(dir.path(), &["machines", "join"]).starts_with("holt agent --server https://hub.example --join hj_"));
+    assert!(done(dir.path(), &["machines", "join"]).starts_with("holt agent --hub https://hub.example --join hj_"));
     for (words, part) in [
         (&["machines", "join", "--ttl", "31d"][..], "at most 30d"),
         (&["machines", "join", "--label", "room"], "NAME=VALUE"),

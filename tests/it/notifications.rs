@@ -1,5 +1,11 @@
 //! Notifications of the real hub to scripted services: the test button, requests for approval, outages and restarts.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holt::alert::{Event, Level, key_of};
+use holt::rt::clock;
+use holt::store::{AlertStore, Db};
 use serde_json::{Value, json};
 
 use crate::support::hub::Builder;
@@ -153,4 +159,39 @@ fn what_cannot_work_stops_the_start() {
     check("[notify.webhook]\nurl = \"http://169.254.169.254/hunter2\"", &["notify.webhook", "metadata"]);
     let mqtt = "[notify.mqtt]\nserver = \"h\"\ntls = true\nca_file = \"/nowhere.pem\"";
     check(mqtt, &["notify.mqtt", "/nowhere.pem"]);
+}
+
+#[test]
+fn an_alert_and_its_end_reach_a_phone_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = taking();
+    let config = channel(&site, "min_level = \"Warning\"\nmatch = { check = \"disk::*\" }\n");
+    let hub = Builder::new(dir.path()).config(&config).start();
+    let all = client(&hub);
+    let event = |check: &str, level: Level| {
+        let names = [("check", check), ("target", "/data"), ("from_hostname", "pi")];
+        let labels: BTreeMap<String, String> = names.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Event {
+            time: clock::unix_s(),
+            level,
+            key: key_of(&labels),
+            labels,
+            attrs: BTreeMap::new(),
+            description: format!("it is {level}"),
+            format: String::new(),
+        }
+    };
+    // As another process of the same hub stores them.
+    let store = |events: &[Event]| {
+        let db = Arc::new(Db::open(&hub.dir.join("holt.db")).unwrap());
+        let now = clock::unix_ms();
+        AlertStore::new(db).take("11111111-1111-4111-8111-111111111111", events, now, now).unwrap();
+    };
+    store(&[event("disk::space_usage", Level::Critical), event("mem::usage", Level::Critical)]);
+    site.wait_for("Critical: disk::space_usage /data");
+    store(&[event("disk::space_usage", Level::Ok), event("mem::usage", Level::Ok)]);
+    site.wait_for("Recovered: disk::space_usage /data");
+    wait_until("nothing waits", || listed(&all)["notices"].as_array().unwrap().is_empty().then_some(()));
+    let titles: Vec<Value> = site.requests().iter().map(|request| body(request)["title"].clone()).collect();
+    assert_eq!(titles.len(), 2, "{titles:?}");
 }

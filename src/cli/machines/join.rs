@@ -12,11 +12,10 @@ use crate::cli::output::{self, out};
 use crate::cli::sessions::parse_age;
 use crate::cli::{CliError, Context, time};
 use crate::fleet::sign::HubKey;
+use crate::limits::{JOIN_CODE_TTL, JOIN_CODE_TTL_MAX};
 use crate::store::JoinCodeStore;
 use crate::store::join_codes::join_code;
 
-const JOIN_CODE_TTL: Duration = Duration::from_secs(3600);
-const JOIN_CODE_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Any address elsewhere (RFC 5737): asking for the way there sends nothing.
 const ELSEWHERE: &str = "192.0.2.1:9";
 
@@ -59,7 +58,7 @@ fn join(args: &Args, context: &Context) -> Result<(), CliError> {
     let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
     let (made, secret) = codes.create(name, &labels, ttl_ms, "cli").map_err(CliError::failed)?;
     database.record("machine.join_code", &made.id, &made.name);
-    out!("holt agent --server {url} --join {}", join_code(&secret, &key.fingerprint()))?;
+    out!("holt agent --hub {url} --join {}", join_code(&secret, &key.fingerprint()))?;
     output::note(&format!("run this line on the other machine, once, before {} UTC", time::second(made.expires_at)));
     Ok(())
 }

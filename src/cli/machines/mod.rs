@@ -15,12 +15,11 @@ use crate::cli::output::out;
 use crate::cli::sessions::confirmed;
 use crate::cli::table::Table;
 use crate::cli::{CliError, Context, time};
+use crate::limits::{MACHINE_LABELS_MAX, MACHINE_TEXT_BYTES_MAX};
 use crate::rt::clock;
 use crate::store::machines::{Machine, MachineState};
 use crate::store::{AlertStore, MachineStore, StoreError};
 
-const MACHINE_LABELS_MAX: usize = 64;
-const MACHINE_TEXT_BYTES_MAX: usize = 256;
 /// How much of an id lists show; also enough to name a machine.
 const ID_SHOWN: usize = 8;
 pub(super) const COMMAND: Command = Command::group(
