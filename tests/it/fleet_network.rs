@@ -216,7 +216,7 @@ fn bad_networks_lose_no_alert_and_raise_no_phantom() {
         .listen("0.0.0.0:0")
         .config(&format!("[fleet]\nshared_token = \"{TOKEN}\"\ndown_after = \"1s\""))
         .start();
-    let admin = hub.admin();
+    let admin = hub.admin().new_key("watcher", &["machines:read"]);
     let machines: Vec<Watched> = (1..=5).map(|number| Watched::start(&hub, number)).collect();
     for machine in &machines {
         machine.is(&admin, "online");
@@ -227,8 +227,8 @@ fn bad_networks_lose_no_alert_and_raise_no_phantom() {
     deaf_hub.cable.lose_from_machine();
     deaf_machine.cable.lose_from_hub();
     slow.cable.slow();
-    moved.cable.there(&["addr", "add", "10.77.5.3/24", "dev", "eth0"]);
     moved.cable.there(&["addr", "del", "10.77.5.2/24", "dev", "eth0"]);
+    moved.cable.there(&["addr", "add", "10.77.5.3/24", "dev", "eth0"]);
     for machine in &machines {
         machine.write("meanwhile");
     }
