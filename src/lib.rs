@@ -47,6 +47,8 @@
 //! | a turn that waits for a decision | `chat::parking`, [`store::parked`] |
 //! | the off switch | `chat::panic` |
 //! | a question to the built-in agent | [`llm::local`], [`diag`] |
+//! | causes of trouble, by evidence and without a model | [`llm::local::Diagnostician`] |
+//! | what a remote session does on its machine | [`fleet::runner`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
 //! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
 //! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |

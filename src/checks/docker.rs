@@ -1,5 +1,9 @@
 //! `docker`: do containers run, are they healthy, do they restart, what do they use (contract agent-link 7.5, 8).
 //!
+//! `[checks.docker]`: `targets` (names or globs), `exclude` (globs), `socket` (a path or `http://host:port`; the usual
+//! places by default), `timeout` (10s), `restart_window` (10m); `restart_detected` (3 / 5), `cpu_usage`, `memory_usage`
+//! (off, percent of what the container may use).
+//!
 //! A target is a name, whose absence is critical, or a glob. Unlike the reference's, a glob also sees containers that
 //! stopped; only one that has done its work (exit code 0, not to be restarted) is fine.
 

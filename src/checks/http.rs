@@ -1,6 +1,11 @@
 //! `http`: does a page answer, with what status and content, how soon, and how long does its certificate last (contract
 //! agent-link 7.5, 9).
 //!
+//! `[checks.http]`: `targets` (URLs), `method` (GET), `headers` (a table), `body`, `timeout` (5s), `redirects` (5),
+//! `verify_tls` (on), `expect_status` (`20*`), `expect_body` (a part of it, or `/regular expression/`), `severity`
+//! (Critical: no answer), `mismatch_severity` (Warning: another one); `response_time` (off, milliseconds), `cert_expiry`
+//! (within 72h / 24h).
+//!
 //! A redirect is followed at most five times. It was chosen by the peer, so it may lead to the same host or into the
 //! internet, not to another machine of the private network, and what was configured to be sent does not travel along.
 
@@ -20,7 +25,7 @@ use crate::checks::regex::Regex;
 use crate::checks::settings::{SettingError, Settings};
 use crate::net::guard::{Guard, Origin, check_header};
 use crate::net::url::{Url, redact_url};
-use crate::net::{Call, HttpClient, Method, NetError, Timeouts};
+use crate::net::{AddressFilter, Call, HttpClient, Method, NetError, Timeouts};
 use crate::rt::Cancel;
 
 const CONNECTIVITY: &str = "http::connectivity";
@@ -73,6 +78,8 @@ struct Wish {
     mismatch_level: Level,
     response_time: Limits,
     cert_expiry: Limits,
+    /// One for all, so that lookups that hang are bounded.
+    client: HttpClient,
 }
 
 /// The last answer of a chain of redirects.
@@ -117,13 +124,16 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
             None => Expected::Part(text.to_owned()),
         }),
     };
+    let timeouts = Timeouts { connect: timeout, first_byte: timeout, idle: timeout, total: Some(timeout) };
+    let verify_tls = settings.flag("verify_tls", true)?;
     let wish = Wish {
+        client: client(timeouts, verify_tls),
         method,
         headers,
         body,
         timeout,
         redirects: usize::try_from(redirects).unwrap_or(REDIRECTS_MAX),
-        verify_tls: settings.flag("verify_tls", true)?,
+        verify_tls,
         status,
         expected,
         level: settings.level("severity", Level::Critical)?,
@@ -132,6 +142,11 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         cert_expiry: settings.limits("cert_expiry", Limits::within(hours(72), hours(24)))?,
     };
     Ok(vec![Box::new(Http { targets: found.into(), wish: Arc::new(wish) })])
+}
+
+fn client(timeouts: Timeouts, verify_tls: bool) -> HttpClient {
+    let client = HttpClient::new(timeouts).without_reuse();
+    if verify_tls { client } else { client.with_tls_unchecked() }
 }
 
 const fn hours(hours: u64) -> Duration {
@@ -191,23 +206,19 @@ impl Wish {
         let started = Instant::now();
         let guard = Guard::new(Origin::Untrusted);
         let mut method = self.method.1;
-        let (mut at, mut filter) = (url.clone(), None);
+        let (mut at, mut filter): (Url, Option<AddressFilter>) = (url.clone(), None);
         for hop in 0..=REDIRECTS_MAX {
             let left = self.timeout.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return Err(NetError::Timeout { phase: crate::net::Phase::Total, after: self.timeout }.to_string());
             }
             let timeouts = Timeouts { connect: left, first_byte: left, idle: left, total: Some(left) };
-            let mut client = HttpClient::new(timeouts).without_reuse();
-            if let Some(filter) = filter.take() {
-                client = client.with_filter(filter);
-            }
-            if !self.verify_tls {
-                client = client.with_tls_unchecked();
-            }
+            // Another host needs a filter of its own.
+            let filtered = filter.take().map(|filter| client(timeouts, self.verify_tls).with_filter(filter));
+            let client = filtered.as_ref().unwrap_or(&self.client);
             let text = at.text();
             let own = at.origin() == url.origin();
-            let mut call = Call::new(method, &text);
+            let mut call = Call::new(method, &text).timeouts(timeouts);
             if own {
                 call = call.headers(&self.headers);
                 if !self.body.is_empty() && matches!(method, Method::Post | Method::Put | Method::Patch) {

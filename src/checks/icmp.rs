@@ -166,7 +166,7 @@ fn exchange(
             match sendto(&echo.socket, &echo.request(echoes.sent), SendFlags::empty(), &to) {
                 // A full queue of the device is a lost packet.
                 Ok(_) | Err(Errno::NOBUFS | Errno::AGAIN | Errno::INTR) => {}
-                Err(Errno::ACCESS | Errno::PERM) => return Err(PingError::NotPermitted),
+                // No route, or a firewall of this machine.
                 Err(error) => echoes.refused = Some(error),
             }
             echoes.sent += 1;

@@ -1,5 +1,8 @@
 //! `journaltail`: new lines of the systemd journal that match (contract agent-link 7.5, 12).
 //!
+//! `[checks.journaltail]`: `units` (all), `priority` and worse (`warning`), `filter_include` (what is wrong with any
+//! machine: memory, disks, kernel, power), `filter_exclude` (none), `severity` (Warning).
+//!
 //! The cursor lasts through restarts, so what was written meanwhile is seen. Each line carries its own cursor, so that an
 //! answer that was cut goes on where it ended. A match stays open for half an hour without another one
 //! (`alerting.recover_after`): it does not "recover" because the next round is quiet.
@@ -18,6 +21,7 @@ const MATCH: &str = "journaltail::match";
 
 /// Lines of a log have no end: quiet for half an hour is over. Only what goes on for an hour is told again.
 pub(super) const ALERTING: Defaults = Defaults {
+    interval: Some(seconds(60)),
     recover_after: seconds(1800),
     repeat_interval: seconds(3600),
     repeat_number: 0,
@@ -60,15 +64,21 @@ struct Journal {
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
+    let own_patterns = settings.has("filter_include");
     let filter = Filter::build(settings, PATTERNS)?;
     let units = settings.texts("units", &[])?;
     let bad_unit = |unit: &String| unit.is_empty() || unit.starts_with('-') || unit.contains(char::is_whitespace);
     if let Some(bad) = units.iter().find(|unit| bad_unit(unit)) {
         return Err(settings.error("units", format!("{bad:?} is no name of a unit")));
     }
-    let priority = settings.word("priority", &PRIORITIES, "err")?;
+    // The kernel warns of full tables and of low power only.
+    let priority = settings.word("priority", &PRIORITIES, "warning")?;
     let level = settings.level("severity", Level::Warning)?;
-    let target = if units.is_empty() { filter.first.clone() } else { units.join(",") };
+    let target = match units.as_slice() {
+        [] if own_patterns => filter.first.clone(),
+        [] => "journal".to_owned(),
+        units => units.join(","),
+    };
     // Without --all a field of more than 4 KiB comes as null: so every line is bounded.
     let mut arguments: Vec<String> = ["--no-pager", "--quiet", "--output=json"].map(str::to_owned).to_vec();
     arguments.push("--output-fields=MESSAGE,SYSLOG_IDENTIFIER,_COMM".to_owned());
@@ -102,8 +112,9 @@ impl Check for Journal {
         }
         // `journalctl` shows others nothing, and says nothing about it.
         if self.cursor.is_none() && !reads_journal(context.root) {
-            context
-                .unavailable("only the agent's own lines may be visible: let its user into the group systemd-journal");
+            context.unavailable(
+                "the journal of the system cannot be read: is there one, and is our user in the group systemd-journal?",
+            );
         }
         vec![matches.reading(MATCH, &self.target, self.level)]
     }

@@ -1,5 +1,8 @@
 //! `logfile`: new lines of log files that match (contract agent-link 7.5, runner-up).
 //!
+//! `[checks.logfile]`: `targets` (paths or globs), `filter_include`, `filter_exclude`, `severity` (Warning), `from_start`
+//! (off: what is there at the first round is old).
+//!
 //! A file is known by its inode and a hash of its first bytes, so that rotation is seen, by renaming as well as by
 //! truncation; what stood unread in a file that was renamed is still read. Positions last through restarts. Like in the
 //! journal, a match stays open for half an hour without another one.
@@ -17,13 +20,18 @@ use sha2::{Digest, Sha256};
 use crate::alert::Level;
 use crate::checks::filter::{Filter, Matches};
 use crate::checks::glob;
+use crate::checks::journaltail;
 use crate::checks::paths;
 use crate::checks::plugin::{Check, Gather, Reading};
+use crate::checks::registry::Defaults;
 use crate::checks::settings::{SettingError, Settings};
 use crate::diag::root::names_in;
 use crate::rt::text::hex;
 
 const MATCH: &str = "logfile::match";
+
+/// As for the journal, but reading files costs no child.
+pub(super) const ALERTING: Defaults = Defaults { interval: None, ..journaltail::ALERTING };
 
 /// Files of one instance.
 const FILES_MAX: usize = 100;

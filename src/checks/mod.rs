@@ -6,7 +6,7 @@
 //! # Configuration
 //!
 //! `[checks.NAME]`, or `[[checks.NAME]]` once for each instance. Without a word `cpu`, `mem`, `disk`, `diskio`,
-//! `uptime`, `ntp` and (failed units) `systemd` run; `enabled = false` switches one off. Keys of every instance:
+//! `uptime`, `ntp`, `journaltail` and (failed units) `systemd` run; `enabled = false` switches one off. Keys of every instance:
 //!
 //! | key | meaning |
 //! | --- | --- |

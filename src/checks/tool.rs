@@ -1,16 +1,23 @@
 //! `host_checks`: what the machine's own checks measure now, for whoever looks for a cause.
+//!
+//! Threads: one `checks-tool` per call, which outlives a call that was given up until its rounds have noticed.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use serde_json::{Value, json};
 
 use crate::alert::Level;
-use crate::checks::{Plan, run_once};
+use crate::checks::{Outcome, Plan, run_once};
 use crate::diag::HostRoot;
+use crate::diag::probe::receive;
+use crate::limits::WORKER_STACK_BYTES;
 use crate::llm::ToolSpec;
 use crate::net::guard::HostPattern;
 use crate::rt::text::cut;
+use crate::rt::{Cancel, Threads};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 /// Readings shown, the worst first; about 8 KiB.
@@ -24,6 +31,7 @@ struct ChecksTool {
     spec: ToolSpec,
     checks: Value,
     root: HostRoot,
+    threads: Threads,
 }
 
 /// The tool for the checks of a `[checks]` table.
@@ -40,7 +48,7 @@ pub fn checks_tool(checks: Value, root: HostRoot) -> Arc<dyn Tool> {
             "additionalProperties": false,
         }),
     };
-    Arc::new(ChecksTool { spec, checks, root })
+    Arc::new(ChecksTool { spec, checks, root, threads: Threads::new() })
 }
 
 impl Tool for ChecksTool {
@@ -71,10 +79,7 @@ impl Tool for ChecksTool {
                 Err(reason) => return Ok(json!({"readings": [], "notes": [reason.to_string()]}).to_string()),
             },
         };
-        let outcomes = run_once(plan, &self.root, context.cancel);
-        if context.cancel.is_set() {
-            return Err(ToolError::new("cancelled"));
-        }
+        let outcomes = self.run(plan, context)?;
         let mut readings: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.readings).collect();
         readings.sort_by_key(|reading| reading.level);
         let is_cut = readings.len() > READINGS_MAX;
@@ -95,6 +100,30 @@ impl Tool for ChecksTool {
             answer["truncated"] = json!(true);
         }
         Ok(answer.to_string())
+    }
+}
+
+impl ChecksTool {
+    /// Runs the checks, but not for longer than the call may take: a check may wait for its own limit.
+    fn run(&self, plan: Plan, context: &ToolContext<'_>) -> Result<Vec<Outcome>, ToolError> {
+        let (done_tx, done_rx) = bounded(1);
+        let (root, cancel) = (self.root.clone(), Cancel::new());
+        let inner = cancel.clone();
+        let run = move || {
+            // The asker may have given up: then nobody wants the readings.
+            let _ = done_tx.send(run_once(plan, &root, &inner));
+        };
+        self.threads
+            .spawn("checks-tool", WORKER_STACK_BYTES, run)
+            .map_err(|error| ToolError::new(format!("no thread to check with: {error}")))?;
+        receive(&done_rx, context.deadline, context).map_err(|error| {
+            cancel.cancel();
+            match error.kind() {
+                io::ErrorKind::Interrupted => ToolError::new("cancelled"),
+                io::ErrorKind::TimedOut => ToolError::new("the checks did not end in time; ask for one plugin alone"),
+                _ => ToolError::new(format!("the checks did not run: {error}")),
+            }
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! `findings` judged by the named limits of [`thresholds`]. Command lines are never shown, only `comm`: people put
 //! secrets there. This room knows no conversation, no model and no wire; it changes nothing on the machine.
 //!
-//! Threads: short helpers of `probe` and `child`, described there. A tool itself runs on the thread of its turn.
+//! Threads: short helpers of `probe`, `child` and `reach`, described there. A tool itself runs on the thread of its turn.
 
 mod alias;
 mod args;

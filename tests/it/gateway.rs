@@ -203,7 +203,7 @@ fn a_hub_without_a_model_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Builder::new(dir.path()).config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n")).start();
     let machine = hub.client().with("X-Agent-Token", SHARED).with("X-Agent-ID", ID);
-    assert_eq!(error(&ask(&machine, "say x")), (503, "no_model".to_owned()));
+    assert_eq!(error(&ask(&machine, "say x")), (501, "no_model".to_owned()));
     let off = tempfile::tempdir().unwrap();
     let config = format!("[fleet]\nshared_token = \"{SHARED}\"\n[fleet.gateway]\nenabled = false\n");
     let hub = Builder::new(off.path()).config(&config).start();

@@ -230,8 +230,9 @@ impl Gateway {
         };
         let router = router.unwrap_or(&self.setup.router);
         if router.default_choice().0 == llm::local::NAME {
+            // 501: not asked again, but another model may be (contract agent-link 5.3).
             let text = "this hub has no model configured; set one up in its holt.toml ([llm])";
-            return Ok(Answer::error(503, "no_model", text, None, id));
+            return Ok(Answer::error(501, "no_model", text, None, id));
         }
         let owner = identity(&permit.machine);
         let spender = Spender {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::fleet::link::runner::{ChatHandle, RunError, StreamCallback};
+use crate::fleet::link::runner::{ChatHandle, RunError, Stage, StreamCallback};
 use crate::fleet::runner::rounds::{Mind, Rounds, Style};
-use crate::fleet::runner::{Inner, Scene, budget, prompt};
+use crate::fleet::runner::{Inner, Scene, budget, instead, prompt};
+use crate::fleet::wire::Metadata;
 use crate::llm::local::LocalProvider;
 use crate::llm::{Message, Role};
 use crate::rt::Cancel;
@@ -41,13 +42,21 @@ impl ChatHandle for Chat {
         messages.extend_from_slice(&self.history);
         messages.push(Message::text(Role::User, input));
         let scene = Scene { name: "chat", ..Scene::default() };
-        let mind = match &self.inner.model {
-            Some(model) => Mind::Model(&**model, &scene),
-            None => Mind::Local(&LocalProvider),
-        };
         let rounds_max = self.inner.settings.chat_rounds_max;
-        let rounds = Rounds { mind, style: Style::Chat, rounds_max, inner: &self.inner };
-        let reply = rounds.run(&mut messages, callback, cancel)?;
+        let rounds = |mind| Rounds { mind, style: Style::Chat, rounds_max, inner: &self.inner };
+        let asked = messages.clone();
+        let reply = match &self.inner.model {
+            None => rounds(Mind::Local(&LocalProvider)).run(&mut messages, callback, cancel)?,
+            Some(model) => match rounds(Mind::Model(&**model, &scene)).run(&mut messages, callback, cancel) {
+                // An answer without a model is better than none.
+                Err(RunError::Failed(why)) => {
+                    callback(&instead(&why), Stage::Thinking, Metadata::default());
+                    messages = asked;
+                    rounds(Mind::Local(&LocalProvider)).run(&mut messages, callback, cancel)?
+                }
+                other => other?,
+            },
+        };
         messages.push(Message::text(Role::Assistant, reply.clone()));
         messages.remove(0);
         budget::keep_last(&mut messages, HISTORY_MESSAGES_MAX);

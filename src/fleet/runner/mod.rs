@@ -213,13 +213,17 @@ impl DiagnoseRunner for Runners {
         };
         match self.inner.with_model(&**model, &question, callback, cancel) {
             Err(RunError::Failed(why)) => {
-                let note = format!("The model cannot be asked ({why}): the built-in planner looks instead.");
-                callback(&note, Stage::Thinking, Metadata::default());
+                callback(&instead(&why), Stage::Thinking, Metadata::default());
                 self.inspect_locally(question, callback, cancel).map(|inspection| inspection.text)
             }
             other => other,
         }
     }
+}
+
+/// What is told when the planner takes over.
+fn instead(why: &str) -> String {
+    format!("The model cannot be asked ({why}): the built-in planner looks instead.")
 }
 
 impl ChatRunner for Runners {

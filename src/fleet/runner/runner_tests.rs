@@ -301,8 +301,6 @@ fn a_chat_remembers_and_a_failed_turn_leaves_no_trace() {
     let model = Scripted::new(vec![
         Does::Calls("Let me see.", vec![("host_cpu", "{}")]),
         Does::Says("Busy."),
-        Does::Calls("", vec![("host_cpu", "{}")]),
-        Does::Fails(refused()),
         Does::Says("Still busy."),
     ]);
     let mut handle =
@@ -315,13 +313,26 @@ fn a_chat_remembers_and_a_failed_turn_leaves_no_trace() {
     assert_eq!(names.join(" "), "thinking thinking answer tool_call tool_result thinking thinking");
     assert_eq!(told[0].1, "[Round 1] thinking...");
     assert!(told[1].1.starts_with("[Round 1 done] "));
-    assert!(matches!(handle.handle_message("lost", &mut |_, _, _| {}, &Cancel::new()), Err(RunError::Failed(_))));
+    let cancelled = Cancel::new();
+    cancelled.cancel();
+    assert_eq!(handle.handle_message("lost", &mut |_, _, _| {}, &cancelled), Err(RunError::Cancelled));
     assert_eq!(handle.handle_message("and now?", &mut |_, _, _| {}, &Cancel::new()).unwrap(), "Still busy.");
     let prompts = model.prompts();
-    let last: Vec<&str> = prompts[4].iter().map(|message| message.content.as_str()).collect();
+    let last: Vec<&str> = prompts[2].iter().map(|message| message.content.as_str()).collect();
     assert_eq!((last[1], last[2], last[3], last[4]), ("Hi", "Ho", "busy?", "Let me see."));
     assert_eq!((last[6], last[7], last.len()), ("Busy.", "and now?", 8));
     assert!(last[0].contains("`ffmpeg` keeps the processors busy"), "{}", last[0]);
+}
+
+#[test]
+fn without_its_model_a_chat_is_answered_by_the_planner() {
+    let model = Scripted::new(vec![Does::Calls("Let me see.", vec![("host_cpu", "{}")]), Does::Fails(refused())]);
+    let mut handle = chat(&runners(&model), Vec::new());
+    let mut told = String::new();
+    let mut callback = |text: &str, _: Stage, _: Metadata| told.push_str(text);
+    let reply = handle.handle_message("how is the processor doing?", &mut callback, &Cancel::new()).unwrap();
+    assert!(!reply.is_empty() && !reply.starts_with("[incomplete]"), "{reply}");
+    assert!(told.contains("the built-in planner looks instead"), "{told}");
 }
 
 #[test]
@@ -341,4 +352,15 @@ fn a_chat_without_a_model_is_answered_by_the_planner() {
     assert!(reply.starts_with("1 thing needs attention: CPU use 97 %."), "{reply}");
     let reply = handle.handle_message("which process?", &mut |_, _, _| {}, &Cancel::new()).unwrap();
     assert!(reply.starts_with("`ffmpeg` uses most of the CPU"), "{reply}");
+}
+
+#[test]
+fn tools_answer_to_the_names_of_the_reference_too() {
+    let calls = vec![("cpu_overview", "{}"), ("top_cpu_processes", "{\"limit\":\"3\"}"), ("docker_ps", "{}")];
+    let model = Scripted::new(vec![Does::Calls("", calls), Does::Says("Fine.")]);
+    assert_eq!(run(&runners(&model), "diagnose", "cpu", &Cancel::new()).0.unwrap(), "Fine.");
+    let prompts = model.prompts();
+    let results: Vec<&str> = prompts[1].iter().filter(|m| m.role == Role::Tool).map(|m| m.content.as_str()).collect();
+    assert!(results[0].contains("used_percent") && results[1].contains("ffmpeg"));
+    assert_eq!(results[2], "error: there is no tool named \"docker_ps\" here", "host_docker is not offered here");
 }
