@@ -176,7 +176,7 @@ fn help_is_told_at_every_place() {
     };
     assert_eq!(tell("-V"), format!("holt {}", env!("CARGO_PKG_VERSION")));
     assert_eq!(tell("--version"), tell("-V"));
-    assert!(tell("--help keys").contains("\nUsage: holt [OPTIONS] <COMMAND>\n\nCommands:\n  alerts     List"));
+    assert!(tell("--help keys").contains("\nUsage: holt [OPTIONS] <COMMAND>\n\nCommands:\n  agent "));
     assert!(tell("keys --help").contains("\nUsage: holt keys [OPTIONS] <COMMAND>\n"));
     let long = tell("chat --help");
     assert!(long.contains("\nUsage: holt chat [OPTIONS] [MESSAGE]\n\nArguments:\n  [MESSAGE]  One"), "{long}");
