@@ -72,11 +72,17 @@ impl Socket {
         }
     }
 
+    /// The next frame, whatever it tells.
+    #[track_caller]
+    pub fn next_any(&mut self) -> Value {
+        serde_json::from_str(&self.next_text()).unwrap()
+    }
+
     /// The next frame but news of other things, which come whenever they like.
     #[track_caller]
     pub fn next(&mut self) -> Value {
         loop {
-            let frame: Value = serde_json::from_str(&self.next_text()).unwrap();
+            let frame = self.next_any();
             if !["activity", "machine", "alert"].iter().any(|news| frame["type"] == *news) {
                 return frame;
             }
