@@ -203,6 +203,7 @@ impl Agent {
         self.threads
             .spawn("vitals", limits::PUMP_STACK_BYTES, move || {
                 let mut vitals = Vitals::new(HostRoot::system());
+                let mut n_readings = 0_u64;
                 loop {
                     select! {
                         recv(ask_rx) -> asked => if asked.is_err() { return },
@@ -210,6 +211,12 @@ impl Agent {
                     }
                     let reading = vitals.read();
                     *lock(&kept) = reading;
+                    n_readings += 1;
+                    if n_readings == 2 {
+                        // Everything that only a start needs was used by now.
+                        sys::trim_allocator();
+                        sys::release_code_pages();
+                    }
                 }
             })
             .map_err(text)?;

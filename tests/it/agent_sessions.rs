@@ -279,10 +279,9 @@ fn starts_are_refused_in_the_order_of_the_contract() {
     assert_eq!(refused(&mut conn, start("chat-8", "chat")), "max concurrent sessions reached");
     script.gate_tx.send(()).unwrap();
     script.gate_tx.send(()).unwrap();
-    for id in ["a", "c"] {
-        if id == "a" {
-            conn.session_to_end("a");
-        }
+    // In whatever order they end.
+    for _ in 0..2 {
+        while conn.next_of("session_output")["payload"]["done"] == false {}
     }
     assert_eq!(input(&mut conn, "chat-0", "hello")["ok"], true);
     assert_eq!(turn(&mut conn), ("answer".to_owned(), "you said hello".to_owned()));

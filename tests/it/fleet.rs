@@ -87,7 +87,6 @@ fn a_machine_joins_answers_and_says_goodbye() {
     let output = Command::new(env!("CARGO_BIN_EXE_holt"))
         .args(["chat", "--url", &format!("http://{}", hub.address), "-a", "machine:pi-garage", "uptime?"])
         .env_clear()
-        .env("HOLT_API_KEY", admin.key())
         .env("HOLT_DATA_DIR", dir.path())
         .output()
         .unwrap();

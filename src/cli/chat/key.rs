@@ -16,8 +16,9 @@ use crate::sys;
 
 /// In the data directory, readable by its owner alone.
 const KEY_FILE: &str = "cli-key";
-/// No more than a chat needs.
-const SCOPES: [&str; 4] = ["chat", "sessions:read", "approvals:read", "approvals:write"];
+/// What a chat needs; `admin` because machines answer nobody else without a rule. Whoever can read the file can read the
+/// hub's databases beside it.
+const SCOPES: [&str; 5] = ["chat", "sessions:read", "approvals:read", "approvals:write", "admin"];
 /// More than any key.
 const KEY_BYTES_MAX: u64 = 4096;
 
