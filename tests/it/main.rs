@@ -13,6 +13,7 @@ mod approvals;
 mod audit;
 mod chat;
 mod checks;
+mod checks_network;
 mod cli;
 mod costs;
 mod fleet;
