@@ -89,6 +89,12 @@ impl Socket {
         }
     }
 
+    /// The next frame, whatever it is about.
+    #[track_caller]
+    pub fn next_any(&mut self) -> Value {
+        serde_json::from_str(&self.next_text()).unwrap()
+    }
+
     /// Reads until that many deltas have come.
     #[track_caller]
     pub fn read_deltas(&mut self, count: usize) {
