@@ -1,14 +1,17 @@
-//! Compresses the embedded page and gives its files one address per content, so that browsers may keep them for ever.
+//! Compresses the embedded page and gives its files one address per content, so that browsers may keep them for ever;
+//! asks the linker for a smaller binary, where it can make one.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
 fn main() {
+    make_smaller();
     let assets = Path::new("src/web/assets");
     println!("cargo:rerun-if-changed={}", assets.display());
     let out_dir = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -41,6 +44,36 @@ fn main() {
     }
     table.push_str("];\n");
     fs::write(out_dir.join("assets.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// Two things that lld can do: fold functions with the same code, and write relocations in the packed form, a tenth of the
+/// size, which glibc reads from 2.36 on. Only where rustc links with its own lld, for this very machine; elsewhere the
+/// binary is 4 % larger.
+fn make_smaller() {
+    let value = |name: &str| env::var(name).unwrap_or_default();
+    let native = value("HOST") == value("TARGET");
+    let chosen = value("CARGO_ENCODED_RUSTFLAGS").contains("link") || !value("RUSTC_LINKER").is_empty();
+    if value("PROFILE") != "release" || value("TARGET") != "x86_64-unknown-linux-gnu" || !native || chosen {
+        return;
+    }
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
+        output.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default()
+    };
+    // Rust 1.90 is the first that links with it unasked.
+    let version = said(&value("RUSTC"), &["--version"]);
+    let minor = version.strip_prefix("rustc 1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    let lld = Path::new(said(&value("RUSTC"), &["--print", "sysroot"]).trim())
+        .join("lib/rustlib/x86_64-unknown-linux-gnu/bin/gcc-ld/ld.lld");
+    if minor.is_none_or(|minor| minor < 90) || !lld.exists() {
+        return;
+    }
+    println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    let glibc = said("getconf", &["GNU_LIBC_VERSION"]);
+    let minor = glibc.trim().strip_prefix("glibc 2.").and_then(|minor| minor.parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor >= 36) {
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
 }
 
 /// FNV-1a, 64 bits: names a version, protects nothing.

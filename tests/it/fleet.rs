@@ -41,9 +41,12 @@ fn a_machine_joins_answers_and_says_goodbye() {
     let hub = Hub::start(dir.path());
     let admin = hub.admin().new_key("all", &["admin", "chat", "sessions:read", "machines:read", "machines:write"]);
     let (machine, id) = join(&hub, &admin, "pi-garage");
-    let agents = admin.get("/api/v1/agents").json();
-    let listed = agents.as_array().unwrap().iter().find(|agent| agent["name"] == format!("machine:{id}")).unwrap();
-    assert_eq!((&listed["display_name"], &listed["online"]), (&json!("pi-garage"), &json!(true)));
+    wait_until("it is an agent that can be asked", || {
+        let agents = admin.get("/api/v1/agents").json();
+        let listed = agents.as_array().unwrap().iter().find(|agent| agent["name"] == format!("machine:{id}")).unwrap();
+        assert_eq!(listed["display_name"], "pi-garage");
+        (listed["online"] == true).then_some(())
+    });
 
     // By its name; the turn is a turn like any other: numbered, with tools, and replayed.
     let mut socket = Socket::open(&admin);
