@@ -69,15 +69,18 @@ pub fn release_code_pages() {
     #[cfg(target_os = "linux")]
     for line in std::fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
         let mut fields = line.split_whitespace();
-        let (Some(range), Some(access), Some(path)) = (fields.next(), fields.next(), fields.nth(3)) else { continue };
-        if access != "r-xp" || !path.starts_with('/') {
+        let (Some(range), Some(access), Some(offset)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        // Code, and what stands before it in the file: constants and unwind tables, which no relocation changes.
+        let constant = access == "r--p" && offset.bytes().all(|digit| digit == b'0');
+        if !(access == "r-xp" || constant) || !fields.nth(2).is_some_and(|path| path.starts_with('/')) {
             continue;
         }
         let Some((start, end)) = range.split_once('-') else { continue };
         let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) else { continue };
-        // SAFETY: the range is a mapping of a file that is executable and not writable, so no page of it can differ
-        // from the file: dropping it from our page tables loses nothing, and the next use maps it again. A mapping
-        // that is gone by now makes the call fail, which is harmless.
+        // SAFETY: the range is a mapping of a file that is not writable, and not of the part that was while the program
+        // was loaded (that never begins at offset 0), so no page of it can differ from the file: dropping it from our
+        // page tables loses nothing, and the next use maps it again. A mapping that is gone by now makes the call
+        // fail, which is harmless.
         unsafe {
             libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED);
         }

@@ -32,6 +32,8 @@ const CHECKS_FILE: &str = "checks.json";
 const NO_HUB: &str = "no hub is known: give --hub URL and --join CODE (made by `holt machines join` on the hub), or set \
                       [server] address in agent.toml";
 /// What labels call this machine's name and address (contract agent-link 6.1).
+/// Readings between two moments of giving memory back: ten minutes of heartbeats.
+const READINGS_PER_TIDY: u64 = 20;
 const HOST_NAME: &str = "from_hostname";
 const HOST_IP: &str = "from_hostip";
 
@@ -212,8 +214,8 @@ impl Agent {
                     let reading = vitals.read();
                     *lock(&kept) = reading;
                     n_readings += 1;
-                    if n_readings == 2 {
-                        // Everything that only a start needs was used by now.
+                    if n_readings == 2 || n_readings.is_multiple_of(READINGS_PER_TIDY) {
+                        // Everything that only a start needs was used by now; later, what a session needed.
                         sys::trim_allocator();
                         sys::release_code_pages();
                     }

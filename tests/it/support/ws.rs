@@ -72,12 +72,6 @@ impl Socket {
         }
     }
 
-    /// The next frame, whatever it tells.
-    #[track_caller]
-    pub fn next_any(&mut self) -> Value {
-        serde_json::from_str(&self.next_text()).unwrap()
-    }
-
     /// The next frame but news of other things, which come whenever they like.
     #[track_caller]
     pub fn next(&mut self) -> Value {
