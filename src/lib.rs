@@ -58,6 +58,11 @@
 //! | a machine's connection, from upgrade to end | `api::agent_link`, `ws::agent`, [`fleet::hub::Arrival`] |
 //! | who is down, and who is told | `fleet::hub::presence`, `fleet::hub::upkeep` |
 //! | a turn on a machine | `chat::remote`, `fleet::hub::run` |
+//! | a message of the machine link; the hub's side of it; the agent's | [`fleet::wire`]; [`fleet::hub`], `ws::agent`; [`fleet::link`] |
+//! | who may do what on a machine | `fleet::hub::access`; a turn that runs there: `chat::remote`, [`agents::remote`] |
+//! | what a machine answers, with and without a model | [`fleet::runner`], [`llm::local`] |
+//! | what is measured and when it counts as wrong | [`checks`]; a plugin is a file |
+//! | an alert's life, storms, silences; who is told, and how | `fleet::hub::alerts`, [`store::alerts`]; [`notify`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!
@@ -94,9 +99,14 @@
 //! a model is a row, reserved before and settled after it; sums in memory only save reading them again. The cost: two
 //! commits for each paid call, 0.3 ms beside seconds of a model.
 //!
-//! *2026-11-22, small code.* Holt is compiled for size, a few hot crates excepted. Level 2 would be 1.2 MB larger and over
-//! the limit. The cost: about 40 % of the streaming rate, which stays twice its budget, and health answers at 50
-//! connections that miss theirs in some runs.
+//! *2026-11-22, small code.* Holt is compiled for size, a few hot crates excepted. Level 2 would be 1.7 MB larger. The
+//! cost: about 40 % of the streaming rate, and health answers at 50 connections that miss their budget in some runs.
+//!
+//! *2026-11-22, a machine's turn is a turn.* A look at a machine could be a stream of its own kind. Instead it is a turn
+//! of a conversation whose agent is `machine:<id>`: numbering, replay, queue, cancel and rights are those that exist.
+//!
+//! *2026-11-22, alerts are rows before they are acknowledged.* A batch is one commit; the agent keeps it in its spool
+//! until the `ack` came. What people are told of it is decided later, from the rows, by one thread.
 
 pub mod agents;
 pub mod alert;
