@@ -99,8 +99,8 @@
 //! a model is a row, reserved before and settled after it; sums in memory only save reading them again. The cost: two
 //! commits for each paid call, 0.3 ms beside seconds of a model.
 //!
-//! *2026-11-22, small code.* Holt is compiled for size, a few hot crates excepted. Level 2 would be 1.7 MB larger. The
-//! cost: about 40 % of the streaming rate, and health answers at 50 connections that miss their budget in some runs.
+//! *2026-11-22, small code.* Holt is compiled for size, a few hot crates excepted: 0.7 MB less than level `s`. The cost is
+//! speed where nobody waits for it; the README has the figures.
 //!
 //! *2026-11-22, a machine's turn is a turn.* A look at a machine could be a stream of its own kind. Instead it is a turn
 //! of a conversation whose agent is `machine:<id>`: numbering, replay, queue, cancel and rights are those that exist.
