@@ -23,6 +23,7 @@ use crate::diag::HostRoot;
 use crate::limits::{PUMP_STACK_BYTES, WORKER_STACK_BYTES};
 use crate::notify::Notifier;
 use crate::rt::{Cancel, Stop, Stopper, Threads};
+use crate::sys;
 
 /// Rounds that run at once: what blocks (a ping, a slow web server) delays nothing else.
 const ROUNDS_MAX: usize = 4;
@@ -41,6 +42,9 @@ pub struct Setup {
     /// Everyone is told everything; their names are unique and stay the same across restarts.
     pub notifiers: Vec<Arc<dyn Notifier>>,
 }
+
+/// A pause between rounds that is worth letting go of what the rounds used.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// The running checks. Dropping it stops them without waiting.
 pub struct Engine {
@@ -146,6 +150,10 @@ impl Scheduler {
             let wait = next.map(|at| at - Moment::now(self.started).steady_ms);
             // Without anything to do only the stop ends the wait; an hour then is as good as for ever.
             let wait = Duration::from_millis(u64::try_from(wait.unwrap_or(3_600_000)).unwrap_or(0));
+            if self.running.is_empty() && wait > PAUSE_MIN {
+                // A small board has better uses for the pages than to hold them until the next round.
+                sys::release_code_pages();
+            }
             select! {
                 recv(stop.signal()) -> _ => break,
                 recv(self.done_rx) -> done => if let Ok(done) = done { self.ended(done) },
