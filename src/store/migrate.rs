@@ -7,8 +7,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::store::StoreError;
 
 /// `holt.db`: the tables of contract http-api 13.4 under their names and columns, and Holt's own beside them.
-pub(super) const HOLT: &[&str] =
-    &[include_str!("sql/holt_1.sql"), include_str!("sql/holt_2.sql"), include_str!("sql/holt_3.sql")];
+pub(super) const HOLT: &[&str] = &[
+    include_str!("sql/holt_1.sql"),
+    include_str!("sql/holt_2.sql"),
+    include_str!("sql/holt_3.sql"),
+    include_str!("sql/holt_4.sql"),
+];
 /// `events.db`.
 pub(super) const EVENTS: &[&str] = &[include_str!("sql/events_1.sql")];
 

@@ -1,0 +1,1 @@
+-- Schedules, tokens of tools, what agents change about themselves. Times are milliseconds since 1970, unless a name says otherwise.
