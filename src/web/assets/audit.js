@@ -17,7 +17,7 @@ export default function show(page) {
     const first = await api.get('audit' + query(want));
     return { rows: [...first.entries, ...older.flatMap((each) => each.entries)], next: older.length ? older.at(-1).next_before : first.next_before, want };
   }, ({ rows, next }, refresh) => (rows.length ? [table('Audit log', [
-    ['When', (row) => dateTime(row.at)], ['Who', (row) => row.actor || '–'], ['What', (row) => h('code', null, row.action)], ['To what', (row) => h('span', { class: 'cut' }, row.target)],
+    ['When', (row) => h('span', { class: 'nowrap' }, dateTime(row.at))], ['Who', (row) => row.actor || '–'], ['What', (row) => h('code', null, row.action)], ['To what', (row) => h('span', { class: 'cut' }, row.target)],
     ['Result', (row) => tag(row.result, row.result === 'ok' ? '' : 'denied')], ['From', (row) => row.source], ['More', (row) => h('span', { class: 'cut' }, row.detail)]], rows),
   next ? action('Older', async () => { older.push(await api.get('audit' + query({ ...want, before: next }))); await refresh(); }) : null]
     : empty('Nothing found', 'What changes something, and what was refused, is written here.')), { every: 30000 });
