@@ -52,7 +52,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let mut typed = Typed::read(&place, flags, env)?;
     let data_dir = chosen_data_dir(&place, &typed)?;
     let api = api(&mut typed, place.reference)?;
-    let auth = auth(&mut typed)?;
+    let auth = auth(&mut typed, env, &data_dir)?;
     let llm = llm(&mut typed, env, &data_dir)?;
     let agents = agents(&mut typed, &llm, &data_dir)?;
     check_others(&typed)?;
