@@ -49,8 +49,7 @@ pub(super) fn oidc(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<Opti
     }
     given(typed, "api.auth.oidc.client_id", &raw.client_id)?;
     let client_secret = secret::read(typed, "api.auth.oidc.client_secret", &raw.client_secret, env, data_dir)?;
-    let client_secret =
-        client_secret.ok_or_else(|| typed.bad("api.auth.oidc.client_secret", "must be given"))?;
+    let client_secret = client_secret.ok_or_else(|| typed.bad("api.auth.oidc.client_secret", "must be given"))?;
     let external = typed.raw.api.external_url.trim().trim_end_matches('/');
     let redirect_url = match raw.redirect_url.trim() {
         "" if external.is_empty() => {
@@ -64,8 +63,7 @@ pub(super) fn oidc(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<Opti
             return Err(typed.bad("api.auth.oidc.redirect_url", reason));
         }
     };
-    let mut allowed_emails: Vec<String> =
-        raw.allowed_emails.iter().map(|email| email.trim().to_lowercase()).collect();
+    let mut allowed_emails: Vec<String> = raw.allowed_emails.iter().map(|email| email.trim().to_lowercase()).collect();
     if let Some(odd) = allowed_emails.iter().position(|email| !email.contains('@')) {
         let reason = format!("entry {} is no e-mail address", odd + 1);
         return Err(typed.bad("api.auth.oidc.allowed_emails", reason));
@@ -81,8 +79,14 @@ pub(super) fn oidc(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<Opti
     } else if !scopes.iter().any(|scope| scope == "openid") {
         scopes.insert(0, "openid".to_owned());
     }
-    let config =
-        OidcConfig { issuer: issuer.to_owned(), client_id: raw.client_id.clone(), client_secret, redirect_url, scopes, allowed_emails };
+    let config = OidcConfig {
+        issuer: issuer.to_owned(),
+        client_id: raw.client_id.clone(),
+        client_secret,
+        redirect_url,
+        scopes,
+        allowed_emails,
+    };
     if config.issuer.starts_with("http://") && !is_this_machine(&config.issuer) {
         let warning = "api.auth.oidc.issuer: http:// lets everybody on the way read and change logins; use https://";
         typed.warnings.push(warning.to_owned());
@@ -96,7 +100,7 @@ fn is_address(text: &str) -> bool {
 }
 
 fn is_this_machine(url: &str) -> bool {
-    ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|known| {
-        url.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
-    })
+    ["http://127.0.0.1", "http://localhost", "http://[::1]"]
+        .iter()
+        .any(|known| url.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
 }

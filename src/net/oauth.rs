@@ -84,7 +84,10 @@ impl Answered {
 pub enum TokenError {
     Net(NetError),
     /// It said no: its error word (`invalid_grant`), or its status.
-    Refused { status: u16, error: String },
+    Refused {
+        status: u16,
+        error: String,
+    },
     /// Its answer holds no token.
     Odd,
 }
@@ -210,8 +213,7 @@ pub fn ask_token(
     let said: Value = serde_json::from_slice(&answered.body).unwrap_or(Value::Null);
     let error = said["error"].as_str().map(plain_word);
     // Some servers say no with status 200.
-    if let (Some(error), _) | (None, Some(error)) =
-        (error, (!(200..300).contains(&answered.status)).then(String::new))
+    if let (Some(error), _) | (None, Some(error)) = (error, (!(200..300).contains(&answered.status)).then(String::new))
     {
         return Err(TokenError::Refused { status: answered.status, error });
     }

@@ -46,7 +46,9 @@ pub enum OidcError {
     /// Not the login that this browser began, or one that was used already.
     StateMismatch,
     /// `error`, if the provider said why.
-    MissingCode { error: String },
+    MissingCode {
+        error: String,
+    },
     Exchange(TokenError),
     NoIdToken,
     Token(String),
@@ -54,7 +56,9 @@ pub enum OidcError {
     /// The token names nobody.
     Claims(String),
     EmailNotVerified,
-    EmailNotAllowed { email: String },
+    EmailNotAllowed {
+        email: String,
+    },
     Session(CookieError),
     /// The provider cannot be reached, or says odd things of itself.
     Unreachable(String),
@@ -314,13 +318,7 @@ impl OidcProvider {
         self.discovery.metadata(cancel).map_err(OidcError::Unreachable)
     }
 
-    fn exchange(
-        &self,
-        metadata: &Metadata,
-        code: &str,
-        verifier: &str,
-        cancel: &Cancel,
-    ) -> Result<Value, OidcError> {
+    fn exchange(&self, metadata: &Metadata, code: &str, verifier: &str, cancel: &Cancel) -> Result<Value, OidcError> {
         let client = ClientAuth { style: metadata.style, ..self.client.clone() };
         let pairs = [
             ("grant_type", "authorization_code"),
