@@ -287,7 +287,7 @@ impl OidcProvider {
         }
         let email = match claims::email(&claims)? {
             Some(email) => email,
-            None => self.email_of_user(&metadata, &claims, &answer, cancel)?,
+            None => email_of_user(&metadata, &claims, &answer, cancel)?,
         };
         if !self.config.allowed_emails.contains(&email) {
             return Err(OidcError::EmailNotAllowed { email });
@@ -343,29 +343,23 @@ impl OidcProvider {
             Err(error) => Err(wrong(error)),
         }
     }
+}
 
-    /// Some providers name the e-mail address only at their userinfo endpoint (OpenID Connect Core 5.3).
-    fn email_of_user(
-        &self,
-        metadata: &Metadata,
-        claims: &Value,
-        answer: &Value,
-        cancel: &Cancel,
-    ) -> Result<String, OidcError> {
-        let missing = || OidcError::Claims("the provider names no e-mail address; is scope email allowed?".to_owned());
-        let (Some(endpoint), Some(token)) = (&metadata.userinfo_endpoint, answer["access_token"].as_str()) else {
-            return Err(missing());
-        };
-        let bearer = format!("Bearer {token}");
-        let answered = oauth::get(endpoint, &[("Authorization", &bearer)], cancel);
-        let user = answered.map_err(|error| OidcError::Claims(format!("userinfo: {error}")))?;
-        let user = user.object().ok_or_else(missing)?;
-        // Or somebody else's answer could be put in place of it (OpenID Connect Core 5.3.2).
-        if user["sub"].as_str().is_none_or(|sub| sub.is_empty() || claims["sub"] != sub) {
-            return Err(OidcError::Claims("userinfo: it is about somebody else".to_owned()));
-        }
-        claims::email(&user)?.ok_or_else(missing)
+/// Some providers name the e-mail address only at their userinfo endpoint (OpenID Connect Core 5.3).
+fn email_of_user(metadata: &Metadata, claims: &Value, answer: &Value, cancel: &Cancel) -> Result<String, OidcError> {
+    let missing = || OidcError::Claims("the provider names no e-mail address; is scope email allowed?".to_owned());
+    let (Some(endpoint), Some(token)) = (&metadata.userinfo_endpoint, answer["access_token"].as_str()) else {
+        return Err(missing());
+    };
+    let bearer = format!("Bearer {token}");
+    let answered = oauth::get(endpoint, &[("Authorization", &bearer)], cancel);
+    let user = answered.map_err(|error| OidcError::Claims(format!("userinfo: {error}")))?;
+    let user = user.object().ok_or_else(missing)?;
+    // Or somebody else's answer could be put in place of it (OpenID Connect Core 5.3.2).
+    if user["sub"].as_str().is_none_or(|sub| sub.is_empty() || claims["sub"] != sub) {
+        return Err(OidcError::Claims("userinfo: it is about somebody else".to_owned()));
     }
+    claims::email(&user)?.ok_or_else(missing)
 }
 
 struct Begun {
