@@ -32,6 +32,7 @@ mod machine_times;
 mod machines;
 mod machines_cli;
 mod notifications;
+mod oidc;
 mod page;
 mod providers;
 mod setup;
