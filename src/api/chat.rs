@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::error::ApiError;
@@ -15,10 +14,10 @@ use crate::auth::{AuthError, Identity};
 use crate::chat::engine::{Outcome, Submit, Ticket, Work};
 use crate::chat::{ChatError, engine};
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::{Slot, json as wire, lock};
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ChatBody {
     agent: String,
     session_id: String,
@@ -28,6 +27,8 @@ struct ChatBody {
     resume_after_seq: Option<i64>,
     epoch: Option<String>,
 }
+
+typed!(ChatBody { agent, session_id, message, user_name, message_id, resume_after_seq, epoch });
 
 /// Runs a turn, or follows a session from a number on.
 pub(super) fn chat(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -380,7 +380,7 @@ impl Typed {
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
         let tree = json::of_table(doc.as_table());
-        if !typed.raw.take(&tree) {
+        if !typed.raw.take(tree.clone()) {
             return Err(typed.bad("(file)", "a value has another type than Holt expects"));
         }
         typed.tree = Tree::new(tree, &typed.origins);

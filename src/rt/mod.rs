@@ -4,6 +4,7 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod fields;
 pub mod headers;
 pub mod json;
 pub mod lock;
