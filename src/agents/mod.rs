@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::Tier;
 use crate::llm::Router;
 use crate::rt::clock;
+use crate::rt::order::Order;
 use crate::tools::{Tool, ToolSet, ToolSource};
 
 /// One agent, ready to answer.
@@ -95,7 +96,7 @@ pub struct Agents {
 
 impl Agents {
     pub fn new(mut list: Vec<Arc<Agent>>) -> Self {
-        list.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+        list.order_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
         Self { list }
     }
 

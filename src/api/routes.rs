@@ -11,6 +11,7 @@ use crate::api::{
 };
 use crate::auth::Identity;
 use crate::limits;
+use crate::rt::order::Order;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +211,7 @@ pub fn find(method: &Method, path: &str) -> Found {
             if allowed.contains(&"GET") {
                 allowed.push("HEAD");
             }
-            allowed.sort_unstable();
+            allowed.order();
             allowed.dedup();
             Found::WrongMethod(allowed.join(", "))
         }

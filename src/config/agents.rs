@@ -9,6 +9,7 @@ use super::fallback::{self, fallbacks};
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
 use super::{AgentConfig, LlmConfig, Tier};
+use crate::rt::order::Order;
 
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;
@@ -43,7 +44,7 @@ pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Res
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
     }
-    agents.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+    agents.order_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
     typed.warnings.extend(warnings);
     Ok(agents)
 }

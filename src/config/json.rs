@@ -6,7 +6,7 @@ use toml_edit::{Item, TableLike};
 /// A table with all below it. Dates are texts, and so are numbers that JSON does not have (`nan`, `inf`): whoever wants
 /// a number refuses them.
 pub(super) fn of_table(table: &dyn TableLike) -> Value {
-    Value::Object(table.iter().map(|(key, item)| (key.to_owned(), of_item(item))).collect())
+    Value::Object(gather(table.iter().map(|(key, item)| (key.to_owned(), of_item(item)))))
 }
 
 pub(super) fn of_item(item: &Item) -> Value {
@@ -34,6 +34,7 @@ fn of_value(value: &toml_edit::Value) -> Value {
 }
 
 pub(super) use crate::rt::fields::{FromJson, typed};
+use crate::rt::order::gather;
 
 #[cfg(test)]
 mod tests {

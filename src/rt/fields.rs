@@ -251,7 +251,7 @@ impl<T: FromJson + Default> FromJson for BTreeMap<String, T> {
 
 impl<T: ToJson> ToJson for BTreeMap<String, T> {
     fn to_json(&self) -> Value {
-        Value::Object(self.iter().map(|(key, value)| (key.clone(), value.to_json())).collect())
+        Value::Object(crate::rt::order::gather(self.iter().map(|(key, value)| (key.clone(), value.to_json()))))
     }
 
     fn is_unset(&self) -> bool {

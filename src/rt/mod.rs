@@ -8,6 +8,7 @@ pub mod fields;
 pub mod headers;
 pub mod json;
 pub mod lock;
+pub mod order;
 pub mod slot;
 pub mod stop;
 pub mod text;

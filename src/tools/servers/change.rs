@@ -13,6 +13,7 @@ use crate::config::{
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
+use crate::rt::order::Order;
 use crate::rt::{Cancel, Slot, lock};
 
 /// How long a restart waits for the old process to be gone.
@@ -226,7 +227,7 @@ impl ToolServers {
     ) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
         let old = self.find(name)?;
-        disabled_tools.sort();
+        disabled_tools.order();
         disabled_tools.dedup();
         let state = old.state();
         let is_known =
