@@ -3,15 +3,13 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, plural, when } from './format.js';
 import { meter } from './plot.js';
-import { empty, link, live, section, tag } from './ui.js';
+import { empty, link, live, perhaps, section, tag } from './ui.js';
 
 const RECENT_MS = 30 * 60 * 1000;
 
 // One panel: its own request, its own errors. What this login may not see, or this hub does not have, is left out.
 function panel(page, fetch, draw, every) {
-  return live(page, async () => {
-    try { return await fetch(); } catch (error) { if ([403, 404, 503].includes(error.status)) return null; throw error; }
-  }, (data, refresh) => (data ? draw(data, refresh) : []), { every }).el;
+  return live(page, () => perhaps(fetch()), (data, refresh) => (data ? draw(data, refresh) : []), { every }).el;
 }
 
 const more = (label, href) => h('a', { class: 'more-link', href }, label);

@@ -138,7 +138,7 @@ export class Shell {
 
   showMore() {
     dialog('More', (close) => {
-      const links = PAGES.filter((about) => !about.tab).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
+      const links = PAGES.filter((about) => !about.tab && about.group >= 0).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
         this.counts[about.name] ? h('span', { class: 'count' }, String(this.counts[about.name])) : null)));
       return [h('nav', { 'aria-label': 'More pages' }, h('ul', { class: 'more-list' }, links)), h('div', { class: 'nav-foot' }, this.tools())];
     });

@@ -216,13 +216,18 @@ export function live(page, fetch, draw, { every = 0 } = {}) {
   return { el, refresh };
 }
 
+// What this login may not see, or this hub does not have, is null.
+export async function perhaps(work) {
+  try { return await work; } catch (error) { if ([403, 404, 503].includes(error.status)) return null; throw error; }
+}
+
 // New content for a place; the focus and what was folded out stay where they were. Marks: `data-k`, or an id.
 export function swap(place, ...kids) {
   const name = (el) => el && (el.dataset.k || el.id || (el.getAttribute && (el.getAttribute('href') || el.getAttribute('aria-label') || el.textContent)));
   const inside = place.contains(document.activeElement) && document.activeElement !== place ? document.activeElement : null;
   const key = inside && name(inside);
   const open = new Set([...place.querySelectorAll('details[open][data-k]')].map((each) => each.dataset.k));
-  place.replaceChildren(...kids.flat().filter((kid) => kid != null && kid !== false));
+  place.replaceChildren(...kids.flat(Infinity).filter((kid) => kid != null && kid !== false));
   for (const each of place.querySelectorAll('details[data-k]')) if (open.has(each.dataset.k)) each.open = true;
   if (key) [...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key)?.focus({ preventScroll: true });
 }
