@@ -54,9 +54,8 @@ fn lean(name: &str, content: Vec<u8>) -> Vec<u8> {
         return content;
     }
     let text = String::from_utf8(content).expect("the page is UTF-8");
-    let is_comment = |line: &str| {
-        is_script && line.starts_with("//") || is_style && line.starts_with("/*") && line.ends_with("*/")
-    };
+    let is_comment =
+        |line: &str| is_script && line.starts_with("//") || is_style && line.starts_with("/*") && line.ends_with("*/");
     let mut lean = String::with_capacity(text.len());
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_comment(line)) {
         lean.push_str(line);
