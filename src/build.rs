@@ -49,7 +49,8 @@ fn main() {
 /// Scripts and styles without indentation and without lines that are only a comment: a tenth less to send and to keep.
 /// No text of theirs goes over several lines.
 fn lean(name: &str, content: Vec<u8>) -> Vec<u8> {
-    let (is_script, is_style) = (name.ends_with(".js"), name.ends_with(".css"));
+    let kind = Path::new(name).extension().unwrap_or_default();
+    let (is_script, is_style) = (kind == "js", kind == "css");
     if !is_script && !is_style {
         return content;
     }

@@ -129,11 +129,26 @@ async function editSkill(agent, name, refresh) {
 
 function journal(page, agent) {
   return live(page, () => perhaps(api.get('journal' + query({ agent }))), (data, refresh) => {
-    const entries = data && (Array.isArray(data) ? data : data.entries || data.journal || []);
-    if (!entries?.length) return empty('Nothing in the journal', 'What this agent changes about itself (persona, memory, skills, schedules) is written here, and can be undone.');
-    return h('ul', { class: 'stack' }, entries.map((entry) => h('li', { class: 'panel' },
-      h('div', { class: 'card-head' }, h('strong', null, [entry.kind || entry.action, entry.target || entry.name].filter(Boolean).join(' ')), entry.undone_at || entry.undone ? tag('undone', 'plain') : null, h('span', { class: 'soft' }, when(entry.at || entry.created_at))),
-      h('details', { 'data-k': String(entry.id) }, h('summary', null, 'What changed'), h('div', { class: 'diff' }, [['Before', entry.before ?? entry.old], ['After', entry.after ?? entry.new]].map(([title, text]) => h('div', null, h('h3', null, title), h('pre', { class: 'args', tabindex: '0', 'aria-label': title }, text == null || text === '' ? '–' : typeof text === 'string' ? text : JSON.stringify(text, null, 2)))))),
-      entry.undone_at || entry.undone ? null : h('div', null, action('Undo', async () => { if (await confirm('Undo this change?', `It is put back as it was before ${dateTime(entry.at || entry.created_at)}.`, 'Undo it', () => api.post(path`journal/${entry.id}/undo`))) { toast('Undone.'); refresh(); } }, { kind: 'small' })))));
+    if (!data?.entries.length) return empty('Nothing in the journal', 'What this agent changes about itself (persona, memory, skills, schedules) is written here, and can be undone.');
+    return h('ul', { class: 'stack' }, data.entries.map((entry) => h('li', { class: 'panel' },
+      h('div', { class: 'card-head' }, h('strong', { dir: 'auto' }, `${entry.action === 'create' ? 'Made' : 'Changed'} ${entry.kind} ${entry.target}`), entry.undone_at ? tag('undone', 'plain') : null, h('span', { class: 'soft' }, when(entry.created_at)),
+        entry.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(entry.conversation_id) }, 'Chat') : null),
+      h('div', { class: 'ask-row' }, action('What changed', () => compare(entry), { kind: 'small' }), entry.undone_at ? null : action('Undo', () => undo(entry, refresh), { kind: 'small' })))));
   }, { every: 20000 }).el;
+}
+
+async function compare(entry) {
+  const { before, after } = await api.get(path`journal/${entry.id}`);
+  const side = (title, text) => h('div', null, h('h3', null, title), h('pre', { class: 'args', tabindex: '0', 'aria-label': title }, text || '–'));
+  await dialog(`${entry.kind} ${entry.target}`, () => [h('div', { class: 'diff' }, side('Before', before), side('After', after))], { wide: true });
+}
+
+async function undo(entry, refresh) {
+  const at = path`journal/${entry.id}/undo`;
+  let later = '';
+  const done = await confirm('Undo this change?', `It is put back as it was before ${dateTime(entry.created_at)}.`, 'Undo it', async () => {
+    try { await api.post(at, {}); } catch (error) { if (error.status !== 409) throw error; later = error.message; }
+  });
+  if (done && later && !await confirm('Undo it all the same?', later, 'Undo it', () => api.post(at, { force: true }))) return;
+  if (done) { toast('Undone.'); refresh(); }
 }

@@ -54,7 +54,7 @@ export function machineCard(machine) {
   const state = presence(machine);
   return h('a', { class: 'card-link', href: '#/machines/' + encodeURIComponent(machine.id) },
     h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': state }), h('strong', { dir: 'auto' }, machine.name), h('span', { class: 'soft' }, state)),
-    machine.connected ? [meter('CPU', beat.cpu_pct, pct(beat.cpu_pct)), meter('Memory', beat.mem_pct, pct(beat.mem_pct)), meter('Disk', beat.disk_pct, pct(beat.disk_pct), 85)]
+    machine.connected && !machine.heartbeat ? h('p', { class: 'soft' }, 'Its first numbers come within a minute.') : machine.connected ? [meter('CPU', beat.cpu_pct, pct(beat.cpu_pct)), meter('Memory', beat.mem_pct, pct(beat.mem_pct)), meter('Disk', beat.disk_pct, pct(beat.disk_pct), 85)]
       : h('p', { class: 'soft' }, machine.state === 'pending' ? `Waits for approval, code ${machine.code || ''}` : ['Last seen ', when(machine.last_seen_at)]),
     beat.active_alerts ? h('span', { class: 'tag warning' }, plural(beat.active_alerts, 'alert')) : null);
 }

@@ -25,8 +25,8 @@ export function models(page) {
 
 // What only a restart puts in force is said.
 function told(answer) {
-  const keys = answer?.restart || answer?.restart_required;
-  toast(Array.isArray(keys) && keys.length ? `Saved. After a restart: ${keys.join(', ')}.` : 'Saved.');
+  const keys = answer?.restart_required;
+  toast(keys ? `Saved. After a restart: ${keys.join(', ')}.` : answer?.status === 'reloaded' ? 'Loaded again.' : 'Saved.');
 }
 
 async function test(name) {
@@ -82,12 +82,10 @@ async function backup() {
 }
 
 function care(page) {
-  return live(page, () => perhaps(api.get('doctor')), (report) => {
-    const findings = report && (Array.isArray(report) ? report : report.checks || report.findings || []);
-    return section('Care', h('p', { class: 'soft' }, 'A backup holds everything: chats, keys, settings, secrets. Keep it safe.'), h('div', { class: 'ask-row' }, action('Download a backup', backup, { icon: 'save' }), report ? action('Look again', () => page.refresh(), { icon: 'again' }) : null),
-      findings ? findings.length ? h('ul', { class: 'stack' }, findings.map((each) => h('li', { class: 'panel' }, h('div', { class: 'card-head' }, tag(each.level || each.status || each.state, { ok: '', good: '', pass: '', bad: 'error', fail: 'error', problem: 'error', error: 'error', warn: 'warning', warning: 'warning' }[each.level || each.status || each.state] ?? 'plain'), h('strong', null, each.name || each.check || each.title), h('span', null, each.message || each.detail || each.text || '')),
-        each.fix || each.hint ? h('p', { class: 'soft' }, each.fix || each.hint) : null))) : h('p', { class: 'good' }, 'The doctor finds nothing wrong.') : null);
-  });
+  return live(page, () => perhaps(api.get('doctor')), (report, refresh) => section('Care', h('p', { class: 'soft' }, 'A backup holds everything: chats, keys, settings, secrets. Keep it safe.'),
+    h('div', { class: 'ask-row' }, action('Download a backup', backup, { icon: 'save' }), report ? action('Look again', refresh, { icon: 'again' }) : null),
+    report && (report.findings.length ? h('ul', { class: 'stack' }, report.findings.map((each) => h('li', { class: 'panel' }, h('div', { class: 'card-head' }, tag(each.level, each.level), h('span', null, each.what)), each.fix ? h('p', { class: 'soft' }, each.fix) : null)))
+      : h('p', { class: 'good' }, 'The doctor finds nothing wrong.'))));
 }
 
 // --- the emergency stop ------------------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ export function swap(place, ...kids) {
 
 // --- small things -----------------------------------------------------------------------------------------------------
 
-export const tag = (text, kind = '') => h('span', { class: 'tag ' + kind }, text);
+export const tag = (text, kind = '') => h('span', { class: 'tag ' + (kind || '').toLowerCase() }, text);
 export const labels = (map) => h('span', { class: 'labels' }, Object.entries(map || {}).map(([name, value]) => h('span', { class: 'tag plain', dir: 'auto' }, `${name}: ${value}`)));
 export const section = (title, ...kids) => h('section', { class: 'section' }, h('h2', null, title), kids);
 export const facts = (rows) => h('dl', { class: 'facts' }, rows.filter((row) => row && row[1] != null && row[1] !== '' && row[1] !== false).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', { dir: 'auto' }, value))));
