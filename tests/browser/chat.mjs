@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { Hub, shot } from './hub.mjs';
+import { Hub, keep, shot } from './hub.mjs';
 import { answers, ask, connected, messageBox, questions, settled } from './steps.mjs';
 
 // With the built-in `local` agent: no key, no network.
@@ -17,6 +17,7 @@ const tests = {
     assert.ok((await answers(page).last().locator('.md').innerText()).length > 20);
     await page.locator('.steps > summary').click();
     await shot(page, 'answer-light');
+    await keep(page, 'chat');
     await page.locator('.step > summary').first().click();
     assert.ok(await page.locator('.step-body').first().isVisible());
   },

@@ -93,18 +93,18 @@ const tests = {
 
   async 'the first load is small, and quick to see'({ hub, open }) {
     const page = await open({ where: '/auth/config' });
-    const requests = [];
-    page.on('response', (response) => requests.push(response));
     await page.goto(hub.url + '/#/home');
     await connected(page);
     await loaded(page);
-    const sizes = await Promise.all(requests.map((response) => response.request().sizes().catch(() => null)));
-    const bytes = sizes.reduce((sum, each) => sum + (each ? each.responseBodySize + each.responseHeadersSize : 0), 0);
+    const { bytes, files } = await page.evaluate(() => {
+      const list = [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')];
+      return { bytes: list.reduce((sum, each) => sum + each.transferSize, 0), files: list.length };
+    });
     const times = await page.evaluate(() => ({
       paint: Math.round(performance.getEntriesByName('first-contentful-paint')[0]?.startTime || 0),
       ready: Math.round(performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd),
     }));
-    console.log(`      first paint ${times.paint} ms, scripts ready ${times.ready} ms, ${requests.length} answers, ${(bytes / 1024).toFixed(1)} KB`);
+    console.log(`      first paint ${times.paint} ms, scripts ready ${times.ready} ms, ${files} answers, ${(bytes / 1024).toFixed(1)} KB`);
     if (!process.env.HOLT_WEB_DIR) assert.ok(bytes < 60 * 1024, `${bytes} bytes`);
   },
 
@@ -119,17 +119,17 @@ const tests = {
     await ask(page, 'hello');
     await settled(page);
     await page.evaluate(() => { window.longTasks.length = 0; window.frames = 0; const count = () => { window.frames += 1; requestAnimationFrame(count); }; count();
-      window.renders = 0; new MutationObserver(() => { window.renders += 1; }).observe(document.querySelector('.messages'), { childList: true, subtree: true }); });
+      window.renders = 0; window.added = 0; new MutationObserver((list) => { window.renders += 1; for (const each of list) window.added += each.addedNodes.length; }).observe(document.querySelector('.messages'), { childList: true, subtree: true }); });
     const started = Date.now();
     await ask(page, 'quickly count to 1000');
     await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
     await settled(page);
-    const { tasks, frames, renders } = await page.evaluate(() => ({ tasks: window.longTasks, frames: window.frames, renders: window.renders }));
+    const { tasks, frames, renders, added } = await page.evaluate(() => ({ tasks: window.longTasks, frames: window.frames, renders: window.renders, added: window.added }));
     const seconds = (Date.now() - started) / 1000;
     console.log(`      1000 pieces in ${seconds.toFixed(1)} s, ${Math.round(frames / seconds)} frames a second, ${tasks.length} tasks over 50 ms${tasks.length ? ', the longest ' + Math.max(...tasks) + ' ms' : ''}`);
     assert.ok(renders <= frames + 30, `${renders} renders in ${frames} frames`);
-    // A busy machine delays a frame now and then; a page that draws everything anew would delay most.
-    assert.ok(tasks.length < frames / 10, `${tasks.length} long tasks in ${frames} frames`);
+    // Long tasks depend on what else the machine does; that nothing is drawn twice does not.
+    assert.ok(added < 4000, `${added} nodes for 1000 lines`);
     await countedTo(page, 1000);
     assert.equal(await answers(page).count(), 2);
   },
@@ -151,7 +151,7 @@ export default {
     // Waits for somebody; nobody waits for its answer.
     hub.send('POST', '/api/v1/chat', { message: 'call kv_set {"key":"backup/keep","value":"30 days","ttl":"720h"}' }).catch(() => {});
     await until(hub, '/api/v1/approvals?status=pending', (list) => list.length > 0);
-    const world = { machine, details: ['machines/' + id, 'alerts/' + alerts[0].id, 'agents/default'], shots: { home: 'home', ['machines/' + id]: 'machine', chat: 'chat', approvals: 'approvals' } };
+    const world = { machine, details: ['machines/' + id, 'alerts/' + alerts[0].id, 'agents/default'], shots: { home: 'home', ['machines/' + id]: 'machine', approvals: 'approvals' } };
     return { world, hub, model };
   },
   async after({ world, hub, model }) {

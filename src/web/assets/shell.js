@@ -53,6 +53,7 @@ export class Shell {
     this.root = root;
     this.leave = leave;
     this.counts = {};
+    this.blind = new Set();
     this.page = null;
     this.chat = null; // once it was visited
     this.conn = new Conn({
@@ -215,7 +216,11 @@ export class Shell {
   }
 
   async count() {
-    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map((where) => api.get(where).catch(() => null)));
+    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map(async (where) => {
+      if (this.blind.has(where)) return null;
+      // What this login may not see, or this hub does not have, is not asked for again.
+      try { return await api.get(where); } catch (error) { if (error.status === 403 || error.status === 503) this.blind.add(where); return null; }
+    }));
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
     if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
   }

@@ -1,7 +1,7 @@
 // Tools: servers whose tools agents may use; how they are, what they offer, add, change, connect an account. Plugins.
 import { h } from './dom.js';
 import { api, path } from './api.js';
-import { duration, plural } from './format.js';
+import { duration, number, plural, size, when } from './format.js';
 import { action, ask, choice, confirm, dialog, empty, facts, field, form, link, live, perhaps, section, table, tag, toast } from './ui.js';
 
 const STATES = { connected: 'works', error: 'failed', disabled: 'off', pending_auth: 'needs a login' };
@@ -17,7 +17,9 @@ export default function show(page) {
     found.plugins.length ? table('Plugins', [['Name', (each) => h('strong', null, each.name)], ['Kind', (each) => each.type], ['Runs', (each) => h('code', null, each.image || each.command)], ['State', (each) => tag(each.status, each.status === 'connected' ? '' : 'plain')], ['Tools', (each) => (each.tool_names || []).join(', ')],
       ['', (each) => action('Remove', async () => { if (await confirm('Remove this plugin?', each.name, 'Remove', () => api.del(path`plugins/${each.name}`))) { toast('Removed.'); refresh(); } }, { kind: 'small' }), 'end']], found.plugins) : h('p', { class: 'soft' }, 'There are none.'),
     action('Add a plugin', () => addPlugin(refresh), { icon: 'plus' })) : []), { every: 20000 });
-  page.el.append(list.el, plugins.el);
+  const profiles = live(page, () => perhaps(api.get('browser/profiles')), (found, refresh) => (found?.profiles.length ? section('Browser profiles', table('Browser profiles', [['Agent', (each) => each.agent], ['Sites', (each) => (each.domains || []).join(', ') || number(each.domain_count)], ['Size', (each) => size(each.size_bytes)], ['Last used', (each) => when(each.last_used)],
+    ['', (each) => action('Delete', async () => { if (await confirm('Delete this profile?', `${each.agent} is logged out everywhere, and its browser forgets all.`, 'Delete', () => api.del(path`browser/profiles/${each.agent}`))) refresh(); }, { kind: 'small' }), 'end']], found.profiles)) : []));
+  page.el.append(list.el, plugins.el, profiles.el);
 }
 
 function one(page, name) {
