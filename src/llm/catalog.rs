@@ -194,7 +194,7 @@ fn ask_once(
         None => providers.find(name)?.models(cancel)?.into_iter().next().unwrap_or_default(),
     };
     let messages = [Message::text(Role::User, "Answer with the word ok.")];
-    let request = Request { model: "", messages: &messages, tools: &[], stream: false };
+    let request = Request { model: "", messages: &messages, tools: &[], stream: true };
     Router::new(providers, name, &model, Vec::new())?.complete(request, meter, &mut Unseen, cancel).map(drop)
 }
 
