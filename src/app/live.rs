@@ -37,6 +37,7 @@ const LIVE: &[&str] = &[
     "fleet.gateway.diagnose_model",
     "log.level",
     "tools",
+    "schedules",
     "api.external_url",
     "api.timezone",
     "api.cors_origins",

@@ -253,7 +253,7 @@ fn a_file_with_every_key_starts_and_keeps_what_is_not_built() {
     }
     let shown = client.get("/api/v1/server/config").json();
     assert_eq!((&shown["timezone"], &shown["external_url"]), (&json!("Europe/Berlin"), &json!("http://hub.example")));
-    assert_eq!((&shown["websocket_replay_buffer_ttl"], &shown["rate_limit"]), (&json!("6m"), &json!(100.0)));
+    assert_eq!((&shown["websocket_replay_buffer_ttl"], &shown["rate_limit"]), (&json!("6m"), &json!(100)));
     assert_eq!(client.get("/api/v1/agents/default").json()["adapters"], json!(["telegram:1"]));
     let (status, told) = patch(&client, "/api/v1/server/config", json!({"timezone": "Europe/Paris"}));
     assert_eq!((status, told), (200, json!({"status": "updated"})));
@@ -266,6 +266,7 @@ fn variables_win_over_the_file_and_say_so() {
     let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
     let hub = Builder::new(dir.path())
         .config("[api]\ntimezone = \"UTC\"\n[llm]\ndefault_provider = \"local\"\n")
+        .config("[[api.keys]]\nname = \"k\"\nkey = \"key-of-the-file\"\nscopes = [\"admin\", \"chat\"]\n")
         .env("DENKEEPER_TIMEZONE", "Asia/Tokyo")
         .env("DENKEEPER_API_EXTERNAL_URL", "http://outside.example")
         .env("DENKEEPER_LLM_PROVIDER", "openai")
@@ -276,7 +277,7 @@ fn variables_win_over_the_file_and_say_so() {
         .env("DENKEEPER_TELEGRAM_TOKEN", "x")
         .env("DENKEEPER_API_WEBSOCKET_ENABLED", "0")
         .start();
-    let client = hub.admin();
+    let client = hub.client().with_key("key-of-the-file");
     let shown = client.get("/api/v1/server/config").json();
     assert_eq!((&shown["timezone"], &shown["websocket_enabled"]), (&json!("Asia/Tokyo"), &json!(false)));
     assert!(hub.log_contains("telegram: not supported"));
@@ -307,7 +308,7 @@ fn providers_change_at_once_and_their_keys_stay_secret() {
     assert_eq!(shown["providers"][0], json!({"name": "anthropic", "enabled": false, "api_key_set": false}));
     assert_eq!(
         (&shown["default_provider"], &shown["cost_limit_hard"], &shown["providers"][2]["api_key_set"]),
-        (&json!("openai"), &json!(1.0), &json!(true))
+        (&json!("openai"), &json!(1), &json!(true))
     );
     assert_eq!(client.chat(json!({"message": "say one"})).status, 200);
     let body = json!({"api_key": "sk-very-secret", "base_url": second.url(), "organization": "org-1"});
