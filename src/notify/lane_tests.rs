@@ -76,6 +76,7 @@ fn config() -> ChannelConfig {
         approvals: true,
         title: None,
         body: None,
+        buttons: false,
         timeout: Duration::from_secs(1),
     }
 }
@@ -88,6 +89,7 @@ impl Desk {
             queue: Arc::clone(&queue),
             situation: Arc::<World>::clone(&world),
             place: Mutex::new((jiff::tz::TimeZone::UTC, Some("http://hub".into()))),
+            buttons: None,
         });
         let escalate_ms = config.escalate_after.map_or(0, millis);
         let channel = Box::new(Scripted(Arc::clone(&script)));

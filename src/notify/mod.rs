@@ -4,6 +4,7 @@
 //! is sent. Each channel works on its rows in order, on a thread of its own (`notify-NAME`, asleep until something is
 //! due; ended by [`Dispatcher::stop`]), so that a slow one holds up no other.
 
+mod buttons;
 mod channel;
 mod console;
 mod dispatcher;
@@ -53,6 +54,8 @@ struct Shared {
     /// Guarded by this mutex: the time zone, and where the hub's page is, without a slash at the end. Nothing is taken
     /// under it.
     place: Mutex<(TimeZone, Option<String>)>,
+    /// None on an agent: it decides nothing.
+    buttons: Option<buttons::Buttons>,
 }
 
 impl Shared {
