@@ -6,8 +6,9 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, oidc, panic, sessions, setup, tools, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, llm_settings,
+    login, login_sessions, machine_sessions, machines, models, notifications, oidc, panic, server_settings, sessions,
+    setup, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -55,6 +56,7 @@ pub struct Large {
 }
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
+const AGENTS_WRITE: Guard = Guard::Scope(&["agents:write"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
@@ -93,7 +95,18 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
+    route("POST", "/api/v1/agents", AGENTS_WRITE, agents_change::create),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
+    route("PATCH", "/api/v1/agents/{name}", AGENTS_WRITE, agents_change::change),
+    route("DELETE", "/api/v1/agents/{name}", AGENTS_WRITE, agents_change::delete),
+    route("GET", "/api/v1/llm/providers", ADMIN, llm_settings::list),
+    route("PATCH", "/api/v1/llm/providers/{name}", ADMIN, llm_settings::change_provider),
+    route("POST", "/api/v1/llm/providers/{name}/test", ADMIN, llm_settings::test),
+    route("PATCH", "/api/v1/llm/config", ADMIN, llm_settings::change),
+    route("GET", "/api/v1/server/config", ADMIN, server_settings::get),
+    route("PATCH", "/api/v1/server/config", ADMIN, server_settings::change),
+    route("POST", "/api/v1/server/reload", ADMIN, server_settings::reload),
+    route("POST", "/api/v1/server/restart", ADMIN, server_settings::restart),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
     route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),

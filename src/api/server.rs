@@ -4,7 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use tiny_http::Method;
@@ -116,6 +116,8 @@ pub struct CtxInner {
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
+    /// Begins a restart of the process; set once, by whoever can.
+    pub restart: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl std::ops::Deref for Ctx {
@@ -133,8 +135,8 @@ impl CtxInner {
     }
 
     /// A new password counts at once.
-    pub fn set_password_hash(&self, hash: String) {
-        *lock(&self.password_hash) = Some(hash);
+    pub fn set_password_hash(&self, hash: Option<String>) {
+        *lock(&self.password_hash) = hash;
     }
 
     /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open.
@@ -171,13 +173,7 @@ impl Server {
     pub fn new(deps: Deps) -> io::Result<Self> {
         let settings = deps.settings.current();
         let config = &settings.api;
-        let origins = OriginRules::new(
-            config.cors_origins.clone(),
-            &config.allowed_hosts,
-            config.trusted_proxies.clone(),
-            config.external_url.as_deref(),
-            deps.machine_name.as_deref(),
-        );
+        let origins = OriginRules::of(config, deps.machine_name.as_deref());
         let policy = deps
             .web_handler
             .as_ref()
@@ -207,6 +203,7 @@ impl Server {
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
+            restart: OnceLock::new(),
             deps,
         };
         let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
@@ -288,7 +285,7 @@ impl Server {
 
     fn route(&self, req: &Req) -> Result<Reply, ApiError> {
         self.check_host(req)?;
-        if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
+        if req.method == Method::Options && self.ctx.origins.has_cors() {
             return Ok(Reply::Full(no_content()));
         }
         // Machines that follow redirects would take their token along.
@@ -316,7 +313,7 @@ impl Server {
 
     /// What the answer says to browsers of other origins; nothing while there are none.
     fn cors_headers<'a>(&self, req: &'a Req) -> Vec<(&'static str, &'a str)> {
-        if self.ctx.origins.cors_origins.is_empty() {
+        if !self.ctx.origins.has_cors() {
             return Vec::new();
         }
         let mut lines = vec![("Vary", "Origin")];

@@ -140,7 +140,7 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str
             ApiError::new(500, "config_not_saved", "failed to save configuration")
         })?;
         ctx.setup.complete()?;
-        ctx.set_password_hash(hash);
+        ctx.set_password_hash(Some(hash));
     }
     log::info!("setup done: the dashboard password was set from {address}");
     ctx.deps.audit.record(&Entry { source: address, target: "api.auth.password_hash", ..Entry::ok("config.write") });

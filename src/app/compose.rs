@@ -12,6 +12,7 @@ use crate::agents::Agents;
 use crate::agents::remote::RemoteAgents;
 use crate::api::WebHandler;
 use crate::api::server::Deps;
+use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
@@ -49,7 +50,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         log::warn!("{warning}");
     }
     // First, so that a second hub on the same address fails before it touches anything.
-    let listener = listen(&config.api.listen)?;
+    let listener = match inherited(&config) {
+        Some(listener) => listener,
+        None => listen(&config.api.listen)?,
+    };
     let db = Arc::new(Db::open(&config.db_path)?);
     let data_lock = lock_data_dir(&config)?;
     let config = Arc::new(config);
@@ -92,9 +96,18 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
-    let gateway = deps.gateway.clone();
+    let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
+    let again = listener.try_clone().map_err(AppError::Thread)?;
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
-    live.set_parts(live::Parts { engine: engine.clone(), catalog: Some(catalog), gateway });
+    live.set_parts(live::Parts {
+        engine: engine.clone(),
+        catalog: Some(catalog),
+        gateway,
+        notify,
+        servers,
+        server: Arc::downgrade(&server),
+        hub: Arc::downgrade(&hub),
+    });
     // With a provider people log in through it: nobody may come and make the first key (W-2).
     let credential_exists =
         !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
@@ -118,8 +131,21 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         servers.start();
     }
     sys::release_code_pages();
-    let app =
-        App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };
+    let app = App {
+        stopper: Some(stopper),
+        listener: again,
+        listen: config.api.listen.clone(),
+        http,
+        hub,
+        agents,
+        sse,
+        server,
+        engine,
+        db,
+        threads,
+        recorder,
+        _lock: data_lock,
+    };
     Ok(Started { app, address, pin })
 }
 

@@ -5,16 +5,21 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use crate::api::Server;
 use crate::api::settings::{Changed, Edit, Settings, SettingsError};
+use crate::app::data_secret;
 use crate::app::minds::{Maker, Minds};
 use crate::chat::{Engine, engine};
-use crate::config::{Config, ConfigError, ConfigWriter, Document};
+use crate::config::{self, Config, ConfigError, ConfigWriter, Document};
 use crate::costs::{self, Budgets};
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
+use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::tools::servers::ToolServers;
+use crate::ws::Hub;
 
 /// What agents and models are made of.
 const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet.gateway"];
@@ -31,7 +36,19 @@ const LIVE: &[&str] = &[
     "fleet.gateway.chat_model",
     "fleet.gateway.diagnose_model",
     "log.level",
+    "tools",
+    "schedules",
+    "api.external_url",
+    "api.timezone",
+    "api.cors_origins",
+    "api.allowed_hosts",
+    "api.trusted_proxies",
+    "api.rate_limit",
+    "api.login_rate_limit",
+    "api.login_rate_window",
     "api.websocket_enabled",
+    "api.keys",
+    "api.auth.password_hash",
     // Holt does nothing with these.
     "telegram",
     "discord",
@@ -61,6 +78,11 @@ pub(super) struct Parts {
     pub(super) engine: Engine,
     pub(super) catalog: Option<Arc<Catalog>>,
     pub(super) gateway: Option<Arc<Gateway>>,
+    pub(super) notify: Arc<Dispatcher>,
+    pub(super) servers: ToolServers,
+    /// They know this one, and must not keep each other alive.
+    pub(super) server: Weak<Server>,
+    pub(super) hub: Weak<Hub>,
 }
 
 /// A configuration that would do.
@@ -127,6 +149,14 @@ impl Live {
                 }
                 parts.engine.set_agents(minds.agents);
             }
+            parts.notify.set_place(&config.api.timezone, config.api.external_url.as_deref());
+            parts.servers.apply(&config.tools);
+            if let (Some(server), Some(hub)) = (parts.server.upgrade(), parts.hub.upgrade())
+                && server.apply(&config)
+            {
+                // A database that cannot be asked revokes nobody.
+                hub.close_revoked(|credential| server.ctx().auth.is_valid(credential).unwrap_or(true));
+            }
         }
         let restart = self.started.tree.changed_keys(&config.tree).into_iter().filter(|key| !is_in(key, LIVE));
         let restart: Vec<String> = restart.collect();
@@ -164,6 +194,20 @@ impl Settings for Live {
             (Err(error), _) => Err(error.into()),
             (Ok(()), Err(error)) => Err(error),
         }
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let config = self.current().source.load()?;
+        self.prepare(config, true).map(drop)
+    }
+
+    fn sealed(&self, secret: &str) -> Result<String, SettingsError> {
+        if config::is_reference(secret) {
+            return Ok(secret.to_owned());
+        }
+        let own = data_secret(&self.current().data_dir).map_err(|error| SettingsError::Part(error.to_string()))?;
+        let missing = || SettingsError::Part("the system has no randomness to seal a secret with".to_owned());
+        config::seal(&own, secret).ok_or_else(missing)
     }
 
     fn reload(&self) -> Result<Changed, SettingsError> {

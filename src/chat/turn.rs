@@ -93,7 +93,7 @@ impl TurnRun<'_> {
         if self.turn.agent.starts_with(MACHINE_PREFIX) {
             return self.answer_from_machine(progress).map(Some);
         }
-        let agent = self.inner.agents().find(&self.turn.agent).ok_or(TurnError::AgentGone)?;
+        let agent = self.inner.agent_of(&self.turn.agent).ok_or(TurnError::AgentGone)?;
         let session = &self.turn.conversation_id;
         let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
         if !self.resumed {

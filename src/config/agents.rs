@@ -87,6 +87,7 @@ fn agent(
         cost_limit_soft: raw.cost_limit_soft,
         cost_limit_hard: raw.cost_limit_hard,
         auto_approve_tools: raw.auto_approve_tools.clone(),
+        browser_url_allowlist: raw.browser_url_allowlist.clone(),
     })
 }
 

@@ -200,7 +200,9 @@ fn warn_unsupported(typed: &mut Typed) {
     let raw = &typed.raw;
     let sandbox = raw.sandbox.runtime == "kubernetes";
     let voice = !raw.voice.stt_provider.is_empty() || !raw.voice.tts_provider.is_empty();
+    let jina = typed.tree.get("web.fetch.jina.enabled") == Some(&serde_json::Value::Bool(true));
     let warnings = [
+        (jina, "web.fetch.jina: not supported"),
         (!raw.telegram.token.is_empty(), "telegram: not supported"),
         (!raw.discord.token.is_empty(), "discord: not supported"),
         (voice, "voice: not supported"),

@@ -61,7 +61,7 @@ pub use notify::{
 };
 pub use oidc::OidcConfig;
 pub use report::{Report, check};
-pub use secret::seal;
+pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
@@ -270,6 +270,8 @@ pub struct AgentConfig {
     pub cost_limit_hard: Option<f64>,
     /// Tools that it may call without asking.
     pub auto_approve_tools: Vec<String>,
+    /// Hosts that its browser may open; empty is no limit of its own.
+    pub browser_url_allowlist: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.

@@ -165,6 +165,7 @@ pub(super) struct Agent {
     pub(super) llm_model: String,
     pub(super) llm_provider: String,
     pub(super) session_tier: String,
+    pub(super) browser_url_allowlist: Vec<String>,
     pub(super) cost_limit_soft: Option<f64>,
     pub(super) cost_limit_hard: Option<f64>,
     pub(super) fallback: Vec<Fallback>,
@@ -179,6 +180,7 @@ typed!(Agent {
     llm_model,
     llm_provider,
     session_tier,
+    browser_url_allowlist,
     cost_limit_soft,
     cost_limit_hard,
     fallback

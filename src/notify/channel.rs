@@ -70,7 +70,7 @@ pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Res
         Service::Ntfy(ntfy) => Ok(Box::new(web::ntfy(config, ntfy)?)),
         Service::Gotify(gotify) => Ok(Box::new(web::gotify(config, gotify)?)),
         Service::Webhook(hook) => Ok(Box::new(web::webhook(config, hook)?)),
-        Service::Email(email) => Ok(Box::new(Smtp::new(config, email, shared.zone.clone())?)),
+        Service::Email(email) => Ok(Box::new(Smtp::new(config, email, shared.zone())?)),
         Service::Mqtt(mqtt) => Ok(Box::new(Mqtt::new(config, mqtt, topic, &shared.situation)?)),
         Service::Console => Ok(Box::new(Console)),
     }

@@ -3,6 +3,7 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+mod agents;
 pub mod alert_rows;
 pub mod alerts;
 pub mod approvals;
@@ -32,6 +33,7 @@ pub mod time;
 mod turn_rows;
 pub mod turns;
 
+pub use agents::rename_agent;
 pub use alerts::AlertStore;
 pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;

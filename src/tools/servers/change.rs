@@ -1,6 +1,7 @@
 //! Changes of tool servers at run time: what is tried first, what is written, what takes effect (contract engine 8.4;
 //! W-28, W-31). All of them wait for servers and for the disk: they run on threads of their own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +126,37 @@ impl ToolServers {
         write(&run, writer, "persisting tool {} to config")?;
         self.tell_replaced(name);
         Ok(self.install(run, Some(Duration::ZERO)))
+    }
+
+    /// What the configuration file says counts: servers that are new are started, those that are gone end, those that
+    /// are other ones now start anew, all in the background. Those that are just being changed are left to that. Never
+    /// waits for a server.
+    pub fn apply(&self, configs: &BTreeMap<String, ToolServerConfig>) {
+        let (known, changing): (Vec<Arc<Run>>, Vec<String>) = {
+            let servers = lock(&self.shared.servers);
+            (servers.runs.values().cloned().collect(), servers.changing.keys().cloned().collect())
+        };
+        for run in known.iter().filter(|run| !configs.contains_key(&run.name) && !changing.contains(&run.name)) {
+            lock(&self.shared.servers).runs.remove(&run.name);
+            run.end();
+            self.shared.publish();
+            self.tell_replaced(&run.name);
+        }
+        for (name, config) in configs.iter().filter(|(name, _)| !changing.contains(name)) {
+            let old = known.iter().find(|run| run.name == *name).map(|run| run.config());
+            if old.as_ref() == Some(config) {
+                continue;
+            }
+            let is_same = |old: &ToolServerConfig| {
+                (&old.command, &old.args, &old.url) == (&config.command, &config.args, &config.url)
+            };
+            if !old.as_ref().is_some_and(is_same) {
+                self.tell_replaced(name);
+            }
+            let run = Run::new(name, config.clone());
+            let first = (run.state().health == Health::Down).then_some(Duration::ZERO);
+            self.install(run, first);
+        }
     }
 
     /// Who is told of servers that are gone, or other programs from now on; the first call counts.
