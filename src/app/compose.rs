@@ -31,6 +31,7 @@ use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
+use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -83,6 +84,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
+    deps.scheduler = Some(Arc::clone(&scheduler));
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -101,6 +104,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         });
         servers.start();
     }
+    scheduler.apply(&config.schedules)?;
     sys::release_code_pages();
     let app =
         App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };
@@ -327,6 +331,26 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }
 
+/// What runs by itself; nothing does before its schedules are applied.
+fn scheduler(
+    config: &Config,
+    db: &Arc<Db>,
+    engine: &Engine,
+    notify: &Arc<Dispatcher>,
+    stop: &Stop,
+) -> Arc<Scheduler> {
+    let told = Arc::clone(notify);
+    let tell = Box::new(move |channels: &str, notice: &Notice| told.notify_to(channels, notice));
+    Scheduler::new(sched::Setup {
+        db: Arc::clone(db),
+        launcher: Arc::new(ChatLauncher::new(engine.clone(), tell)),
+        clock: Arc::new(SystemClock::new()),
+        config: config.scheduler.clone(),
+        timezone: config.api.timezone.clone(),
+        stop: stop.clone(),
+    })
+}
+
 fn deps(
     config: &Arc<Config>,
     db: &Arc<Db>,
@@ -367,6 +391,7 @@ fn deps(
         alerts: None,
         fleet: None,
         gateway: None,
+        scheduler: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

@@ -17,6 +17,7 @@ use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::schedules::{scheduler, schedules};
 use super::tools::{mcp, tools};
 use super::web::web;
 use super::{AuditConfig, Config, LogConfig, StreamConfig};
@@ -66,6 +67,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let costs = costs(&mut typed)?;
     let fleet = fleet(&typed, env, &data_dir)?;
     let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
+    let schedules = schedules(&mut typed, &agents, &notify)?;
+    let scheduler = scheduler(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -77,6 +80,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         auth,
         llm,
         agents,
+        schedules,
+        scheduler,
         streams,
         tools,
         mcp,

@@ -11,6 +11,7 @@ mod costs;
 mod duration;
 mod env;
 mod error;
+mod expression;
 mod fallback;
 mod fleet;
 mod gateway;
@@ -27,6 +28,7 @@ mod raw;
 mod raw_llm;
 mod raw_web;
 mod report;
+mod schedules;
 mod schema;
 mod secret;
 mod table;
@@ -44,6 +46,7 @@ pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use gateway::GatewayConfig;
@@ -54,6 +57,9 @@ pub use notify::{
     WebhookConfig, notify_channels,
 };
 pub use report::{Report, check};
+pub use schedules::{
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+};
 pub use secret::seal;
 pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
@@ -71,6 +77,32 @@ pub enum Tier {
     Restricted,
 }
 
+impl Tier {
+    /// Its name in files and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Autonomous => "autonomous",
+            Self::Supervised => "supervised",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The tier of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Autonomous, Self::Supervised, Self::Restricted].into_iter().find(|tier| tier.name() == name)
+    }
+
+    /// Whether it allows more than another.
+    pub fn is_above(self, other: Self) -> bool {
+        let rank = |tier| match tier {
+            Self::Autonomous => 2,
+            Self::Supervised => 1,
+            Self::Restricted => 0,
+        };
+        rank(self) > rank(other)
+    }
+}
+
 /// Everything that start-up decided; never changed afterwards.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -86,6 +118,9 @@ pub struct Config {
     pub llm: LlmConfig,
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
+    /// `[[schedules]]`, sorted by name.
+    pub schedules: Vec<ScheduleConfig>,
+    pub scheduler: SchedulerConfig,
     pub streams: StreamConfig,
     /// `[tools]`: tool servers by name, references to variables not replaced yet.
     pub tools: BTreeMap<String, ToolServerConfig>,
