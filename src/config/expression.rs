@@ -73,11 +73,7 @@ impl Expression {
 
 fn unknown(text: &str) -> String {
     let names: Vec<&str> = SHORTHANDS.iter().map(|(name, _)| *name).collect();
-    format!(
-        "unknown schedule shorthand {}; valid shorthands: {}, @every <duration>",
-        quoted(text),
-        names.join(", ")
-    )
+    format!("unknown schedule shorthand {}; valid shorthands: {}, @every <duration>", quoted(text), names.join(", "))
 }
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -193,7 +189,8 @@ mod tests {
         let check = |text: &str, reason: &str| assert_eq!(Expression::parse(text), Err(reason.to_owned()), "{text}");
         check("", "schedule expression must not be empty");
         check(" \t", "schedule expression must not be empty");
-        let shorthands = "valid shorthands: @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually, @every <duration>";
+        let shorthands =
+            "valid shorthands: @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually, @every <duration>";
         check("@every5m", &format!("unknown schedule shorthand \"@every5m\"; {shorthands}"));
         check("@unknown", &format!("unknown schedule shorthand \"@unknown\"; {shorthands}"));
         check("@daily 5", &format!("unknown schedule shorthand \"@daily 5\"; {shorthands}"));

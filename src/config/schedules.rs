@@ -149,18 +149,7 @@ pub(super) struct RawSchedule {
     enabled: Option<bool>,
 }
 
-typed!(RawSchedule {
-    name,
-    kind: "type",
-    schedule,
-    skill,
-    channel,
-    tags,
-    session_tier,
-    session_mode,
-    agent,
-    enabled
-});
+typed!(RawSchedule { name, kind: "type", schedule, skill, channel, tags, session_tier, session_mode, agent, enabled });
 
 pub(super) fn scheduler(typed: &Typed) -> Result<SchedulerConfig, ConfigError> {
     let raw = &typed.raw.scheduler;
@@ -204,11 +193,7 @@ pub(super) fn schedules(
     Ok(schedules)
 }
 
-fn schedule(
-    typed: &Typed,
-    raw: &RawSchedule,
-    key: &dyn Fn(&str) -> String,
-) -> Result<ScheduleConfig, ConfigError> {
+fn schedule(typed: &Typed, raw: &RawSchedule, key: &dyn Fn(&str) -> String) -> Result<ScheduleConfig, ConfigError> {
     let given = |field: &str, text: &str| super::check::given(typed, &key(field), text);
     given("name", &raw.name)?;
     check_schedule_name(&raw.name).map_err(|reason| typed.bad(&key("name"), reason))?;

@@ -38,13 +38,7 @@ pub(super) struct Moments {
 
 impl Moments {
     /// Those after `after_ms`, up to `now_ms`.
-    pub(super) fn between(
-        expression: &Expression,
-        zone: &TimeZone,
-        anchor: i64,
-        after_ms: i64,
-        now_ms: i64,
-    ) -> Self {
+    pub(super) fn between(expression: &Expression, zone: &TimeZone, anchor: i64, after_ms: i64, now_ms: i64) -> Self {
         let next = |after: i64| first_after(expression, zone, anchor, after).filter(|at| *at <= now_ms);
         let successors = |after: i64| std::iter::successors(next(after), |at| next(*at));
         let mut list: Vec<i64> = successors(after_ms).take(COUNTED_MAX).collect();

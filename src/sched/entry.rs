@@ -44,22 +44,17 @@ pub(super) struct Entry {
 impl Entry {
     /// A schedule with what is kept of it, if it is still the same; it begins anew when it was changed or was off.
     pub(super) fn new(config: &ScheduleConfig, known: Option<&ScheduleState>, now: i64) -> Self {
-        let same = known.filter(|known| {
-            known.expression == config.schedule && (known.is_enabled || !config.enabled)
-        });
+        let same = known.filter(|known| known.expression == config.schedule && (known.is_enabled || !config.enabled));
         let fresh = ScheduleState {
             name: config.name.clone(),
             expression: config.schedule.clone(),
             is_enabled: config.enabled,
             anchor: now,
             handled_until: now,
-            pruned_until: known.map_or(0, |known| known.pruned_until),
             last_run: known.and_then(|known| known.last_run),
         };
         let state = match same {
-            Some(known) => {
-                ScheduleState { anchor: known.anchor, handled_until: known.handled_until, ..fresh }
-            }
+            Some(known) => ScheduleState { anchor: known.anchor, handled_until: known.handled_until, ..fresh },
             None => fresh,
         };
         Self { config: Arc::new(config.clone()), state, next: None, running: None }
@@ -68,11 +63,7 @@ impl Entry {
     /// Looks for the next moment.
     pub(super) fn plan(&mut self, zone: &TimeZone) {
         let (anchor, after) = (self.state.anchor, self.state.handled_until);
-        self.next = if self.config.enabled {
-            first_after(&self.config.expression, zone, anchor, after)
-        } else {
-            None
-        };
+        self.next = if self.config.enabled { first_after(&self.config.expression, zone, anchor, after) } else { None };
     }
 
     /// Whether something is to be done at that time.
@@ -103,4 +94,3 @@ impl Entry {
         }
     }
 }
-

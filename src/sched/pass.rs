@@ -106,10 +106,11 @@ impl Scheduler {
         }
         if now < state.handled_until {
             log::warn!("schedule {name}: the clock was set back; what lies ahead again counts anew");
+            let pruned_until = self.runs.pruned_until(name)?;
             match entry.config.expression {
                 Expression::Every(_) => (state.anchor, state.handled_until) = (now, now),
-                Expression::Cron(_) if (now..now + PRUNED_COUNTS_MS).contains(&state.pruned_until) => {
-                    state.handled_until = state.pruned_until;
+                Expression::Cron(_) if (now..now + PRUNED_COUNTS_MS).contains(&pruned_until) => {
+                    state.handled_until = pruned_until;
                 }
                 Expression::Cron(_) => state.handled_until = now,
             }
@@ -142,7 +143,7 @@ impl Scheduler {
             conversation_id,
             started_at: now,
         });
-        let begun = self.runs.advance(&state, (what, &passed, reason), new.as_ref(), last)?;
+        let begun = self.runs.advance(&state, (what, &passed, reason), new.as_ref(), (first, last))?;
         self.moved(name, state.anchor, last, &settings.zone);
         if let (Some(id), Some(conversation_id)) = (begun, conversation_id) {
             self.begin(&Run { id, schedule: Arc::clone(&entry.config), conversation_id }, now);
@@ -238,7 +239,8 @@ impl Scheduler {
             self.change_running(running.run.id, |running| running.is_launched = true);
         }
         let timeout = self.settings().run_timeout_ms;
-        for running in self.running(|running| running.is_launched && !running.is_stopped && running.deadline_ms <= now) {
+        for running in self.running(|running| running.is_launched && !running.is_stopped && running.deadline_ms <= now)
+        {
             let is_stopped = self.launcher.stop(&running.run);
             self.change_running(running.run.id, |running| {
                 running.is_stopped = is_stopped;
@@ -270,9 +272,11 @@ impl Scheduler {
                 let ahead = entry.next.map_or(SLEEP_MAX_MS, |at| at - now);
                 (if ahead <= 0 { RETRY_MS } else { ahead }).min(SLEEP_MAX_MS)
             });
-            let end = entry.running.as_ref().filter(|running| !running.is_stopped).map(|running| {
-                if running.is_launched { running.deadline_ms - steady } else { RETRY_MS }
-            });
+            let end = entry
+                .running
+                .as_ref()
+                .filter(|running| !running.is_stopped)
+                .map(|running| if running.is_launched { running.deadline_ms - steady } else { RETRY_MS });
             wait = [wait, next, end].into_iter().flatten().min();
         }
         wait.map(|wait| wait.max(1))

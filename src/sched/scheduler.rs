@@ -30,6 +30,8 @@ pub struct Setup {
     pub config: SchedulerConfig,
     /// `api.timezone`.
     pub timezone: String,
+    /// Rows of the history of each schedule.
+    pub runs_kept: usize,
     pub stop: Stop,
 }
 
@@ -114,7 +116,7 @@ impl Scheduler {
     pub fn new(setup: Setup) -> Arc<Self> {
         let (bell_tx, bell_rx) = bounded(1);
         Arc::new(Self {
-            runs: ScheduleRuns::new(setup.db, limits::SCHEDULE_RUNS_KEPT),
+            runs: ScheduleRuns::new(setup.db, setup.runs_kept),
             launcher: setup.launcher,
             clock: setup.clock,
             inbox: Inbox::new(bell_tx),
@@ -177,11 +179,7 @@ impl Scheduler {
         let settings = self.settings();
         for row in self.runs.open()? {
             let Some(entry) = entries.get_mut(&row.schedule).filter(|entry| entry.running.is_none()) else { continue };
-            let run = Run {
-                id: row.id,
-                schedule: Arc::clone(&entry.config),
-                conversation_id: row.conversation_id,
-            };
+            let run = Run { id: row.id, schedule: Arc::clone(&entry.config), conversation_id: row.conversation_id };
             let known = self.launcher.rejoin(&run, Done::new(&self.inbox, run.id)).unwrap_or_else(|error| {
                 log::error!("schedule {}: look for its run {}: {error:?}", row.schedule, run.id);
                 false
@@ -223,13 +221,8 @@ impl Scheduler {
         }
         let now = self.clock.wall_ms();
         let conversation_id = Entry::conversation_id(&config, Timestamp::now().as_nanosecond());
-        let new = NewRun {
-            schedule: name,
-            cause: "manual",
-            moment: now,
-            conversation_id: &conversation_id,
-            started_at: now,
-        };
+        let new =
+            NewRun { schedule: name, cause: "manual", moment: now, conversation_id: &conversation_id, started_at: now };
         let id = self.runs.begin(&new)?.ok_or(RunNowError::Running)?;
         let run = Run { id, schedule: config, conversation_id };
         self.begin(&run, now);

@@ -21,8 +21,6 @@ pub struct ScheduleState {
     pub anchor: i64,
     /// Every moment up to here was run, missed or skipped.
     pub handled_until: i64,
-    /// Runs up to here may have left the history.
-    pub pruned_until: i64,
     /// When the last run began.
     pub last_run: Option<i64>,
 }
@@ -84,8 +82,7 @@ impl ScheduleRuns {
     /// All that is kept of schedules.
     pub fn states(&self) -> Result<Vec<ScheduleState>, StoreError> {
         self.db.read(|conn| {
-            let sql = "SELECT name, expression, is_enabled, anchor, handled_until, pruned_until, last_run
-                FROM schedule_state";
+            let sql = "SELECT name, expression, is_enabled, anchor, handled_until, last_run FROM schedule_state";
             let mut statement = conn.prepare_cached(sql)?;
             let rows = statement.query_map([], |row| {
                 Ok(ScheduleState {
@@ -94,8 +91,7 @@ impl ScheduleRuns {
                     is_enabled: row.get(2)?,
                     anchor: row.get(3)?,
                     handled_until: row.get(4)?,
-                    pruned_until: row.get(5)?,
-                    last_run: row.get(6)?,
+                    last_run: row.get(5)?,
                 })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
@@ -110,15 +106,16 @@ impl ScheduleRuns {
                 tx.prepare_cached("DELETE FROM schedule_runs WHERE schedule = ?1")?.execute([name])?;
             }
             for state in changed {
-                let sql = "INSERT OR REPLACE INTO schedule_state(name, expression, is_enabled, anchor, handled_until,
-                    pruned_until, last_run) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+                let sql = "INSERT INTO schedule_state(name, expression, is_enabled, anchor, handled_until, last_run)
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(name) DO UPDATE SET expression = excluded.expression,
+                    is_enabled = excluded.is_enabled, anchor = excluded.anchor,
+                    handled_until = excluded.handled_until, last_run = excluded.last_run";
                 tx.prepare_cached(sql)?.execute(params![
                     state.name,
                     state.expression,
                     state.is_enabled,
                     state.anchor,
                     state.handled_until,
-                    state.pruned_until,
                     state.last_run
                 ])?;
             }
@@ -127,17 +124,20 @@ impl ScheduleRuns {
     }
 
     /// Records what became of all moments of a schedule up to `handled_until`: those at which nothing was done, and a
-    /// run that begins now. The run's id; None when there is none, or when its moment was run before.
+    /// run that begins now. `next` and `handled_until` are the first and last of these moments. The run's id; None when
+    /// there is none, or when its moment was run before.
     pub fn advance(
         &self,
         state: &ScheduleState,
         (what, passed, reason): (&str, &[Passed], &str),
         run: Option<&NewRun<'_>>,
-        handled_until: i64,
+        (next, handled_until): (i64, i64),
     ) -> Result<Option<i64>, StoreError> {
         self.db.write(|tx| {
             for range in passed {
-                pass(tx, state, what, range, reason)?;
+                // What follows a row without anything in between makes it longer.
+                let before = if range.first == next { state.handled_until } else { i64::MIN };
+                pass(tx, (&state.name, before), what, range, reason)?;
             }
             let begun = run.map(|run| begin(tx, run)).transpose()?.flatten();
             let sql = "UPDATE schedule_state SET handled_until = ?2, last_run = coalesce(?3, last_run) WHERE name = ?1";
@@ -216,7 +216,8 @@ impl ScheduleRuns {
     /// The clock was set back to `now`: what was not run and lies ahead again may still run.
     pub fn reopen(&self, state: &ScheduleState, now: i64) -> Result<(), StoreError> {
         self.db.write(|tx| {
-            let sql = "DELETE FROM schedule_runs WHERE schedule = ?1 AND state IN ('missed', 'skipped') AND moment > ?2";
+            let sql =
+                "DELETE FROM schedule_runs WHERE schedule = ?1 AND state IN ('missed', 'skipped') AND moment > ?2";
             tx.prepare_cached(sql)?.execute(params![state.name, now])?;
             let sql = "UPDATE schedule_runs SET until = ?2 WHERE schedule = ?1 AND until > ?2
                 AND state IN ('missed', 'skipped')";
@@ -224,6 +225,14 @@ impl ScheduleRuns {
             let sql = "UPDATE schedule_state SET handled_until = ?2, anchor = ?3 WHERE name = ?1";
             tx.prepare_cached(sql)?.execute(params![state.name, state.handled_until, state.anchor])?;
             Ok(())
+        })
+    }
+
+    /// Runs up to here may have left the history.
+    pub fn pruned_until(&self, schedule: &str) -> Result<i64, StoreError> {
+        self.db.read(|conn| {
+            let sql = "SELECT pruned_until FROM schedule_state WHERE name = ?1";
+            Ok(conn.prepare_cached(sql)?.query_row([schedule], |row| row.get(0)).optional()?.unwrap_or(0))
         })
     }
 
@@ -293,7 +302,7 @@ pub fn message_id(run: i64) -> String {
 /// Moments at which nothing was done: one row goes on as long as the reason is the same and no run lies between.
 fn pass(
     tx: &Transaction<'_>,
-    state: &ScheduleState,
+    (schedule, before): (&str, i64),
     what: &str,
     range: &Passed,
     reason: &str,
@@ -302,18 +311,11 @@ fn pass(
     let sql = "UPDATE schedule_runs SET until = ?5, moments = moments + ?6
         WHERE id = (SELECT max(id) FROM schedule_runs WHERE schedule = ?1)
         AND state = ?2 AND reason = ?3 AND until = ?4";
-    let longer = tx.prepare_cached(sql)?.execute(params![
-        state.name,
-        what,
-        reason,
-        state.handled_until,
-        range.last,
-        moments
-    ])?;
+    let longer = tx.prepare_cached(sql)?.execute(params![schedule, what, reason, before, range.last, moments])?;
     if longer == 0 {
         let sql = "INSERT INTO schedule_runs(schedule, cause, state, moment, until, moments, reason)
             VALUES (?1, 'due', ?2, ?3, ?4, ?5, ?6)";
-        tx.prepare_cached(sql)?.execute(params![state.name, what, range.first, range.last, moments, reason])?;
+        tx.prepare_cached(sql)?.execute(params![schedule, what, range.first, range.last, moments, reason])?;
     }
     Ok(())
 }
@@ -333,9 +335,8 @@ fn begin(tx: &Transaction<'_>, run: &NewRun<'_>) -> Result<Option<i64>, StoreErr
 
 fn of_state(conn: &Connection, state: &str) -> Result<Vec<RunRow>, StoreError> {
     // Both states are in one index.
-    let sql = format!(
-        "SELECT {COLUMNS} FROM schedule_runs WHERE state IN ('wanted', 'started') AND state = ?1 ORDER BY id"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM schedule_runs WHERE state IN ('wanted', 'started') AND state = ?1 ORDER BY id");
     let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map([state], run)?;
     Ok(rows.collect::<Result<_, _>>()?)
