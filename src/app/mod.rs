@@ -181,6 +181,9 @@ impl App {
         if let Some(scheduler) = &self.server.ctx().deps.scheduler {
             late.extend(scheduler.join(left().min(Duration::from_secs(1))));
         }
+        if let Some(provider) = &self.server.ctx().deps.oidc_provider {
+            late.extend(provider.stop(left().min(Duration::from_millis(500))));
+        }
         if let Some(gateway) = &self.server.ctx().deps.gateway {
             late.extend(gateway.join(left().min(Duration::from_millis(500))));
         }

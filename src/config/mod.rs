@@ -24,6 +24,7 @@ mod load;
 mod notify;
 #[cfg(test)]
 mod notify_tests;
+mod oidc;
 mod place;
 mod raw;
 mod raw_llm;
@@ -59,6 +60,7 @@ pub use notify::{
     ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
     WebhookConfig, notify_channels,
 };
+pub use oidc::OidcConfig;
 pub use report::{Report, check};
 pub use schedules::{
     NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
@@ -197,6 +199,8 @@ pub struct AuthConfig {
     /// Hex, at least 32 bytes. None: Holt keeps its own in `<data dir>/secret`.
     pub session_secret: Option<String>,
     pub session_max_age: Duration,
+    /// None: off.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl std::fmt::Debug for AuthConfig {
@@ -206,6 +210,7 @@ impl std::fmt::Debug for AuthConfig {
             .field("has_password", &self.password_hash.is_some())
             .field("has_session_secret", &self.session_secret.is_some())
             .field("session_max_age", &self.session_max_age)
+            .field("oidc", &self.oidc)
             .finish_non_exhaustive()
     }
 }

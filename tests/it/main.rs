@@ -31,6 +31,7 @@ mod machine_sessions;
 mod machines;
 mod machines_cli;
 mod notifications;
+mod oidc;
 mod page;
 mod providers;
 mod setup;
