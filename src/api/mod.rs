@@ -25,6 +25,7 @@ mod notifications;
 mod oidc;
 mod panic;
 pub mod routes;
+mod schedules;
 pub mod server;
 mod sessions;
 pub mod settings;

@@ -7,7 +7,7 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, oidc, panic, sessions, setup, tools, ws,
+    machine_sessions, machines, models, notifications, oidc, panic, schedules, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -54,6 +54,8 @@ pub struct Large {
 }
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
+const SCHEDULES_READ: Guard = Guard::Scope(&["schedules:read"]);
+const SCHEDULES_WRITE: Guard = Guard::Scope(&["schedules:write"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
@@ -141,6 +143,14 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
     route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
+    route("GET", "/api/v1/schedules", SCHEDULES_READ, schedules::list),
+    route("POST", "/api/v1/schedules", SCHEDULES_WRITE, schedules::create),
+    route("POST", "/api/v1/schedules/preview", SCHEDULES_READ, schedules::preview),
+    route("PATCH", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::update),
+    route("DELETE", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::delete),
+    route("GET", "/api/v1/schedules/{name}/runs", SCHEDULES_READ, schedules::runs),
+    route("POST", "/api/v1/schedules/{name}/run", SCHEDULES_WRITE, schedules::run),
+    route("POST", "/api/v1/schedules/{name}/dry-run", SCHEDULES_READ, schedules::dry_run),
     route("GET", "/api/v1/notifications", Guard::Scope(&["machines:read"]), notifications::list),
     route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
     route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),

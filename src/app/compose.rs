@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::bounded;
 
@@ -37,7 +37,7 @@ use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
 };
-use crate::tools::builtin::ServerAdmin;
+use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -67,6 +67,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
+    let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
+    tools.extend(builtin::schedule_tools(&desk));
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()) };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -103,6 +105,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         gateway,
         scheduler: Arc::clone(&scheduler),
     });
+    let _ = desk.parts.set((Arc::clone(&scheduler), Arc::clone(&live) as Arc<dyn sched::Changes>)); // only here
     // With a provider people log in through it: nobody may come and make the first key (W-2).
     let credential_exists =
         !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
@@ -125,7 +128,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         });
         servers.start();
     }
-    scheduler.apply(&config.schedules)?;
+    scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
     let app =
         App { stopper: Some(stopper), http, hub, agents, sse, server, engine, db, threads, recorder, _lock: data_lock };

@@ -4,7 +4,6 @@
 //! Changes queue up: the lock is held over the disk, never over a network. No threads of its own.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::api::settings::{Changed, Edit, Settings, SettingsError};
@@ -15,7 +14,7 @@ use crate::costs::{self, Budgets};
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::rt::lock;
-use crate::sched::Scheduler;
+use crate::sched::{Changes, Scheduler};
 
 /// What agents and models are made of.
 const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet.gateway"];
@@ -166,7 +165,7 @@ impl Settings for Live {
             let config = self.current().source.load_document(doc)?;
             result = self.prepare(config, false);
             // What a part refuses must not be written: the error below is not the one that is told.
-            let refused = || ConfigError::Edit { path: PathBuf::new(), reason: "refused".to_owned() };
+            let refused = ConfigError::refused;
             result.as_ref().map(|_| ()).map_err(|_| refused())
         });
         match (written, result) {
@@ -182,6 +181,23 @@ impl Settings for Live {
         let config = self.current().source.load()?;
         let prepared = self.prepare(config, true)?;
         Ok(self.put_in_force(prepared, true))
+    }
+}
+
+impl Changes for Live {
+    fn config(&self) -> Arc<Config> {
+        self.current()
+    }
+
+    fn change(&self, edit: Edit<'_>) -> Result<(), String> {
+        Settings::change(self, edit).map(|_| ()).map_err(|error| match error {
+            SettingsError::Part(reason) => reason,
+            SettingsError::Config(error @ (ConfigError::Value { .. } | ConfigError::Syntax { .. })) => error.in_short(),
+            SettingsError::Config(error) => {
+                log::error!("change the configuration: {error}");
+                "the configuration file could not be changed; its hub's log says why".to_owned()
+            }
+        })
     }
 }
 

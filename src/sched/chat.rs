@@ -46,18 +46,11 @@ impl ChatLauncher {
         Box::new(RunTicket { begun, done: Some(done) })
     }
 
-    fn text(run: &Run) -> String {
-        match run.schedule.skill.as_str() {
-            "" => format!("[Scheduled trigger: {}]", run.schedule.name),
-            skill => format!("[Scheduled: {skill}]"),
-        }
-    }
-
     fn submit(&self, run: &Run, done: Done) -> Result<(), LaunchError> {
         let config = &run.schedule;
         let unknown = || LaunchError::Refused(format!("there is no agent {:?} any more", config.agent));
         let agent = self.engine.agents().find(&config.agent).ok_or_else(unknown)?.tier;
-        let (text, message_id) = (Self::text(run), message_id(run.id));
+        let (text, message_id) = (super::text_of(&run.schedule), message_id(run.id));
         let params = tier_params(config.session_tier.of(agent));
         let submit = Submit {
             session_id: Some(&run.conversation_id),

@@ -3,8 +3,8 @@
 use jiff::tz::TimeZone;
 
 use super::next::next_after;
-use crate::config::Expression;
-use crate::store::schedule_runs::Passed;
+use crate::config::{Expression, ScheduleConfig};
+use crate::store::schedule_runs::{Passed, ScheduleState};
 
 /// Moments that are counted one by one: a week of minutes. What is beyond is one long pause.
 const COUNTED_MAX: usize = 10_080;
@@ -27,6 +27,13 @@ pub(super) fn first_after(expression: &Expression, zone: &TimeZone, anchor: i64,
 pub fn preview(expression: &Expression, zone: &TimeZone, from_ms: i64, count: usize) -> Vec<i64> {
     let next = |after: &i64| first_after(expression, zone, from_ms, *after);
     std::iter::successors(next(&from_ms), next).take(count).collect()
+}
+
+/// When a schedule is due next, by what is kept of it; None while it is switched off.
+pub fn next_run(config: &ScheduleConfig, state: Option<&ScheduleState>, zone: &TimeZone, now_ms: i64) -> Option<i64> {
+    let same = state.filter(|state| state.is_enabled && state.expression == config.schedule);
+    let anchor = same.map_or(now_ms, |state| state.anchor);
+    if config.enabled { first_after(&config.expression, zone, anchor, now_ms) } else { None }
 }
 
 /// Moments in a row, ascending.

@@ -22,10 +22,27 @@ mod pass;
 mod scheduler;
 #[cfg(test)]
 mod simulation_tests;
+mod wish;
 
 pub use chat::ChatLauncher;
 pub use clock::{Clock, SystemClock};
-pub use due::preview;
+pub use due::{next_run, preview};
 pub use entry::ScheduleInfo;
 pub use launch::{Done, LaunchError, Launcher, Run, RunEnd};
 pub use scheduler::{RunNowError, Scheduler, Setup};
+pub use wish::{Changes, Refusal, Wish};
+
+use crate::config::ScheduleConfig;
+
+/// What its agent is told (contract http-api 5.2).
+pub fn text_of(config: &ScheduleConfig) -> String {
+    match config.skill.as_str() {
+        "" => format!("[Scheduled trigger: {}]", config.name),
+        skill => format!("[Scheduled: {skill}]"),
+    }
+}
+
+/// The conversation of a run for that moment, in milliseconds since 1970.
+pub fn conversation_of(config: &ScheduleConfig, moment: i64) -> String {
+    entry::Entry::conversation_id(config, i128::from(moment) * 1_000_000)
+}

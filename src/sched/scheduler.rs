@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::clock::Clock;
+use super::due::first_after;
 use super::entry::{Entry, Running, ScheduleInfo};
 use super::launch::{Done, Inbox, LaunchError, Launcher, Run};
 use crate::config::{ScheduleConfig, SchedulerConfig};
@@ -274,6 +275,16 @@ impl Scheduler {
     pub fn get(&self, name: &str) -> Option<ScheduleInfo> {
         let (now, zone) = (self.clock.wall_ms(), self.settings().zone);
         lock(&self.table).entries.get(name).map(|entry| entry.info(now, &zone))
+    }
+
+    /// Its next moments; none while it is switched off.
+    pub fn plan(&self, name: &str, count: usize) -> Vec<i64> {
+        let (now, zone) = (self.clock.wall_ms(), self.settings().zone);
+        let Some(entry) = lock(&self.table).entries.get(name).filter(|entry| entry.config.enabled).cloned() else {
+            return Vec::new();
+        };
+        let next = |after: &i64| first_after(&entry.config.expression, &zone, entry.state.anchor, *after);
+        std::iter::successors(next(&now), next).take(count).collect()
     }
 
     /// What became of a schedule's moments, newest first.

@@ -34,6 +34,7 @@ mod notifications;
 mod oidc;
 mod page;
 mod providers;
+mod schedules;
 mod setup;
 mod streams;
 mod tools;
