@@ -388,6 +388,15 @@ pub const ALERT_PAIRS_MAX: usize = 64;
 pub const ALERTS_LISTED: usize = 100;
 pub const ALERTS_LISTED_MAX: usize = 500;
 
+// --- Schedules ------------------------------------------------------------------------------------------------------
+
+/// Schedules that can be made by the API or by agents; a file may hold more.
+pub const SCHEDULES_MAX: usize = 256;
+/// Those of them that agents made for themselves, each.
+pub const SCHEDULES_OF_AGENT_MAX: usize = 20;
+/// Rows of the history of one schedule.
+pub const SCHEDULE_RUNS_KEPT: usize = 500;
+
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(HEAD_BYTES_MAX < BODY_BYTES_MAX && BODY_BYTES_MAX < BUFFERED_BYTES_MAX);

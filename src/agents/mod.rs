@@ -11,6 +11,7 @@ use crate::rt::order::Order;
 use crate::tools::{Tool, ToolSet, ToolSource};
 
 /// One agent, ready to answer.
+#[derive(Clone)]
 pub struct Agent {
     pub name: String,
     pub description: String,
@@ -55,6 +56,15 @@ impl Agent {
             auto_approve: parts.auto_approve,
             tools: parts.tools,
             source: parts.source,
+        }
+    }
+
+    /// The same agent with another tier, if one is given: schedules have their own.
+    #[must_use]
+    pub fn at_tier(self: &Arc<Self>, tier: Option<Tier>) -> Arc<Self> {
+        match tier {
+            Some(tier) if tier != self.tier => Arc::new(Self { tier, ..Self::clone(self) }),
+            _ => Arc::clone(self),
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) fn detail(ctx: &Ctx, name: &str) -> Result<Value, ApiError> {
         name: &agent.name,
         display_name: &agent.name,
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
         has_tools: !tools.is_empty(),
@@ -105,7 +105,7 @@ fn machine_shape(machine: &RemoteAgent) -> ListShape<'_> {
         name: &machine.name,
         display_name: &machine.display_name,
         description: &machine.description,
-        permission_tier: tier_name(Tier::Restricted),
+        permission_tier: Tier::Restricted.name(),
         provider: "machine".to_owned(),
         model: String::new(),
         skill_count: 0,
@@ -122,7 +122,7 @@ fn list_shape<'a>(agent: &'a Agent, own: Option<&'a AgentConfig>) -> ListShape<'
         name: &agent.name,
         display_name: &agent.name,
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
         skill_count: 0,
@@ -158,12 +158,4 @@ fn fallback_shape(rule: &FallbackRule) -> Value {
         shape["threshold"] = Value::from(threshold);
     }
     shape
-}
-
-fn tier_name(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Autonomous => "autonomous",
-        Tier::Supervised => "supervised",
-        Tier::Restricted => "restricted",
-    }
 }

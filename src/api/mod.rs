@@ -28,6 +28,7 @@ mod notifications;
 mod oidc;
 mod panic;
 pub mod routes;
+mod schedules;
 pub mod server;
 mod server_settings;
 mod sessions;

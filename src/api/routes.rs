@@ -7,8 +7,8 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, agents_change, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, llm_settings,
-    login, login_sessions, machine_sessions, machines, models, notifications, oidc, panic, server_settings, sessions,
-    setup, tools, ws,
+    login, login_sessions, machine_sessions, machines, models, notifications, oidc, panic, schedules, server_settings,
+    sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -57,6 +57,8 @@ pub struct Large {
 
 const ADMIN: Guard = Guard::Scope(&["admin"]);
 const AGENTS_WRITE: Guard = Guard::Scope(&["agents:write"]);
+const SCHEDULES_READ: Guard = Guard::Scope(&["schedules:read"]);
+const SCHEDULES_WRITE: Guard = Guard::Scope(&["schedules:write"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
@@ -157,6 +159,14 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
     route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
+    route("GET", "/api/v1/schedules", SCHEDULES_READ, schedules::list),
+    route("POST", "/api/v1/schedules", SCHEDULES_WRITE, schedules::create),
+    route("POST", "/api/v1/schedules/preview", SCHEDULES_READ, schedules::preview),
+    route("PATCH", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::update),
+    route("DELETE", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::delete),
+    route("GET", "/api/v1/schedules/{name}/runs", SCHEDULES_READ, schedules::runs),
+    route("POST", "/api/v1/schedules/{name}/run", SCHEDULES_WRITE, schedules::run),
+    route("POST", "/api/v1/schedules/{name}/dry-run", SCHEDULES_READ, schedules::dry_run),
     route("GET", "/api/v1/notifications", Guard::Scope(&["machines:read"]), notifications::list),
     route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
     route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),

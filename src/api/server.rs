@@ -32,6 +32,7 @@ use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::Scheduler;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tools::servers::ToolServers;
 
@@ -74,6 +75,8 @@ pub struct Deps {
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// What agents do by themselves.
+    pub scheduler: Option<Arc<Scheduler>>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -153,6 +156,12 @@ impl CtxInner {
     pub fn tool_servers(&self) -> Result<&ToolServers, ApiError> {
         let missing = || ApiError::new(503, "not_configured", "tool management not configured");
         self.deps.lifecycle.as_ref().ok_or_else(missing)
+    }
+
+    /// The scheduler, or 503.
+    pub fn scheduler(&self) -> Result<&Arc<Scheduler>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "schedule management is not available");
+        self.deps.scheduler.as_ref().ok_or_else(missing)
     }
 
     /// The machines, or 503.

@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::bounded;
 
@@ -33,11 +33,12 @@ use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
+use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
 };
-use crate::tools::builtin::ServerAdmin;
+use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -70,6 +71,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
+    let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
+    tools.extend(builtin::schedule_tools(&desk));
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()) };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -98,6 +101,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.gateway = gateway;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
+    let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
+    deps.scheduler = Some(Arc::clone(&scheduler));
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts {
         engine: engine.clone(),
@@ -107,7 +112,9 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         servers,
         server: Arc::downgrade(&server),
         hub: Arc::downgrade(&hub),
+        scheduler: Arc::clone(&scheduler),
     });
+    let _ = desk.parts.set((Arc::clone(&scheduler), Arc::clone(&live) as Arc<dyn sched::Changes>)); // only here
     // With a provider people log in through it: nobody may come and make the first key (W-2).
     let credential_exists =
         !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
@@ -130,6 +137,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         });
         servers.start();
     }
+    scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
     let app = App {
         stopper: Some(stopper),
@@ -312,6 +320,21 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }
 
+/// What runs by itself; nothing does before its schedules are applied.
+fn scheduler(config: &Config, db: &Arc<Db>, engine: &Engine, notify: &Arc<Dispatcher>, stop: &Stop) -> Arc<Scheduler> {
+    let told = Arc::clone(notify);
+    let tell = Box::new(move |channels: &str, notice: &Notice| told.notify_to(channels, notice));
+    Scheduler::new(sched::Setup {
+        db: Arc::clone(db),
+        launcher: Arc::new(ChatLauncher::new(engine.clone(), tell)),
+        clock: Arc::new(SystemClock::new()),
+        config: config.scheduler.clone(),
+        timezone: config.api.timezone.clone(),
+        runs_kept: limits::SCHEDULE_RUNS_KEPT,
+        stop: stop.clone(),
+    })
+}
+
 fn deps(
     config: &Arc<Config>,
     db: &Arc<Db>,
@@ -348,6 +371,7 @@ fn deps(
         alerts: None,
         fleet: None,
         gateway: None,
+        scheduler: None,
         oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),

@@ -18,6 +18,7 @@ use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::{Changes, Scheduler};
 use crate::tools::servers::ToolServers;
 use crate::ws::Hub;
 
@@ -32,6 +33,8 @@ const LIVE: &[&str] = &[
     "session",
     "web",
     "costs",
+    "schedules",
+    "scheduler",
     "fleet.gateway.provider",
     "fleet.gateway.chat_model",
     "fleet.gateway.diagnose_model",
@@ -83,6 +86,7 @@ pub(super) struct Parts {
     /// They know this one, and must not keep each other alive.
     pub(super) server: Weak<Server>,
     pub(super) hub: Weak<Hub>,
+    pub(super) scheduler: Arc<Scheduler>,
 }
 
 /// A configuration that would do.
@@ -137,6 +141,13 @@ impl Live {
         self.budgets.set(costs::Settings::from_config(&config));
         if let Some(parts) = self.parts.get() {
             parts.engine.set_settings(engine_settings(&config));
+            parts.scheduler.configure(&config.scheduler, &self.started.api.timezone);
+            // Their state is in the database: what could not be stored there counts until the next start.
+            if config.schedules != old.schedules
+                && let Err(error) = parts.scheduler.apply(&config.schedules)
+            {
+                log::error!("store the state of schedules: {error}");
+            }
             if let Some(minds) = minds {
                 if !everything {
                     keep_rules(&old, &config, parts, &minds);
@@ -185,7 +196,7 @@ impl Settings for Live {
             let config = self.current().source.load_document(doc)?;
             result = self.prepare(config, false);
             // What a part refuses must not be written: the error below is not the one that is told.
-            let refused = || ConfigError::Edit { path: PathBuf::new(), reason: "refused".to_owned() };
+            let refused = ConfigError::refused;
             result.as_ref().map(|_| ()).map_err(|_| refused())
         });
         match (written, result) {
@@ -215,6 +226,23 @@ impl Settings for Live {
         let config = self.current().source.load()?;
         let prepared = self.prepare(config, true)?;
         Ok(self.put_in_force(prepared, true))
+    }
+}
+
+impl Changes for Live {
+    fn config(&self) -> Arc<Config> {
+        self.current()
+    }
+
+    fn change(&self, edit: Edit<'_>) -> Result<(), String> {
+        Settings::change(self, edit).map(|_| ()).map_err(|error| match error {
+            SettingsError::Part(reason) => reason,
+            SettingsError::Config(error @ (ConfigError::Value { .. } | ConfigError::Syntax { .. })) => error.in_short(),
+            SettingsError::Config(error) => {
+                log::error!("change the configuration: {error}");
+                "the configuration file could not be changed; its hub's log says why".to_owned()
+            }
+        })
     }
 }
 

@@ -29,6 +29,7 @@ mod output;
 mod panic;
 mod parse;
 mod passwd;
+mod schedules;
 mod serve;
 mod sessions;
 mod setup_pin;
@@ -69,6 +70,7 @@ const COMMANDS: &[Command] = &[
     panic::PANIC,
     passwd::COMMAND,
     panic::RESUME,
+    schedules::COMMAND,
     serve::COMMAND,
     sessions::COMMAND,
     setup_pin::COMMAND,

@@ -1,4 +1,4 @@
-//! `[[agents]]`, `[[schedules]]`, `[plugins]`: from typed to validated.
+//! `[[agents]]`, `[plugins]`: from typed to validated.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -111,14 +111,6 @@ fn is_plain_name(name: &str) -> bool {
 /// What the reference refuses at start, for the sections that Holt keeps but reads elsewhere.
 pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
     let raw = &typed.raw;
-    for (at, schedule) in raw.schedules.iter().enumerate() {
-        let key = |field: &str| format!("schedules[{at}].{field}");
-        given(typed, &key("name"), &schedule.name)?;
-        word(typed, &key("type"), &schedule.kind, &["system", "agent"])?;
-        given(typed, &key("schedule"), &schedule.schedule)?;
-        tier(typed, &key("session_tier"), &schedule.session_tier, Tier::Supervised)?;
-        word(typed, &key("session_mode"), &schedule.session_mode, &["", "shared", "isolated"])?;
-    }
     for (name, plugin) in &raw.plugins {
         let key = |field: &str| format!("plugins.{name}.{field}");
         word(typed, &key("type"), &plugin.kind, &["subprocess", "docker"])?;

@@ -18,6 +18,7 @@ use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::schedules::{scheduler, schedules};
 use super::source::Source;
 use super::tools::{mcp, tools};
 use super::web::web;
@@ -81,6 +82,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
     let costs = costs(&mut typed)?;
     let fleet = fleet(&typed, env, &data_dir)?;
     let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
+    let schedules = schedules(&mut typed, &agents, &notify)?;
+    let scheduler = scheduler(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -92,6 +95,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         auth,
         llm,
         agents,
+        schedules,
+        scheduler,
         streams,
         tools,
         mcp,

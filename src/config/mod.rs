@@ -12,6 +12,7 @@ mod duration;
 pub mod edit;
 mod env;
 mod error;
+mod expression;
 mod fallback;
 mod fleet;
 mod fleet_times;
@@ -30,6 +31,7 @@ mod raw;
 mod raw_llm;
 mod raw_web;
 mod report;
+mod schedules;
 mod schema;
 mod secret;
 mod source;
@@ -49,6 +51,7 @@ pub use duration::parse_go_duration;
 pub use edit::Document;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use fleet_times::FleetTimes;
@@ -61,6 +64,9 @@ pub use notify::{
 };
 pub use oidc::OidcConfig;
 pub use report::{Report, check};
+pub use schedules::{
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+};
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
@@ -79,6 +85,32 @@ pub enum Tier {
     Restricted,
 }
 
+impl Tier {
+    /// Its name in files and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Autonomous => "autonomous",
+            Self::Supervised => "supervised",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The tier of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Autonomous, Self::Supervised, Self::Restricted].into_iter().find(|tier| tier.name() == name)
+    }
+
+    /// Whether it allows more than another.
+    pub fn is_above(self, other: Self) -> bool {
+        let rank = |tier| match tier {
+            Self::Autonomous => 2,
+            Self::Supervised => 1,
+            Self::Restricted => 0,
+        };
+        rank(self) > rank(other)
+    }
+}
+
 /// Everything that start-up, or a later change, decided. A value of it never changes; what counts now is kept by whoever
 /// puts changes in force.
 #[derive(Clone, Debug)]
@@ -95,6 +127,9 @@ pub struct Config {
     pub llm: LlmConfig,
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
+    /// `[[schedules]]`, sorted by name.
+    pub schedules: Vec<ScheduleConfig>,
+    pub scheduler: SchedulerConfig,
     pub streams: StreamConfig,
     /// `[tools]`: tool servers by name, references to variables not replaced yet.
     pub tools: BTreeMap<String, ToolServerConfig>,

@@ -69,7 +69,8 @@ pub(super) struct Raw {
     pub(super) session: Session,
     pub(super) agent: MadeUpAgent,
     pub(super) agents: Vec<Agent>,
-    pub(super) schedules: Vec<Schedule>,
+    pub(super) schedules: Vec<super::schedules::RawSchedule>,
+    pub(super) scheduler: super::schedules::RawScheduler,
     pub(super) tools: BTreeMap<String, ToolServerConfig>,
     pub(super) max_tools: Option<i64>,
     pub(super) mcp: Mcp,
@@ -100,6 +101,7 @@ typed!(Raw {
     agent,
     agents,
     schedules,
+    scheduler,
     tools,
     max_tools,
     mcp,
@@ -185,17 +187,6 @@ typed!(Agent {
     cost_limit_hard,
     fallback
 });
-
-#[derive(Default)]
-pub(super) struct Schedule {
-    pub(super) name: String,
-    pub(super) kind: String,
-    pub(super) schedule: String,
-    pub(super) session_tier: String,
-    pub(super) session_mode: String,
-}
-
-typed!(Schedule { name, kind: "type", schedule, session_tier, session_mode });
 
 #[derive(Default)]
 pub(super) struct Mcp {

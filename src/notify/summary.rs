@@ -24,6 +24,7 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
         (count(Kind::Firing, Some(Level::Info)), "info"),
         (count(Kind::Recovered, None), "recovered"),
         (count(Kind::Approval, None), "to approve"),
+        (count(Kind::Report, None), "of schedules"),
     ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));

@@ -27,6 +27,7 @@ mod migrate;
 pub mod notices;
 pub mod parked;
 pub mod rules;
+pub mod schedule_runs;
 pub mod search;
 pub mod silences;
 pub mod time;
@@ -50,6 +51,7 @@ pub use machines::MachineStore;
 pub use notices::NoticeStore;
 pub use parked::ParkedStore;
 pub use rules::RuleStore;
+pub use schedule_runs::ScheduleRuns;
 pub use silences::SilenceStore;
 pub use turns::TurnStore;
 

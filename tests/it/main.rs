@@ -37,6 +37,7 @@ mod oidc;
 mod page;
 mod providers;
 mod restart;
+mod schedules;
 mod settings;
 mod setup;
 mod streams;
