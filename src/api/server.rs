@@ -32,6 +32,7 @@ use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::store::{Db, KeyStore, KvStore};
+use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
@@ -72,6 +73,8 @@ pub struct Deps {
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// The certificate in force, when we speak TLS; `reload` puts another one in force.
+    pub tls: Option<Arc<Acceptor>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
     /// This machine's own name, for the host check.
     pub machine_name: Option<String>,

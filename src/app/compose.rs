@@ -12,7 +12,7 @@ use crate::agents::remote::RemoteAgents;
 use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::chat::Engine;
@@ -49,6 +49,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     }
     // First, so that a second hub on the same address fails before it touches anything.
     let listener = listen(&config.api.listen)?;
+    let tls = tls::start(&config)?;
     let db = Arc::new(Db::open(&config.db_path)?);
     let data_lock = lock_data_dir(&config)?;
     let config = Arc::new(config);
@@ -83,6 +84,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    deps.tls = tls;
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
@@ -343,7 +345,8 @@ fn deps(
     };
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
-    let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    let sessions =
+        SessionManager::new(&secret, Some(store), max_age_s, config.api.tls.is_some()).map_err(AppError::Cookie)?;
     let catalog = engine.agents().iter().next().map(|agent| {
         // All agents share their providers.
         Arc::new(Catalog::new(agent.router.providers().clone()))
@@ -367,6 +370,7 @@ fn deps(
         alerts: None,
         fleet: None,
         gateway: None,
+        tls: None,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

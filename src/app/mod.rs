@@ -11,6 +11,7 @@ mod keeper;
 mod logging;
 mod preflight;
 mod secret;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -257,7 +258,7 @@ pub fn serve(
     };
     let above =
         Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
-    HttpServer::start(listener, settings, Arc::new(above))
+    HttpServer::start(listener, settings, Arc::new(above), server.ctx().deps.tls.clone())
 }
 
 /// Everything between the stores and the sockets, without a listener.
