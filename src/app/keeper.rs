@@ -37,7 +37,7 @@ impl Keeper {
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
         let mut certified = Instant::now();
-        let kv_interval = self.server.ctx().deps.config.kv.cleanup_interval;
+        let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);

@@ -15,9 +15,7 @@ pub fn preflight(config: &Config, env: &Env) -> Result<Vec<String>, AppError> {
     if let Some(web) = &config.web {
         builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?;
     }
-    if let Some(files) = &config.api.tls {
-        tls::check(files)?;
-    }
+    tls::load(config)?;
     Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?;
     Ok(check_servers(&config.mcp, &config.tools, env))
 }

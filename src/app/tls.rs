@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::checks;
-use crate::config::{Config, TlsFiles};
+use crate::config::Config;
 use crate::rt::clock;
-use crate::tls::{Acceptor, TlsError};
+use crate::tls::{Acceptor, Certificate};
 
 /// What speaks TLS, when the configuration wants it.
 pub(super) fn start(config: &Config) -> Result<Option<Arc<Acceptor>>, AppError> {
-    let acceptor = config.api.tls.as_ref().map(|files| Acceptor::load(files, odd));
-    Ok(acceptor.transpose().map_err(failure)?.map(Arc::new))
+    let certificate = load(config)?;
+    Ok(certificate.map(|certificate| Arc::new(Acceptor::new(certificate, odd))))
 }
 
-/// Whether a start with these files would work.
-pub(super) fn check(files: &TlsFiles) -> Result<(), AppError> {
-    Acceptor::check(files).map_err(failure)
-}
-
-fn failure(error: TlsError) -> AppError {
-    AppError::Setting { reason: error.to_string() }
+/// The certificate that a start would use.
+pub(super) fn load(config: &Config) -> Result<Option<Certificate>, AppError> {
+    let loaded = config.api.tls.as_ref().map(Certificate::load).transpose();
+    loaded.map_err(|error| AppError::Setting { reason: error.to_string() })
 }
 
 /// What clients will not like about a certificate that can be used.

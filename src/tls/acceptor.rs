@@ -22,8 +22,7 @@ pub struct Acceptor {
     sessions: Arc<dyn StoresServerSessions>,
     /// Guarded by this mutex: what new connections get. Nothing is taken under it, no file is read under it.
     current: Mutex<Arc<ServerConfig>>,
-    /// Guarded by this mutex: where it came from. Held over reading the files, so that two reloads come one after the
-    /// other.
+    /// Guarded by this mutex: where it came from. Nothing is taken under it.
     source: Mutex<Source>,
 }
 
@@ -33,44 +32,61 @@ struct Source {
     stamp: Stamp,
 }
 
-impl Acceptor {
-    /// Reads certificate and key. `judge` gets the certificates' PEM and may have a warning for the log.
-    pub fn load(
-        files: &TlsFiles,
-        judge: impl Fn(&[u8]) -> Option<String> + Send + Sync + 'static,
-    ) -> Result<Self, TlsError> {
+/// A certificate and its key, read and found good.
+pub struct Certificate {
+    files: TlsFiles,
+    stamp: Stamp,
+    config: ServerConfig,
+    pem: Vec<u8>,
+}
+
+impl Certificate {
+    /// Reads certificate and key, as a start would.
+    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+        // Before the files are read: what changes in between is read again.
         let stamp = files::stamp(files);
         let (config, pem) = files::load(files)?;
-        if let Some(warning) = judge(&pem) {
-            log::warn!("{}: {warning}", files.cert_file.display());
-        }
-        Ok(Self {
-            judge: Box::new(judge),
-            sessions: Arc::clone(&config.session_storage),
-            current: Mutex::new(Arc::new(config)),
-            source: Mutex::new(Source { files: files.clone(), stamp }),
-        })
+        Ok(Self { files: files.clone(), stamp, config, pem })
+    }
+}
+
+impl Acceptor {
+    /// Begins with a certificate. `judge` gets the PEM of each and may have a warning for the log.
+    pub fn new(certificate: Certificate, judge: impl Fn(&[u8]) -> Option<String> + Send + Sync + 'static) -> Self {
+        let Certificate { files, stamp, config, pem } = certificate;
+        let sessions = Arc::clone(&config.session_storage);
+        let current = Mutex::new(Arc::new(config));
+        let source = Mutex::new(Source { files, stamp });
+        let acceptor = Self { judge: Box::new(judge), sessions, current, source };
+        acceptor.warn(&pem);
+        acceptor
     }
 
-    /// Whether a start with these files would work.
-    pub fn check(files: &TlsFiles) -> Result<(), TlsError> {
-        files::load(files).map(|_| ())
+    /// New connections get this certificate; those that exist keep what they have.
+    pub fn put_in_force(&self, certificate: Certificate) {
+        let Certificate { files, stamp, mut config, pem } = certificate;
+        config.session_storage = Arc::clone(&self.sessions);
+        *lock(&self.current) = Arc::new(config);
+        log::info!("the certificate in {} is in force", files.cert_file.display());
+        *lock(&self.source) = Source { files, stamp };
+        self.warn(&pem);
     }
 
-    /// Reads the files again, or other files; connections that exist keep what they have. On an error the certificate
-    /// that was in force stays, and the log says so.
-    pub fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
-        let mut source = lock(&self.source);
-        source.files = files.clone();
-        self.read_again(&mut source)
-    }
-
-    /// Like [`Acceptor::reload`] with the same files, if they were changed since they were last looked at.
+    /// Puts in force what the files hold now, if they were changed since they were last looked at. When they cannot be
+    /// used, the certificate that is in force stays, and the log says so once.
     pub fn reload_if_changed(&self) {
-        let mut source = lock(&self.source);
-        if files::stamp(&source.files) != source.stamp {
-            // The log has its error.
-            let _ = self.read_again(&mut source);
+        let files = {
+            let mut source = lock(&self.source);
+            let stamp = files::stamp(&source.files);
+            if stamp == source.stamp {
+                return;
+            }
+            source.stamp = stamp;
+            source.files.clone()
+        };
+        match Certificate::load(&files) {
+            Ok(certificate) => self.put_in_force(certificate),
+            Err(error) => log::error!("the old certificate stays in force: {error}"),
         }
     }
 
@@ -81,22 +97,9 @@ impl Acceptor {
         Transport::secure(socket, Connection::Server(tls))
     }
 
-    fn read_again(&self, source: &mut Source) -> Result<(), TlsError> {
-        source.stamp = files::stamp(&source.files);
-        match files::load(&source.files) {
-            Ok((mut config, pem)) => {
-                config.session_storage = Arc::clone(&self.sessions);
-                *lock(&self.current) = Arc::new(config);
-                log::info!("the certificate in {} is in force", source.files.cert_file.display());
-                if let Some(warning) = (self.judge)(&pem) {
-                    log::warn!("{}: {warning}", source.files.cert_file.display());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                log::error!("the old certificate stays in force: {error}");
-                Err(error)
-            }
+    fn warn(&self, pem: &[u8]) {
+        if let Some(warning) = (self.judge)(pem) {
+            log::warn!("{}: {warning}", lock(&self.source).files.cert_file.display());
         }
     }
 }

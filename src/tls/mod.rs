@@ -12,7 +12,7 @@ use std::io;
 
 use rustls::{CertificateError, Error};
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, Certificate};
 pub use files::TlsError;
 pub use transport::Transport;
 pub use trust::{client_config, client_config_of};

@@ -47,7 +47,7 @@ pub(super) fn messages(target: &Target, id: &str) -> Result<Vec<Stored>, String>
 }
 
 fn get<T: serde::de::DeserializeOwned>(target: &Target, path: &str) -> Result<T, String> {
-    let stream = socket::dial(target).map_err(|closed| format!("{closed:?}"))?;
+    let stream = socket::dial(target).map_err(|closed| closed.to_string())?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
     let (authority, base) = (target.url.authority(), target.url.base());
     // HTTP/1.0: the answer is what comes until the end, never in chunks.

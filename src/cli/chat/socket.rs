@@ -1,6 +1,7 @@
 //! One connection to the hub. The thread `chat-socket` connects and then reads; only the main thread writes, also
 //! the pongs and the close echo that tungstenite wants to send while it reads.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
@@ -52,6 +53,15 @@ pub(super) enum Closed {
     Code(u16, String),
     /// The line broke.
     Lost(String),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) | Self::Untrusted(text) | Self::Lost(text) => f.write_str(text),
+            Self::Refused(code, text) | Self::Code(code, text) => write!(f, "{text} ({code})"),
+        }
+    }
 }
 
 /// The writing half.
