@@ -35,7 +35,7 @@ fn reason(error: &Error) -> String {
     let text = match error {
         Error::InvalidCertificate(bad) => match bad {
             Bad::UnknownIssuer => {
-                "its certificate is signed by nobody who is known here; give the certificate of who signed it as the ca file"
+                "its certificate is signed by nobody who is known here; give who signed it as ca_file (--ca-file)"
             }
             Bad::Expired | Bad::ExpiredContext { .. } => {
                 "its certificate has expired, or the clock of this machine is wrong"

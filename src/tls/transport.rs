@@ -188,7 +188,7 @@ impl Transport {
     pub fn farewell(&self) {
         if let Self::Tls(session) = self {
             let mut state = lock(&session.state);
-            if !state.is_plain {
+            if !state.is_plain && !state.tls.is_handshaking() {
                 state.tls.send_close_notify();
                 // A peer that is gone already needs no goodbye.
                 let _ = state.push(&session.socket);

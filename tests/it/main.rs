@@ -35,6 +35,8 @@ mod page;
 mod providers;
 mod setup;
 mod streams;
+mod tls;
+mod tls_clients;
 mod tools;
 mod tools_http;
 mod tools_official;

@@ -11,6 +11,7 @@ pub mod model;
 pub mod peer;
 pub mod remote;
 pub mod site;
+pub mod tls;
 pub mod tool_server;
 pub mod ws;
 
