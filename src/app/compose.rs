@@ -92,7 +92,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
-    deps.tls = tls.clone();
+    deps.tls.clone_from(&tls);
     let gateway = deps.gateway.clone();
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts { engine: engine.clone(), catalog: Some(catalog), gateway, tls });

@@ -70,7 +70,10 @@ fn a_hub_that_is_not_who_it_should_be_is_refused() {
         ("wrong-name.pem", true, "for another name: other.test"),
     ] {
         let (dir, machine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let hub = Builder::new(dir.path()).tls(cert, "hub.key").config("[fleet]\nshared_token = \"shared-t0ken-of-tests\"").start();
+        let hub = Builder::new(dir.path())
+            .tls(cert, "hub.key")
+            .config("[fleet]\nshared_token = \"shared-t0ken-of-tests\"")
+            .start();
         let address = url(&hub, "localhost");
         let mut words = vec!["chat", "--url", address.as_str(), "--key", "dk_secret", "hi"];
         if with_ca {
