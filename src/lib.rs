@@ -30,7 +30,7 @@
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
 //! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
-//! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
+//! | [`net`], [`tls`] | outbound HTTP: time-outs, cancelling, which addresses may be reached; certificates, and sockets that are plain or TLS |
 //! | [`alert`], [`rt`], [`config`], [`limits`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
 //!
 //! # Where to look
@@ -52,6 +52,7 @@
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
 //! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
 //! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
+//! | a socket that is TLS; a new certificate without a restart | [`tls::Transport`]; [`tls::Acceptor`] |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
 //! | when people are told of a check, again, and of its end | `checks::ledger` |
@@ -131,6 +132,7 @@ pub mod rt;
 pub mod sched;
 pub mod store;
 pub mod sys;
+pub mod tls;
 pub mod tools;
 pub mod web;
 pub mod ws;

@@ -45,6 +45,12 @@ pub const ACCEPT_SHED: usize = 8;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Connections taken per readiness of the listener, so that answers are not kept waiting.
 pub const ACCEPT_BATCH: usize = 64;
+/// What comes before a TLS handshake is complete: a hello, its answers and a large session ticket fit.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted bytes of one connection that wait for its peer to read: two records, so that one is made while one is sent.
+pub const TLS_BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// How often the certificate's files are looked at: those who renew them do so days before they end.
+pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 /// `Retry-After` of a 503 for want of a worker.
 pub const RETRY_AFTER_S: u32 = 1;
 /// Password checks that wait for the two bcrypt threads (Reject).

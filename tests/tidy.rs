@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["api"],
     &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched"],
     &["llm", "mcp", "store"],
-    &["net"],
+    &["net", "tls"],
     &["alert", "rt", "sys", "config", "limits"],
 ];
 

@@ -225,7 +225,8 @@ fn server(ctx: &Ctx, call: &Call<'_>) -> String {
     if let Some(url) = &ctx.deps.settings.current().api.external_url {
         return url.trim_end_matches('/').to_owned();
     }
-    let scheme = if call.req.secure { "https" } else { "http" };
+    let is_https = ctx.origins.is_https(&call.req.headers, call.req.peer.ip(), call.req.secure);
+    let scheme = if is_https { "https" } else { "http" };
     format!("{scheme}://{}", call.req.headers.get("host").unwrap_or("HUB"))
 }
 

@@ -34,6 +34,7 @@ use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::sched::Scheduler;
 use crate::store::{Db, KeyStore, KvStore};
+use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
@@ -77,6 +78,8 @@ pub struct Deps {
     pub gateway: Option<Arc<Gateway>>,
     /// What agents do by themselves.
     pub scheduler: Option<Arc<Scheduler>>,
+    /// The certificate in force, when we speak TLS.
+    pub tls: Option<Arc<Acceptor>>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,

@@ -15,7 +15,7 @@ use crate::api::server::Deps;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::oidc::OidcProvider;
@@ -55,6 +55,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         Some(listener) => listener,
         None => listen(&config.api.listen)?,
     };
+    let tls = tls::start(&config)?;
     let db = Arc::new(Db::open(&config.db_path)?);
     let data_lock = lock_data_dir(&config)?;
     let config = Arc::new(config);
@@ -103,6 +104,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let again = listener.try_clone().map_err(AppError::Thread)?;
     let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
     deps.scheduler = Some(Arc::clone(&scheduler));
+    deps.tls.clone_from(&tls);
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts {
         engine: engine.clone(),
@@ -113,6 +115,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         server: Arc::downgrade(&server),
         hub: Arc::downgrade(&hub),
         scheduler: Arc::clone(&scheduler),
+        tls,
     });
     let _ = desk.parts.set((Arc::clone(&scheduler), Arc::clone(&live) as Arc<dyn sched::Changes>)); // only here
     // With a provider people log in through it: nobody may come and make the first key (W-2).
@@ -348,7 +351,8 @@ fn deps(
     let secret = hub_secret(config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
-    let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    let sessions =
+        SessionManager::new(&secret, Some(store), max_age_s, config.api.tls.is_some()).map_err(AppError::Cookie)?;
     let sessions = Arc::new(sessions);
     let oidc = config.auth.oidc.as_ref().map(|oidc| OidcProvider::new(oidc, Arc::clone(&sessions)));
     let oidc = oidc.transpose().map_err(|reason| AppError::Setting { reason })?.map(Arc::new);
@@ -372,6 +376,7 @@ fn deps(
         fleet: None,
         gateway: None,
         scheduler: None,
+        tls: None,
         oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),

@@ -19,11 +19,15 @@ use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::sched::{Changes, Scheduler};
+use crate::tls::{Acceptor, Certificate};
 use crate::tools::servers::ToolServers;
 use crate::ws::Hub;
 
 /// What agents and models are made of.
 const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet.gateway"];
+
+/// What new connections are made with.
+const CERTIFICATE: &[&str] = &["api.tls", "api.cert_file", "api.key_file"];
 
 /// Keys whose values count at once, or are only shown. A change of any other needs a restart.
 const LIVE: &[&str] = &[
@@ -52,6 +56,8 @@ const LIVE: &[&str] = &[
     "api.websocket_enabled",
     "api.keys",
     "api.auth.password_hash",
+    "api.cert_file",
+    "api.key_file",
     // Holt does nothing with these.
     "telegram",
     "discord",
@@ -87,6 +93,7 @@ pub(super) struct Parts {
     pub(super) server: Weak<Server>,
     pub(super) hub: Weak<Hub>,
     pub(super) scheduler: Arc<Scheduler>,
+    pub(super) tls: Option<Arc<Acceptor>>,
 }
 
 /// A configuration that would do.
@@ -94,6 +101,8 @@ struct Prepared {
     config: Config,
     /// None when agents and models stay as they are.
     minds: Option<Minds>,
+    /// None when the certificate stays.
+    certificate: Option<Certificate>,
     changed: BTreeSet<String>,
 }
 
@@ -124,12 +133,18 @@ impl Live {
     fn prepare(&self, config: Config, everything: bool) -> Result<Prepared, SettingsError> {
         let changed = self.current().tree.changed_keys(&config.tree);
         let minds = (everything || touches(&changed, MINDS)).then(|| self.maker.make(&config)).transpose()?;
-        Ok(Prepared { config, minds, changed })
+        let certificate = match &config.api.tls {
+            Some(files) if everything || touches(&changed, CERTIFICATE) => {
+                Some(Certificate::load(files).map_err(|error| SettingsError::Part(error.to_string()))?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { config, minds, certificate, changed })
     }
 
     /// Puts it in force. Cannot fail: whatever could have was tried before.
     fn put_in_force(&self, prepared: Prepared, everything: bool) -> Changed {
-        let Prepared { config, minds, changed } = prepared;
+        let Prepared { config, minds, certificate, changed } = prepared;
         let config = Arc::new(config);
         let old = std::mem::replace(&mut *lock(&self.current), Arc::clone(&config));
         for warning in config.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
@@ -147,6 +162,9 @@ impl Live {
                 && let Err(error) = parts.scheduler.apply(&config.schedules)
             {
                 log::error!("store the state of schedules: {error}");
+            }
+            if let (Some(tls), Some(certificate)) = (&parts.tls, certificate) {
+                tls.put_in_force(certificate);
             }
             if let Some(minds) = minds {
                 if !everything {

@@ -14,6 +14,7 @@ mod logging;
 mod minds;
 mod preflight;
 mod secret;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -306,7 +307,7 @@ pub fn serve(
     };
     let above =
         Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
-    HttpServer::start(listener, settings, Arc::new(above))
+    HttpServer::start(listener, settings, Arc::new(above), server.ctx().deps.tls.clone())
 }
 
 /// Everything between the stores and the sockets, without a listener.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, tls};
 use crate::config::{Config, Env};
 use crate::llm::Providers;
 use crate::llm::local::LocalProvider;
@@ -15,6 +15,7 @@ pub fn preflight(config: &Config, env: &Env) -> Result<Vec<String>, AppError> {
     if let Some(web) = &config.web {
         builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?;
     }
+    tls::load(config)?;
     Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?;
     Ok(check_servers(&config.mcp, &config.tools, env))
 }

@@ -161,6 +161,8 @@ pub struct LogConfig {
 pub struct ApiConfig {
     /// `host:port`; `:8080` means all interfaces; port 0 lets the system choose.
     pub listen: String,
+    /// Speak TLS with this certificate.
+    pub tls: Option<TlsFiles>,
     /// Allowed origins besides our own; no `*` (W-16).
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -190,6 +192,15 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+}
+
+/// `api.cert_file` and `api.key_file`: PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then those up to its root.
+    pub cert_file: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1; readable by its owner alone.
+    pub key_file: PathBuf,
 }
 
 /// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.

@@ -41,6 +41,8 @@ mod schedules;
 mod settings;
 mod setup;
 mod streams;
+mod tls;
+mod tls_clients;
 mod tools;
 mod tools_http;
 mod tools_official;

@@ -13,6 +13,7 @@ pub mod peer;
 pub mod remote;
 pub mod script;
 pub mod site;
+pub mod tls;
 pub mod tool_server;
 pub mod ws;
 
