@@ -6,6 +6,7 @@ mod agents;
 mod alerts;
 mod approvals;
 mod audit;
+mod backup;
 pub mod body;
 mod chat;
 mod costs;

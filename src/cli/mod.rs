@@ -15,6 +15,7 @@ mod alerts;
 mod approvals;
 mod args;
 mod audit;
+mod backup;
 mod chat;
 mod check;
 mod command;
@@ -22,6 +23,7 @@ mod config;
 mod costs;
 mod database;
 mod help;
+mod import;
 mod inspect;
 mod keys;
 mod machines;
@@ -29,6 +31,7 @@ mod output;
 mod panic;
 mod parse;
 mod passwd;
+mod restore;
 mod serve;
 mod sessions;
 mod setup_pin;
@@ -59,15 +62,18 @@ const COMMANDS: &[Command] = &[
     alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
+    backup::COMMAND,
     chat::COMMAND,
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
+    restore::COMMAND,
     panic::RESUME,
     serve::COMMAND,
     sessions::COMMAND,
