@@ -19,7 +19,7 @@ pub(super) fn make(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let Ok(_making) = MAKING.try_lock() else {
         return Err(ApiError::new(409, "backup_running", "a backup is being made already; try again later"));
     };
-    let (file, summary) = backup::unnamed(&ctx.deps.config)?;
+    let (file, summary) = backup::unnamed(&ctx.deps.settings.current())?;
     let bytes = file.metadata().map_err(|error| ApiError::internal(&error))?.len();
     backup::remember(&ctx.deps.db)?;
     note(ctx, call, "backup", "", &format!("{} files, {bytes} bytes", summary.files));

@@ -10,6 +10,7 @@ mod backup;
 pub mod body;
 mod chat;
 mod costs;
+mod doctor;
 pub mod error;
 mod gateway;
 mod guard;

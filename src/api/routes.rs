@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, alerts, approvals, audit, backup, chat, costs, gateway, health, keys, kv, login, login_sessions,
+    agent_link, agents, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, keys, kv, login, login_sessions,
     machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
@@ -90,6 +90,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
     route("POST", "/api/v1/backup", ADMIN, backup::make),
+    route("GET", "/api/v1/doctor", ADMIN, doctor::examine),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),

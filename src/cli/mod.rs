@@ -22,6 +22,7 @@ mod command;
 mod config;
 mod costs;
 mod database;
+mod doctor;
 mod help;
 mod import;
 mod inspect;
@@ -67,6 +68,7 @@ const COMMANDS: &[Command] = &[
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    doctor::COMMAND,
     import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,

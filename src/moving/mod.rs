@@ -1,8 +1,9 @@
 //! Moving in, moving out: what another program's data directory holds is taken over; a hub becomes a file and that file a
-//! hub again. No threads of its own; whatever runs
+//! hub again; and whether all is well with it. No threads of its own; whatever runs
 //! here belongs to the command or request that asked for it.
 
 pub mod backup;
+pub mod doctor;
 pub mod import;
 pub mod restore;
 mod source;

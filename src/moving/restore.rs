@@ -189,7 +189,7 @@ fn check(manifest: &Value, found: &BTreeMap<String, (u64, String)>, root: &Path)
         if !path.exists() {
             continue;
         }
-        let schema = snapshot::verify(&path).map_err(|error| match error {
+        let schema = snapshot::verify(&path, false).map_err(|error| match error {
             StoreError::Open { cause, .. } => format!("{name} is damaged: {cause}"),
             error => format!("{name}: {error}"),
         })?;

@@ -31,9 +31,10 @@ pub fn copy(path: &Path, to: &Path) -> Result<i64, StoreError> {
     Ok(schema)
 }
 
-/// The schema of a database that nobody uses, after all of it was read; damage is an error.
-pub fn verify(path: &Path) -> Result<i64, StoreError> {
-    let conn = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+/// The schema of a database, after all of it was read; damage is an error. `in_use`: somebody may be writing to it.
+pub fn verify(path: &Path, in_use: bool) -> Result<i64, StoreError> {
+    let flags = if in_use { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+    let conn = open(path, flags)?;
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(StoreError::Open { path: path.to_owned(), cause: found });

@@ -17,6 +17,7 @@ mod checks;
 mod checks_network;
 mod cli;
 mod costs;
+mod doctor;
 mod fleet;
 mod fleet_delivery;
 mod fleet_network;
