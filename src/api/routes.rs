@@ -6,8 +6,8 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
+    agent_link, agents, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, keys, kv, login,
+    login_sessions, machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;

@@ -29,7 +29,9 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let file = args.path("file");
     if file.as_deref() == Some(Path::new("-")) {
         if std::io::stdout().is_terminal() {
-            return Err(CliError::Misused("a terminal cannot show a backup; give a file, or a pipe behind -".to_owned()));
+            return Err(CliError::Misused(
+                "a terminal cannot show a backup; give a file, or a pipe behind -".to_owned(),
+            ));
         }
         let summary = backup::write(&database.config, &mut output::bytes()).map_err(CliError::failed)?;
         return finish(&database, &summary, "-");

@@ -20,10 +20,7 @@ pub(super) const COMMAND: Command = Command {
               backups, settings. Each finding says how to put it right. Changes nothing; the hub may run.\n\
               Ends with 0 when all is well, 1 with warnings, 2 with errors.",
     examples: &["holt doctor", "holt doctor --online", "holt doctor --json | jq .status"],
-    args: &[
-        Arg::flag("online", "Also ask model providers whether they answer"),
-        Arg::flag("json", "Print JSON"),
-    ],
+    args: &[Arg::flag("online", "Also ask model providers whether they answer"), Arg::flag("json", "Print JSON")],
     action: Action::Run(run),
 };
 

@@ -239,14 +239,19 @@ mod tests {
             .replace(&format!("{old}/people"), "/var/lib/holt/people");
         let listen = "listen = \":8080\"\n";
         assert!(new.contains(listen), "{new}");
-        assert_eq!(new.replace(listen, "").replace("[api]\n", "").replace("\n\n", "\n"), expected.replace("\n\n", "\n"));
+        assert_eq!(
+            new.replace(listen, "").replace("[api]\n", "").replace("\n\n", "\n"),
+            expected.replace("\n\n", "\n")
+        );
     }
 
     #[test]
     fn what_points_to_the_old_directory_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let old = dir.path().display();
-        let text = format!("[api]\nlisten = \"127.0.0.1:1\"\ncert_file = \"{old}/cert.pem\"\n[tools.x]\ncommand = \"{old}/x\"\n");
+        let text = format!(
+            "[api]\nlisten = \"127.0.0.1:1\"\ncert_file = \"{old}/cert.pem\"\n[tools.x]\ncommand = \"{old}/x\"\n"
+        );
         std::fs::write(dir.path().join(REFERENCE_FILE), text).unwrap();
         let setup = ReferenceSetup::read(dir.path(), None, &Env::default()).unwrap();
         let (new, left) = setup.rewritten(Path::new("/new"));

@@ -166,7 +166,10 @@ fn exposure(config: &Config, found: &mut Findings) {
     if !behind_tls {
         found.warn(
             "no_tls",
-            format!("listens on {} without TLS: keys, passwords and conversations can be read on the network", api.listen),
+            format!(
+                "listens on {} without TLS: keys, passwords and conversations can be read on the network",
+                api.listen
+            ),
             "put a TLS proxy in front and set api.external_url, or listen on 127.0.0.1",
         );
     } else if api.trusted_proxies.is_empty() {

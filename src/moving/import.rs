@@ -193,7 +193,9 @@ fn take_config(
                 }
                 secret = loaded.auth.session_secret;
                 report.warnings.extend(loaded.warnings);
-                report.warnings.extend(left.iter().map(|key| format!("{key} still points to {}", order.from.display())));
+                report
+                    .warnings
+                    .extend(left.iter().map(|key| format!("{key} still points to {}", order.from.display())));
                 tally.new += 1;
             }
         }

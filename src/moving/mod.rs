@@ -22,7 +22,10 @@ use crate::store::StoreError;
 pub enum MoveError {
     /// One line for whoever asked.
     Refused(String),
-    File { path: PathBuf, cause: io::Error },
+    File {
+        path: PathBuf,
+        cause: io::Error,
+    },
     Store(StoreError),
     Config(ConfigError),
 }

@@ -63,7 +63,8 @@ pub fn restore(order: &Order<'_>) -> Result<Restored, MoveError> {
     let place = if order.data_dir.is_dir() { order.data_dir.to_owned() } else { std::env::temp_dir() };
     let scratch = Scratch::new(&place)?;
     let root = scratch.path("");
-    let refuse = |reason: &str| MoveError::Refused(format!("{}: {reason}; nothing was changed", order.archive.display()));
+    let refuse =
+        |reason: &str| MoveError::Refused(format!("{}: {reason}; nothing was changed", order.archive.display()));
     let (manifest, found) = unpack(order.archive, &root).map_err(|error| match error {
         // What is wrong with the archive, not with the disk.
         MoveError::File { path, cause } if path == order.archive => refuse(&read_error(&cause)),
@@ -146,8 +147,7 @@ fn unpack(archive: &Path, root: &Path) -> Result<(Value, BTreeMap<String, (u64, 
         let relative = Path::new(&name);
         trees::make_parents(root, relative)?;
         let path = root.join(relative);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
         let mut hashing = Hashing { from: &mut tar, hash: Sha256::new() };
         copy(&mut hashing, &mut file, archive, &path)?;
         file.sync_all().map_err(at(&path))?;
@@ -221,12 +221,7 @@ fn put_in_place(order: &Order<'_>, root: &Path) -> Result<Option<PathBuf>, MoveE
     Ok(kept.exists().then_some(kept))
 }
 
-fn move_all(
-    order: &Order<'_>,
-    root: &Path,
-    kept: &Path,
-    moved: &mut Vec<(PathBuf, PathBuf)>,
-) -> Result<(), MoveError> {
+fn move_all(order: &Order<'_>, root: &Path, kept: &Path, moved: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), MoveError> {
     let mut step = |from: PathBuf, to: PathBuf| -> Result<(), MoveError> {
         fs::rename(&from, &to).map_err(at(&from))?;
         moved.push((from, to));

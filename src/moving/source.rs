@@ -88,8 +88,7 @@ fn user_of(path: &Path) -> io::Result<Option<String>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        let wanted =
-            Flock { start, length, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
+        let wanted = Flock { start, length, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
         if let Some(held) = fcntl_getlk(&file, &wanted)? {
             let by = held.pid.map(|pid| format!(" by process {}", pid.as_raw_nonzero()));
             return Ok(Some(by.unwrap_or_default()));

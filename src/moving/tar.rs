@@ -194,6 +194,9 @@ mod tests {
         let sum = checksum(&link);
         put(&mut link, 148, format!("{sum:06o}\0 ").as_bytes());
         assert!(Reader::new(&mut &link[..]).next().is_err());
-        assert_eq!(header("big", 1 << 40, 0).map(|block| Reader::new(&mut &block[..]).next().unwrap()).unwrap().unwrap().1, 1 << 40);
+        assert_eq!(
+            header("big", 1 << 40, 0).map(|block| Reader::new(&mut &block[..]).next().unwrap()).unwrap().unwrap().1,
+            1 << 40
+        );
     }
 }

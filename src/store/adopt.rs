@@ -45,8 +45,7 @@ struct Rows<'a> {
 impl Rows<'_> {
     fn adopt(&self, from: &Reference, tx: &Transaction<'_>, tally: &mut Tally) -> Result<(), StoreError> {
         let places: Vec<String> = (1..=self.columns.len()).map(|place| format!("?{place}")).collect();
-        let insert =
-            format!("INSERT INTO {}({}) VALUES ({})", self.table, self.columns.join(", "), places.join(", "));
+        let insert = format!("INSERT INTO {}({}) VALUES ({})", self.table, self.columns.join(", "), places.join(", "));
         let mut insert = tx.prepare(&insert)?;
         let mut find = tx.prepare(self.find)?;
         from.rows(self.table, self.columns, tally, &mut |row, tally| {
@@ -212,8 +211,7 @@ pub fn logins(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, Store
         (judged, name)
     };
     in_one(db, rehearsal, |tx, tally| {
-        let columns =
-            ["id", "email", "scopes", "user_agent", "ip", "created_at", "expires_at", "last_seen_at"];
+        let columns = ["id", "email", "scopes", "user_agent", "ip", "created_at", "expires_at", "last_seen_at"];
         Rows {
             table: "sessions",
             columns: &columns,
@@ -249,8 +247,19 @@ pub fn tokens(
             let [expiry, created, updated] = times;
             let named = stored(text(row, 0).filter(|_| access != Value::Null)?);
             Some(vec![
-                named, access, refresh, texts(3), expiry, texts(5), texts(6), secret, texts(8), style, texts(10),
-                created, updated,
+                named,
+                access,
+                refresh,
+                texts(3),
+                expiry,
+                texts(5),
+                texts(6),
+                secret,
+                texts(8),
+                style,
+                texts(10),
+                created,
+                updated,
             ])
         };
         (read().ok_or("is damaged or was sealed with another secret; connect the tool again"), name)
@@ -259,8 +268,19 @@ pub fn tokens(
         Rows {
             table: "oauth_tokens",
             columns: &[
-                "tool_name", "access_token", "refresh_token", "token_type", "expiry", "scopes", "client_id",
-                "client_secret", "token_url", "auth_style", "resource_url", "created_at", "updated_at",
+                "tool_name",
+                "access_token",
+                "refresh_token",
+                "token_type",
+                "expiry",
+                "scopes",
+                "client_id",
+                "client_secret",
+                "token_url",
+                "auth_style",
+                "resource_url",
+                "created_at",
+                "updated_at",
             ],
             // Sealing makes other bytes each time; ours may be a refreshed one.
             find: "SELECT 1 FROM oauth_tokens WHERE tool_name = ?1",

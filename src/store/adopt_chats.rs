@@ -71,12 +71,7 @@ pub fn conversations(from: &Reference, db: &Db, rehearsal: bool) -> Result<(Tall
 }
 
 /// Takes one over; how many messages came.
-fn conversation(
-    from: &Reference,
-    tx: &Transaction<'_>,
-    row: &Row<'_>,
-    tally: &mut Tally,
-) -> Result<u64, StoreError> {
+fn conversation(from: &Reference, tx: &Transaction<'_>, row: &Row<'_>, tally: &mut Tally) -> Result<u64, StoreError> {
     let id = text(row, 0).unwrap_or_default();
     if id.is_empty() || id.len() > ID_BYTES_MAX || id.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
         tally.skip("a conversation has no usable id", &id);

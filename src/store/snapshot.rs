@@ -51,11 +51,8 @@ pub fn begin_anew(holt: &Path, events: &Path) -> Result<(), StoreError> {
     let sql = "UPDATE turns SET state = 'failed', outcome = 'interrupted', ended_at = ?1 WHERE state = 'queued'";
     conn.execute(sql, [clock::unix_ms()])?;
     // The table came with the third schema.
-    let has_notices: bool = conn.query_row(
-        "SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE name = 'notices')",
-        [],
-        |row| row.get(0),
-    )?;
+    let has_notices: bool =
+        conn.query_row("SELECT EXISTS(SELECT 1 FROM sqlite_master WHERE name = 'notices')", [], |row| row.get(0))?;
     if has_notices {
         conn.execute("DELETE FROM notices WHERE state = 'waiting'", [])?;
     }

@@ -31,7 +31,9 @@ fn trouble_is_found_and_health_is_not_called_trouble() {
     let hub = Hub::start(dir.path());
     let admin = hub.admin();
     let (_, well) = doctor(dir.path(), &[]);
-    for id in ["no_tls", "permissions", "database", "config", "shared_token", "not_set_up", "no_api_key", "newer_schema"] {
+    for id in
+        ["no_tls", "permissions", "database", "config", "shared_token", "not_set_up", "no_api_key", "newer_schema"]
+    {
         assert_eq!(level(&well, id), None, "{id}: {well}");
     }
     assert_eq!(level(&well, "no_backup"), Some("note"));
@@ -72,9 +74,10 @@ fn trouble_is_found_and_health_is_not_called_trouble() {
 
     // A database that was written by a newer Holt, and one that is damaged.
     let events = dir.path().join("events.db");
-    let mut bytes = std::fs::read(&events).unwrap();
-    bytes[60..64].copy_from_slice(&99_u32.to_be_bytes());
-    std::fs::write(&events, &bytes).unwrap();
+    let conn = rusqlite::Connection::open(&events).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    assert!(conn.close().is_ok());
+    let bytes = std::fs::read(&events).unwrap();
     let (code, shape) = doctor(dir.path(), &[]);
     assert_eq!((code, level(&shape, "newer_schema")), (2, Some("error")), "{shape}");
     std::fs::write(&events, &bytes[..5000]).unwrap();
@@ -89,8 +92,12 @@ fn trouble_is_found_and_health_is_not_called_trouble() {
 fn people_read_lines() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Builder::new(dir.path()).start();
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_holt")).args(["doctor", "--data-dir"]).arg(&hub.dir).env_clear().output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_holt"))
+        .args(["doctor", "--data-dir"])
+        .arg(&hub.dir)
+        .env_clear()
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("note: nobody has set this hub up yet\n    open its page"), "{text}");
 }

@@ -141,7 +141,8 @@ impl Old {
     /// Every file, its bytes and its time of change.
     fn snapshot(&self) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
         fn walk(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>, std::time::SystemTime)>) {
-            let mut entries: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let mut entries: Vec<PathBuf> =
+                std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
             entries.sort();
             for path in entries {
                 let data = std::fs::symlink_metadata(&path).unwrap();
@@ -210,7 +211,10 @@ fn everything_comes_over_once_and_is_served() {
         assert_eq!(counts(&rehearsed, kind), expected, "{kind}, rehearsed");
     }
     assert_eq!(counts(&first, "messages")[0], 5);
-    assert!(out.contains("a message was left out") && out.contains("has expired") && out.contains("symbolic link"), "{out}");
+    assert!(
+        out.contains("a message was left out") && out.contains("has expired") && out.contains("symbolic link"),
+        "{out}"
+    );
     assert!(first["warnings"].to_string().contains("telegram: not supported"), "{out}");
 
     // The second time everything is there.
@@ -221,7 +225,10 @@ fn everything_comes_over_once_and_is_served() {
     }
     assert_eq!(old.snapshot(), before, "the source is as it was");
     let toml = std::fs::read_to_string(target.join("holt.toml")).unwrap();
-    assert!(toml.starts_with("# kept\n") && toml.contains("# the box in the cellar") && !toml.contains("memory.db"), "{toml}");
+    assert!(
+        toml.starts_with("# kept\n") && toml.contains("# the box in the cellar") && !toml.contains("memory.db"),
+        "{toml}"
+    );
     let left: Vec<_> = std::fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("tmp")), "{left:?}");
 
