@@ -61,10 +61,10 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
         return out!("{text}");
     }
     tell(&report)?;
-    match rehearsal {
-        true => out!("Nothing was changed (--dry-run). Target: {}", data_dir.display()),
-        false => out!("Everything is in {}. Start it with: holt serve", data_dir.display()),
+    if rehearsal {
+        return out!("Nothing was changed (--dry-run). Target: {}", data_dir.display());
     }
+    out!("Everything is in {}. Start it with: holt serve", data_dir.display())
 }
 
 fn tell(report: &Report) -> Result<(), CliError> {

@@ -99,7 +99,7 @@ pub fn examine(config: &Config, depth: Depth) -> Vec<Finding> {
         found.add(Level::Note, "config_warning", warning.clone(), "");
     }
     let mut found = found.0;
-    found.sort_by(|a, b| b.level.cmp(&a.level)); // stable: in the order of the checks
+    found.sort_by_key(|found| std::cmp::Reverse(found.level)); // stable: in the order of the checks
     found
 }
 
@@ -274,7 +274,7 @@ fn databases(config: &Config, depth: Depth, found: &mut Findings) {
     }
 }
 
-fn database(path: &Path, bytes: u64, known: i64, depth: Depth, found: &mut Findings) {
+fn database(path: &Path, bytes: u64, known: u64, depth: Depth, found: &mut Findings) {
     let shown = path.display();
     let damaged = "stop the hub and bring a backup back: holt restore FILE --force";
     if depth.thorough || bytes <= QUICK_BYTES_MAX {

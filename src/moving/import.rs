@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::{self, Env, ReferenceSetup};
 use crate::moving::source::{Scratch, copy_database};
-use crate::moving::{MoveError, at, trees};
-use crate::store::claim::claim;
+use crate::moving::{MoveError, at, claimed, trees};
 use crate::store::reference::{Reference, Tally};
 use crate::store::{Db, StoreError, adopt, adopt_chats};
 
@@ -61,18 +60,13 @@ pub fn import(order: &Order<'_>) -> Result<Report, MoveError> {
     let setup = ReferenceSetup::read(order.from, order.from_config, order.env)?;
     refuse_nonsense(order, &setup)?;
     // Also keeps hubs away until everything is here.
-    let _claimed = match order.rehearsal {
-        true => None,
-        false => Some(claim(order.db_path).map_err(at(order.data_dir))?.ok_or_else(|| running(order.data_dir))?),
-    };
+    let _claimed = if order.rehearsal { None } else { Some(claimed(order.db_path, order.data_dir)?) };
     let place = if order.data_dir.is_dir() { order.data_dir.to_owned() } else { std::env::temp_dir() };
     let scratch = Scratch::new(&place)?;
     let memory = database(&setup.memory, &scratch, "memory.db")?;
     let sessions = database(&setup.sessions, &scratch, "sessions.db")?;
-    let db = match order.rehearsal && !order.db_path.exists() {
-        true => Db::in_memory()?,
-        false => Db::open(order.db_path)?,
-    };
+    let imagined = order.rehearsal && !order.db_path.exists();
+    let db = if imagined { Db::in_memory()? } else { Db::open(order.db_path)? };
     let mut report = Report { kinds: Vec::new(), warnings: Vec::new() };
     let damaged = [(&setup.memory, &memory), (&setup.sessions, &sessions)];
     for (path, damage) in damaged.iter().filter_map(|(path, found)| Some((path, found.as_ref()?.damage()?))) {
@@ -104,10 +98,6 @@ pub fn import(order: &Order<'_>) -> Result<Report, MoveError> {
         db.checkpoint()?;
     }
     Ok(report)
-}
-
-fn running(data_dir: &Path) -> MoveError {
-    MoveError::Refused(format!("a hub is running on {}; stop it first", data_dir.display()))
 }
 
 fn refuse_nonsense(order: &Order<'_>, setup: &ReferenceSetup) -> Result<(), MoveError> {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
 use crate::store::StoreError;
+use crate::store::claim::claim;
 
 /// Why nothing was moved, or not all of it. Each says what to do.
 #[derive(Debug)]
@@ -58,4 +59,11 @@ impl From<ConfigError> for MoveError {
 /// For `map_err` of what is done with the file at `path`.
 fn at(path: &Path) -> impl Fn(io::Error) -> MoveError + '_ {
     |cause| MoveError::File { path: path.to_owned(), cause }
+}
+
+/// Keeps hubs away from a data directory as long as the file is kept; refuses while one runs.
+fn claimed(db_path: &Path, data_dir: &Path) -> Result<std::fs::File, MoveError> {
+    claim(db_path)
+        .map_err(at(data_dir))?
+        .ok_or_else(|| MoveError::Refused(format!("a hub is running on {}; stop it first", data_dir.display())))
 }

@@ -15,14 +15,16 @@ use crate::config;
 use crate::moving::backup::{CONFIG, DATABASES, DIRS, FILES, FORMAT, Hashing, MANIFEST, sync_dir_of};
 use crate::moving::source::Scratch;
 use crate::moving::tar::Reader;
-use crate::moving::{MoveError, at, trees};
+use crate::moving::{MoveError, at, claimed, trees};
 use crate::rt::clock;
 use crate::rt::text::hex;
-use crate::store::claim::claim;
 use crate::store::{StoreError, snapshot};
 
 /// A list of more files than a backup holds.
 const MANIFEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// What an archive holds: bytes and checksum by name.
+type Found = BTreeMap<String, (u64, String)>;
 
 /// What is to be done.
 pub struct Order<'a> {
@@ -48,10 +50,7 @@ pub struct Restored {
 /// Restores a backup. On an error everything is as it was.
 pub fn restore(order: &Order<'_>) -> Result<Restored, MoveError> {
     let own_db = order.data_dir.join(DATABASES[0]);
-    let _claimed = match order.only_check {
-        true => None,
-        false => Some(claim(&own_db).map_err(at(order.data_dir))?.ok_or_else(|| running(order.data_dir))?),
-    };
+    let _claimed = if order.only_check { None } else { Some(claimed(&own_db, order.data_dir)?) };
     let there: Vec<&str> = parts().filter(|name| order.data_dir.join(name).exists()).collect();
     if !there.is_empty() && !order.force && !order.only_check {
         return Err(MoveError::Refused(format!(
@@ -80,10 +79,6 @@ pub fn restore(order: &Order<'_>) -> Result<Restored, MoveError> {
     }
     let kept = put_in_place(order, &root)?;
     Ok(Restored { kept, ..restored })
-}
-
-fn running(data_dir: &Path) -> MoveError {
-    MoveError::Refused(format!("a hub is running on {}; stop it first", data_dir.display()))
 }
 
 /// Everything at the top of a data directory that a backup can hold, and the logs of databases.
@@ -117,10 +112,10 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Writes every entry below `root`: the list at the end of the archive, and what was really found, with its checksum.
-fn unpack(archive: &Path, root: &Path) -> Result<(Value, BTreeMap<String, (u64, String)>), MoveError> {
+fn unpack(archive: &Path, root: &Path) -> Result<(Value, Found), MoveError> {
     let file = File::open(archive).map_err(|error| MoveError::Refused(format!("{}: {error}", archive.display())))?;
     let mut gz = GzDecoder::new(BufReader::new(file));
-    let mut found = BTreeMap::new();
+    let mut found = Found::new();
     let mut tar = Reader::new(&mut gz);
     let damaged = |reason: String| at(archive)(io::Error::new(io::ErrorKind::InvalidData, reason));
     loop {
@@ -168,7 +163,7 @@ fn copy(from: &mut dyn Read, to: &mut File, archive: &Path, path: &Path) -> Resu
 }
 
 /// Compares what was found with the list, and looks at the databases.
-fn check(manifest: &Value, found: &BTreeMap<String, (u64, String)>, root: &Path) -> Result<Restored, String> {
+fn check(manifest: &Value, found: &Found, root: &Path) -> Result<Restored, String> {
     let format = manifest["format"].as_u64().unwrap_or(0);
     if format > FORMAT {
         return Err("it was made by a newer holt".to_owned());

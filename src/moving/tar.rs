@@ -34,7 +34,7 @@ impl<'a> Writer<'a> {
         if copied < bytes {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
         }
-        self.out.write_all(&[0; BLOCK][..padding(bytes) as usize])
+        io::copy(&mut io::repeat(0).take(padding(bytes)), self.out).map(|_| ())
     }
 
     /// Ends the archive.

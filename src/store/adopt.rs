@@ -30,14 +30,16 @@ pub(super) fn in_one(
     }
 }
 
+/// The values to store, or why not; beside it the row's name.
+type Judged = (Result<Vec<Value>, &'static str>, String);
+
 /// A table whose rows are taken over one by one.
 struct Rows<'a> {
     table: &'a str,
     columns: &'a [&'a str],
     /// Finds a row that stands for the same thing: whether it is also equal. Its parameters are the first columns.
     find: &'a str,
-    /// The values to store, or why not; behind it the row's name.
-    judge: &'a dyn Fn(&Row<'_>) -> (Result<Vec<Value>, &'static str>, String),
+    judge: &'a dyn Fn(&Row<'_>) -> Judged,
     /// What stands against a row that is not here yet.
     against: &'a dyn Fn(&[Value]) -> Option<&'static str>,
 }
@@ -98,7 +100,7 @@ pub fn keys(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, StoreEr
             let (id, hash, scopes) = (text(row, 0)?, text(row, 2)?, text(row, 3)?);
             let is_hash = hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
             let listed = serde_json::from_str::<Vec<String>>(&scopes).is_ok();
-            let times = [time_of(row, 4)?, time_of(row, 5)?, time_of(row, 6)?];
+            let times = [time_of(row, 4).ok()?, time_of(row, 5).ok()?, time_of(row, 6).ok()?];
             let name = text(row, 1).filter(|_| is_hash && listed && !id.is_empty())?;
             let [created, used, revoked] = times.map(stored_time);
             let created = if created == Value::Null { stored_time(Some(0)) } else { created };
@@ -139,7 +141,7 @@ pub fn rules(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, StoreE
         }
         let read = || {
             let (id, agent, tool) = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
-            let created = stored_time(Some(time_of(row, 5)?.unwrap_or(0)));
+            let created = stored_time(Some(time_of(row, 5).ok()?.unwrap_or(0)));
             let by = stored(text_or_empty(row, 6));
             let texts = [id, agent, tool, scope.clone()].map(stored);
             Some(texts.into_iter().chain([stored(String::new()), created, by]).collect())
@@ -163,13 +165,13 @@ pub fn values(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, Store
     let now = clock::unix_ms();
     let judge = |row: &Row<'_>| {
         let name = format!("{}/{}", text_or_empty(row, 0), text_or_empty(row, 1));
-        if time_of(row, 5).flatten().is_some_and(|expires| expires <= now) {
+        if time_of(row, 5).ok().flatten().is_some_and(|expires| expires <= now) {
             return (Err("has expired"), name);
         }
         let read = || {
             let texts = [text(row, 0)?, text(row, 1)?, text(row, 2)?];
-            let (created, updated) = (time_of(row, 3)?.unwrap_or(0), time_of(row, 4)?.unwrap_or(0));
-            let expires = time_of(row, 5)?.map_or(Value::Null, |ms| Value::Text(kv::expiry_text(ms)));
+            let (created, updated) = (time_of(row, 3).ok()?.unwrap_or(0), time_of(row, 4).ok()?.unwrap_or(0));
+            let expires = time_of(row, 5).ok()?.map_or(Value::Null, |ms| Value::Text(kv::expiry_text(ms)));
             let times = [stored_time(Some(created)), stored_time(Some(updated)), expires];
             Some(texts.map(stored).into_iter().chain(times).collect())
         };
@@ -195,10 +197,10 @@ pub fn logins(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, Store
         let read = || {
             let (id, email, scopes) = (text(row, 0)?, text(row, 1)?, text(row, 2)?);
             let listed = serde_json::from_str::<Vec<String>>(&scopes).is_ok();
-            let expires = time_of(row, 6)??;
+            let expires = time_of(row, 6).ok()??;
             let spelled = |ms: i64| stored(clock::rfc3339_s(ms));
-            let seen = spelled(time_of(row, 7)?.unwrap_or(0));
-            let created = spelled(time_of(row, 5)?.unwrap_or(0));
+            let seen = spelled(time_of(row, 7).ok()?.unwrap_or(0));
+            let created = spelled(time_of(row, 5).ok()?.unwrap_or(0));
             let texts = [id, email, scopes, text_or_empty(row, 3), text_or_empty(row, 4)];
             let values = texts.map(stored).into_iter().chain([created, spelled(expires), seen]).collect();
             listed.then_some((values, expires))
@@ -243,7 +245,7 @@ pub fn tokens(
             let (access, refresh, secret) = (sealed(1)?, sealed(2)?, sealed(7)?);
             let texts = |index: usize| text(row, index).map_or(Value::Null, Value::Text);
             let style = row.get::<_, Option<i64>>(9).ok()?.map_or(Value::Null, Value::Integer);
-            let times = [time_of(row, 4)?, time_of(row, 11)?, time_of(row, 12)?].map(stored_time);
+            let times = [time_of(row, 4).ok()?, time_of(row, 11).ok()?, time_of(row, 12).ok()?].map(stored_time);
             let [expiry, created, updated] = times;
             let named = stored(text(row, 0).filter(|_| access != Value::Null)?);
             Some(vec![

@@ -91,7 +91,7 @@ fn conversation(from: &Reference, tx: &Transaction<'_>, row: &Row<'_>, tally: &m
     if known.is_some() {
         return known_conversation(tx, &id, &mut theirs, tally);
     }
-    let created = time_of(row, 3).flatten();
+    let created = time_of(row, 3).ok().flatten();
     let adapter = text(row, 1).unwrap_or_else(|| adapter_of(&id));
     let external = text(row, 2).unwrap_or_else(|| id.clone());
     // `<agent>:<adapter>` for those of chat services; the others do not tell.
@@ -189,7 +189,7 @@ fn append(
 fn message(row: &Row<'_>, last_at: &mut i64) -> Option<Message> {
     let role = text(row, 1).filter(|role| matches!(role.as_str(), "user" | "assistant"))?;
     let content = text(row, 2)?;
-    let at = time_of(row, 5).flatten().unwrap_or(*last_at);
+    let at = time_of(row, 5).ok().flatten().unwrap_or(*last_at);
     *last_at = at;
     let tokens = row.get::<_, Option<i64>>(3).ok().flatten().unwrap_or(0).max(0);
     let cost = row.get::<_, Option<f64>>(4).ok().flatten().filter(|cost| *cost >= 0.0).unwrap_or(0.0);

@@ -140,11 +140,14 @@ pub(super) fn text_or_empty(row: &Row<'_>, index: usize) -> String {
     text(row, index).unwrap_or_default()
 }
 
-/// A time of any spelling, in milliseconds since 1970. Outer None: there is something, and it is no time.
-pub(super) fn time_of(row: &Row<'_>, index: usize) -> Option<Option<i64>> {
+/// There is something, and it is not what it should be.
+pub(super) struct Damaged;
+
+/// A time of any spelling, in milliseconds since 1970; None for null.
+pub(super) fn time_of(row: &Row<'_>, index: usize) -> Result<Option<i64>, Damaged> {
     match row.get_ref(index) {
-        Ok(ValueRef::Null) => Some(None),
-        Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes).ok().and_then(time::parse_ms).map(Some),
-        _ => None,
+        Ok(ValueRef::Null) => Ok(None),
+        Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes).ok().and_then(time::parse_ms).map(Some).ok_or(Damaged),
+        _ => Err(Damaged),
     }
 }

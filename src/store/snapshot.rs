@@ -11,7 +11,7 @@ use crate::rt::clock;
 use crate::store::{StoreError, migrate, random_hex};
 
 /// The schemas that this Holt knows: of `holt.db` and of `events.db`.
-pub const SCHEMAS: [i64; 2] = [migrate::HOLT.len() as i64, migrate::EVENTS.len() as i64];
+pub const SCHEMAS: [u64; 2] = [migrate::HOLT.len() as u64, migrate::EVENTS.len() as u64];
 
 fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -22,24 +22,28 @@ fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 }
 
 /// Copies a database as it is at one moment into a new file (0600). Writers go on meanwhile. Its schema.
-pub fn copy(path: &Path, to: &Path) -> Result<i64, StoreError> {
+pub fn copy(path: &Path, to: &Path) -> Result<u64, StoreError> {
     let fail = |cause: std::io::Error| StoreError::Open { path: to.to_owned(), cause: cause.to_string() };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(fail)?;
     let conn = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let schema = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let schema = schema(&conn)?;
     conn.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(schema)
 }
 
 /// The schema of a database, after all of it was read; damage is an error. `in_use`: somebody may be writing to it.
-pub fn verify(path: &Path, in_use: bool) -> Result<i64, StoreError> {
+pub fn verify(path: &Path, in_use: bool) -> Result<u64, StoreError> {
     let flags = if in_use { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
     let conn = open(path, flags)?;
     let found: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if found != "ok" {
         return Err(StoreError::Open { path: path.to_owned(), cause: found });
     }
-    Ok(conn.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+    schema(&conn)
+}
+
+fn schema(conn: &Connection) -> Result<u64, StoreError> {
+    Ok(conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
 
 /// Makes copies of both databases a history of their own: numbers that were given out after the copy are not given out
