@@ -24,6 +24,7 @@ mod machines;
 pub mod message;
 mod models;
 mod notifications;
+mod oidc;
 mod panic;
 pub mod routes;
 pub mod server;
