@@ -28,7 +28,7 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`], [`moving`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what; moving in, backups, whether all is well |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
 //! | [`net`], [`tls`] | outbound HTTP: time-outs, cancelling, which addresses may be reached; certificates, and sockets that are plain or TLS |
 //! | [`alert`], [`rt`], [`config`], [`limits`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
@@ -126,6 +126,7 @@ pub mod http;
 pub mod limits;
 pub mod llm;
 pub mod mcp;
+pub mod moving;
 pub mod net;
 pub mod notify;
 pub mod rt;

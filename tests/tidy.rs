@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched"],
+    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched", "moving"],
     &["llm", "mcp", "store"],
     &["net", "tls"],
     &["alert", "rt", "sys", "config", "limits"],

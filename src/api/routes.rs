@@ -6,9 +6,9 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, agents_change, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, llm_settings,
-    login, login_sessions, machine_sessions, machines, models, notifications, oidc, panic, schedules, server_settings,
-    sessions, setup, tools, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, keys,
+    kv, llm_settings, login, login_sessions, machine_sessions, machines, models, notifications, oidc, panic, schedules,
+    server_settings, sessions, setup, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -96,6 +96,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/auth/status", ADMIN, login_sessions::status),
     route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
+    route("POST", "/api/v1/backup", ADMIN, backup::make),
+    route("GET", "/api/v1/doctor", ADMIN, doctor::examine),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("POST", "/api/v1/agents", AGENTS_WRITE, agents_change::create),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),

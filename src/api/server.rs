@@ -268,6 +268,7 @@ impl Server {
         let cors = self.cors_headers(req);
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
+            Reply::File(answer) => answer.head.headers_extend(&cors),
             Reply::Stream(start) => {
                 for (name, value) in &cors {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());

@@ -1,6 +1,6 @@
 //! How the parts are put together, in the order that their needs dictate.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -34,6 +34,7 @@ use crate::llm::{Catalog, Provider};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
+use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -56,8 +57,9 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         None => listen(&config.api.listen)?,
     };
     let tls = tls::start(&config)?;
-    let db = Arc::new(Db::open(&config.db_path)?);
+    // Before the files are opened: whoever holds it may be about to replace them.
     let data_lock = lock_data_dir(&config)?;
+    let db = Arc::new(Db::open(&config.db_path)?);
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
@@ -192,19 +194,10 @@ fn listen(address: &str) -> Result<TcpListener, AppError> {
 
 /// Two hubs on one data directory would give the same numbers twice.
 fn lock_data_dir(config: &Config) -> Result<File, AppError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = config.db_path.with_file_name("lock");
-    let shown = || path.display().to_string();
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|cause| AppError::Secret { path: shown(), cause: cause.to_string() })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(AppError::Locked { path: config.data_dir.display().to_string() }),
+    let locked = || AppError::Locked { path: config.data_dir.display().to_string() };
+    match claim(&config.db_path) {
+        Ok(file) => file.ok_or_else(locked),
+        Err(cause) => Err(AppError::Claim { path: config.data_dir.display().to_string(), cause }),
     }
 }
 

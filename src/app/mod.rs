@@ -55,6 +55,11 @@ pub enum AppError {
     Locked {
         path: String,
     },
+    /// The data directory cannot be made or locked.
+    Claim {
+        path: String,
+        cause: io::Error,
+    },
     Secret {
         path: String,
         cause: String,
@@ -83,6 +88,7 @@ impl fmt::Display for AppError {
             Self::Locked { path } => {
                 write!(f, "another hub is using {path}; stop it, or choose another directory with --data-dir")
             }
+            Self::Claim { path, cause } => write!(f, "use the data directory {path}: {cause}"),
             Self::Secret { path, cause } => write!(f, "read or make the secret {path}: {cause}"),
             Self::WebDir { path, cause } => write!(f, "api.web_dir {path}: {cause}"),
             Self::Setting { reason } => f.write_str(reason),

@@ -15,13 +15,16 @@ mod alerts;
 mod approvals;
 mod args;
 mod audit;
+mod backup;
 mod chat;
 mod check;
 mod command;
 mod config;
 mod costs;
 mod database;
+mod doctor;
 mod help;
+mod import;
 mod inspect;
 mod keys;
 mod machines;
@@ -29,6 +32,7 @@ mod output;
 mod panic;
 mod parse;
 mod passwd;
+mod restore;
 mod schedules;
 mod serve;
 mod sessions;
@@ -60,15 +64,19 @@ const COMMANDS: &[Command] = &[
     alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
+    backup::COMMAND,
     chat::COMMAND,
     check::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    doctor::COMMAND,
+    import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
+    restore::COMMAND,
     panic::RESUME,
     schedules::COMMAND,
     serve::COMMAND,

@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod adopt;
 mod agent;
 mod agents;
 mod api;
@@ -44,6 +45,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use adopt::{ReferenceSetup, judge, own_place, replace};
 pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};

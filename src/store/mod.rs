@@ -3,11 +3,14 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod adopt;
+pub mod adopt_chats;
 mod agents;
 pub mod alert_rows;
 pub mod alerts;
 pub mod approvals;
 pub mod audit;
+pub mod claim;
 pub mod conversations;
 pub mod costs;
 pub mod db;
@@ -26,10 +29,12 @@ pub mod meta;
 mod migrate;
 pub mod notices;
 pub mod parked;
+pub mod reference;
 pub mod rules;
 pub mod schedule_runs;
 pub mod search;
 pub mod silences;
+pub mod snapshot;
 pub mod time;
 mod turn_rows;
 pub mod turns;
