@@ -22,6 +22,7 @@ mod machines;
 pub mod message;
 mod models;
 mod notifications;
+mod openapi;
 mod panic;
 pub mod routes;
 pub mod server;

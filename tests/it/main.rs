@@ -33,6 +33,7 @@ mod machines_cli;
 mod notifications;
 mod page;
 mod providers;
+mod routes;
 mod setup;
 mod streams;
 mod tools;

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;
+pub mod schema;
 pub mod site;
 pub mod tool_server;
 pub mod ws;
