@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit"],
     &["llm", "mcp", "store"],
     &["net"],
-    &["alert", "rt", "sys", "config", "limits"],
+    &["alert", "rt", "sys", "config", "limits", "metrics"],
 ];
 
 /// Longer files are split by noun. Files of tests (`*_tests.rs`) may hold longer tables.

@@ -14,7 +14,7 @@ use crate::api::error::ApiError;
 use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found, Route};
-use crate::api::{gateway, guard};
+use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::origin::{OriginRules, shows_agent_token};
 use crate::auth::password::PasswordLane;
@@ -250,8 +250,15 @@ impl Server {
     /// The whole way of a request.
     pub fn handle(&self, req: &Req) -> Reply {
         let started = Instant::now();
-        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(refused(req, error)));
+        let mut found = None;
+        let mut reply = self.route(req, &mut found).unwrap_or_else(|error| Reply::Full(refused(req, error)));
         let cors = self.cors_headers(req);
+        match &reply {
+            Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::Stream(_) => metrics::count(found, 200),
+            Reply::Upgrade(_) => metrics::count(found, 101),
+            Reply::Later(_) => {}
+        }
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
             Reply::Stream(start) => {
@@ -259,9 +266,10 @@ impl Server {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
                 }
             }
-            Reply::Later(_) if !cors.is_empty() => reply = later_with(reply, &cors),
-            Reply::Later(_) | Reply::Upgrade(_) => {}
+            Reply::Later(_) => reply = later_with(reply, &cors, found),
+            Reply::Upgrade(_) => {}
         }
+        metrics::observe(started.elapsed());
         if let Reply::Full(response) = &reply {
             log_access(req, response.status_code().0, started);
         } else {
@@ -281,7 +289,7 @@ impl Server {
         ))
     }
 
-    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
+    fn route(&self, req: &Req, found: &mut Option<&'static Route>) -> Result<Reply, ApiError> {
         self.check_host(req)?;
         if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
             return Ok(Reply::Full(no_content()));
@@ -295,6 +303,7 @@ impl Server {
         }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {
+                *found = Some(route);
                 let caller = guard::check(&self.ctx, req, route.guard)?;
                 (route.handler)(&self.ctx, &Call { req, params, caller })
             }
@@ -333,7 +342,7 @@ fn refused(req: &Req, error: ApiError) -> Response {
 }
 
 /// The same answer, later, with these lines.
-fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
+fn later_with(reply: Reply, lines: &[(&'static str, &str)], route: Option<&'static Route>) -> Reply {
     let Reply::Later(begin) = reply else { return reply };
     let lines: Vec<(&'static str, String)> = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     Reply::Later(Box::new(move |mut responder: Responder| {
@@ -341,6 +350,7 @@ fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
         let answer = Responder::new(move |mut response: Response| {
             let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
             response.headers_extend(&lines);
+            metrics::count(route, response.status_code().0);
             responder.respond(response);
         });
         begin(answer.watching(watch));

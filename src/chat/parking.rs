@@ -146,6 +146,12 @@ impl Engine {
         let mut any = false;
         for session in sessions {
             let mut state = lock(&session.state);
+            if let Some(running) = state.running.as_mut() {
+                running.tickets.retain_mut(|ticket| ticket.waits());
+            }
+            for waiting in &mut state.waiting {
+                waiting.tickets.retain_mut(|ticket| ticket.waits());
+            }
             if let Some(running) = state.running.as_mut()
                 && let Some(parked) = &running.parked
             {

@@ -86,6 +86,7 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         costs,
         fleet,
         notify,
+        metrics: typed.raw.otel.enabled,
         warnings: typed.warnings,
     })
 }

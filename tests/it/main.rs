@@ -30,6 +30,7 @@ mod logins;
 mod machine_sessions;
 mod machines;
 mod machines_cli;
+mod metrics;
 mod notifications;
 mod page;
 mod providers;

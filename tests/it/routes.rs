@@ -21,7 +21,6 @@ const PASSWORD: &str = "correct horse";
 
 /// Routes of the table that are not there yet.
 const NOT_YET: &[&str] = &[
-    "/metrics",
     "/auth/oidc/login",
     "/auth/callback",
     "PATCH /api/v1/agents/",
@@ -76,6 +75,7 @@ impl World {
             .config(&format!("[api]\nlogin_rate_limit = 0\n[api.auth]\npassword_hash = '{hash}'"))
             .config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n[notify.log]\ntype = \"console\""))
             .config(&table("scripted", &[]))
+            .config("[otel]\nenabled = true")
             .start();
         let made = std::process::Command::new(env!("CARGO_BIN_EXE_holt"))
             .args(["keys", "create", "root", "--scopes", "admin", "--data-dir"])
@@ -220,9 +220,8 @@ impl World {
         let what = format!("{} {}", operation.method, path.trim_start_matches("/api/v1"));
         Some(match what.as_str() {
             "GET /health" | "GET /healthz" => plain(format!("{path}?ready=true")),
-            "GET /llms.txt" | "GET /openapi.json" | "GET /auth/config" | "GET /auth/session" | "GET /setup" => {
-                plain(path)
-            }
+            "GET /llms.txt" | "GET /metrics" | "GET /openapi.json" | "GET /auth/config" | "GET /auth/session"
+            | "GET /setup" => plain(path),
             "POST /auth/login" => with(path, json!({"password": PASSWORD})),
             "POST /auth/logout" => plain(path),
             "GET /auth/sessions" => Try { client: Some(self.logged_in()), ..plain(path) },
