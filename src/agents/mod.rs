@@ -87,7 +87,8 @@ impl Agent {
     }
 }
 
-/// All agents, `default` first, then by name.
+/// All agents, `default` first, then by name. Never changed: whoever changes agents puts another list in its place.
+#[derive(Default)]
 pub struct Agents {
     list: Vec<Arc<Agent>>,
 }
@@ -99,8 +100,8 @@ impl Agents {
     }
 
     /// The agent of that exact name.
-    pub fn find(&self, name: &str) -> Option<&Arc<Agent>> {
-        self.list.iter().find(|agent| agent.name == name)
+    pub fn find(&self, name: &str) -> Option<Arc<Agent>> {
+        self.list.iter().find(|agent| agent.name == name).cloned()
     }
 
     /// All of them in their order.

@@ -53,7 +53,8 @@ struct DetailShape<'a> {
 pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let caller = call.caller.as_ref().ok_or(AuthError::Missing)?.caller();
     let machines = ctx.deps.engine.remote().map_or_else(Vec::new, |remote| remote.list(&caller));
-    let mut shapes: Vec<ListShape<'_>> = ctx.deps.engine.agents().iter().map(|agent| list_shape(agent)).collect();
+    let agents = ctx.deps.engine.agents();
+    let mut shapes: Vec<ListShape<'_>> = agents.iter().map(|agent| list_shape(agent)).collect();
     shapes.extend(machines.iter().map(machine_shape));
     Ok(Reply::Full(json_line(200, &shapes)))
 }

@@ -33,7 +33,7 @@ pub(super) fn observe(took: Duration) {
 
 /// All figures; 404 unless they are switched on, like any path that is not there.
 pub(super) fn page(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
-    if !ctx.deps.config.metrics {
+    if !ctx.deps.settings.current().metrics {
         return Err(ApiError::not_found("no such path; [otel] enabled switches it on"));
     }
     let mut page = Page::default();

@@ -30,6 +30,7 @@ mod panic;
 pub mod routes;
 pub mod server;
 mod sessions;
+pub mod settings;
 mod setup;
 mod tools;
 mod ws;
