@@ -120,6 +120,7 @@ pub mod chat;
 pub mod checks;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod costs;
 pub mod diag;
 pub mod fleet;
