@@ -27,6 +27,7 @@ mod models;
 mod notifications;
 mod openapi;
 mod panic;
+mod paths;
 pub mod routes;
 pub mod server;
 mod sessions;

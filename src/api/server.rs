@@ -2,7 +2,6 @@
 //! handler (contract 1.2).
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -12,7 +11,8 @@ use tiny_http::Method;
 use crate::api::costs::CostReports;
 use crate::api::error::ApiError;
 use crate::api::kv::KvLists;
-use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
+use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
+use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
 use crate::api::{gateway, guard, metrics};
@@ -359,7 +359,7 @@ fn later_with(reply: Reply, lines: &[(&'static str, &str)], route: Option<&'stat
     }))
 }
 
-trait HeadersExtend {
+pub(super) trait HeadersExtend {
     fn headers_extend(&mut self, lines: &[(&str, &str)]);
 }
 
@@ -371,42 +371,6 @@ impl HeadersExtend for Response {
             }
         }
     }
-}
-
-/// Whether a listen address can only be reached from this machine.
-fn is_loopback(listen: &str) -> bool {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host).trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn is_api(path: &str) -> bool {
-    path.starts_with("/api/") || path.starts_with("/auth/") || path == "/metrics" || path == "/healthz"
-}
-
-/// The path without `//`, `/./` and `/../` (raw, not escaped), if it has any (contract 1.4).
-fn cleaned(path: &str) -> Option<String> {
-    let dirty = path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..");
-    if !dirty {
-        return None;
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
-        }
-    }
-    let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    Some(format!("/{}{slash}", kept.join("/")))
-}
-
-fn moved(to: &str) -> Response {
-    let escaped = to.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let body = format!("<a href=\"{escaped}\">Moved Permanently</a>.\n");
-    let mut response = response(301, "text/html; charset=utf-8", body.into_bytes());
-    response.headers_extend(&[("Location", to)]);
-    response
 }
 
 /// Reads that succeed are for the debug log: memory cards wear out.
@@ -421,30 +385,5 @@ fn log_access(req: &Req, status: u16, started: Instant) {
             req.path,
             req.peer
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dirty_paths_are_cleaned() {
-        for (listen, expected) in
-            [("127.0.0.1:0", true), ("[::1]:80", true), ("localhost:1", true), (":8080", false), ("0.0.0.0:1", false)]
-        {
-            assert_eq!(is_loopback(listen), expected, "{listen}");
-        }
-        for (path, expected) in [
-            ("/a/b", None),
-            ("/a/%2e%2e/b", None),
-            ("/a//b", Some("/a/b")),
-            ("/a/./b/", Some("/a/b/")),
-            ("/../../etc", Some("/etc")),
-            ("//evil.example", Some("/evil.example")),
-            ("/a/..", Some("/")),
-        ] {
-            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
-        }
     }
 }
