@@ -43,9 +43,10 @@ pub(super) fn serve(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let (id, method) = (message.get("id").cloned().unwrap_or_default(), message.get("method").and_then(Value::as_str));
     let Some(method) = method else {
         let is_answer = message.get("result").is_some() || message.get("error").is_some();
-        return Ok(match is_answer {
-            true => accepted(),
-            false => refuse(400, &Value::Null, INVALID_REQUEST, "one JSON-RPC message is expected; no batches"),
+        return Ok(if is_answer {
+            accepted()
+        } else {
+            refuse(400, &Value::Null, INVALID_REQUEST, "one JSON-RPC message is expected; no batches")
         });
     };
     if !(id.is_string() || id.is_number()) {
@@ -186,7 +187,7 @@ fn ask(
         match arguments.remove(&name) {
             None | Some(Value::Null) => {}
             Some(value) if is_plain(&value) => {
-                target.push_str(&format!("{name}={}&", encoded(&plain(&value))));
+                target.extend([&*name, "=", &*encoded(&plain(&value)), "&"]);
             }
             Some(_) => return Err(ApiError::bad_request(format!("{name} must be a text or a number"))),
         }

@@ -45,7 +45,7 @@ fn frames() {
     }
     let parse = |text: &str| parse_client_frame(text.as_bytes()).unwrap();
     let chat: ChatRequestFrame = match parse(r#"{"type":"chat_request","message":"hi"}"#) {
-        ClientFrame::ChatRequest(frame) => frame,
+        ClientFrame::ChatRequest(frame) => *frame,
         other => panic!("{other:?}"),
     };
     assert_eq!(chat.message, "hi");

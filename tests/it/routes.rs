@@ -23,7 +23,12 @@ const PASSWORD: &str = "correct horse";
 const NOT_YET: &[&str] = &[
     "/auth/oidc/login",
     "/auth/callback",
+    "POST /api/v1/agents",
+    "DELETE /api/v1/agents/",
     "PATCH /api/v1/agents/",
+    "/api/v1/journal",
+    "/api/v1/backup",
+    "/api/v1/doctor",
     "/persona/",
     "/api/v1/skills",
     "/api/v1/schedules",
@@ -204,6 +209,30 @@ impl World {
         name
     }
 
+    fn agent(&self) -> String {
+        let name = self.name("agent");
+        self.make("/api/v1/agents", json!({ "name": name }));
+        name
+    }
+
+    /// The path of a skill.
+    fn skill(&self) -> String {
+        let name = self.name("skill");
+        let body = json!({"name": name, "description": "d", "triggers": ["command:x"], "body": "Do it."});
+        self.make("/api/v1/skills/default", body);
+        format!("/api/v1/skills/default/{name}")
+    }
+
+    /// Something that an agent changed about itself.
+    fn change(&self) -> i64 {
+        let name = self.name("skill");
+        let arguments = json!({"name": name, "description": "d", "body": "Do it."});
+        self.make("/api/v1/auto-approve", json!({"agent": "default", "tool": "skill_create"}));
+        self.conversation(&format!("tool skill_create {arguments}"));
+        let listed = self.all().get("/api/v1/journal").json();
+        listed["entries"][0]["id"].as_i64().unwrap_or_else(|| panic!("{listed}"))
+    }
+
     fn kv(&self) -> String {
         let path = format!("/api/v1/kv/default/{}", self.name("a/b"));
         assert_eq!(self.all().send("PUT", &path, r#"{"value":"x","ttl":"1h"}"#).status, 200);
@@ -273,7 +302,37 @@ impl World {
                     _ => plain(on(self.make("/api/v1/auto-approve", rule)["id"].as_str().unwrap())),
                 }
             }
-            "POST /panic" | "POST /resume" => plain(path),
+            "POST /panic" | "POST /resume" | "GET /doctor" | "POST /backup" | "GET /journal" => plain(path),
+            "GET /llm/providers" | "GET /server/config" | "POST /server/reload" => plain(path),
+            "PATCH /llm/config" => with(path, json!({"cost_limit_soft": 0.5})),
+            "PATCH /llm/providers/{name}" => with(named("anthropic"), json!({"base_url": "http://localhost:1/"})),
+            "POST /llm/providers/{name}/test" => plain(named("openai")),
+            "PATCH /server/config" => with(path, json!({"timezone": "Europe/Berlin"})),
+            "POST /agents" => with(path, json!({"name": self.name("agent")})),
+            "PATCH /agents/{name}" => with(named(&self.agent()), json!({"description": "does things"})),
+            "DELETE /agents/{name}" => plain(named(&self.agent())),
+            "GET /agents/{name}/persona/{section}" => plain("/api/v1/agents/default/persona/soul"),
+            "PUT /agents/{name}/persona/{section}" => {
+                with("/api/v1/agents/default/persona/soul", json!({"content": "Be kind."}))
+            }
+            "GET /skills" | "GET /skills/{agent}" => {
+                self.skill();
+                plain(path.replace("{agent}", "default"))
+            }
+            "POST /skills/{agent}" => {
+                with("/api/v1/skills/default", json!({"name": self.name("skill"), "body": "Do it."}))
+            }
+            "GET /skills/{agent}/{name}" | "DELETE /skills/{agent}/{name}" => plain(self.skill()),
+            "PUT /skills/{agent}/{name}" => with(self.skill(), json!({"description": "better"})),
+            "GET /skills/{agent}/{name}/files" => plain(self.skill() + "/files"),
+            "PUT /skills/{agent}/{name}/files/{path}" => with(self.skill() + "/files/a.md", json!({"content": "x"})),
+            "GET /skills/{agent}/{name}/files/{path}" | "DELETE /skills/{agent}/{name}/files/{path}" => {
+                let file = self.skill() + "/files/a.md";
+                assert_eq!(self.all().send("PUT", &file, r#"{"content":"x"}"#).status, 200);
+                plain(file)
+            }
+            "GET /journal/{id}" | "POST /journal/{id}/undo" => plain(on(&self.change().to_string())),
+            "POST /mcp" => with(path, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})),
             "POST /chat" => with(path, json!({"message": "say hi"})),
             "GET /ws" => Try { headers: upgrade(), ..plain(path) },
             "GET /agent/ws" => {
