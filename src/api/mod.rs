@@ -25,6 +25,7 @@ pub mod message;
 mod metrics;
 mod models;
 mod notifications;
+mod oidc;
 mod openapi;
 mod panic;
 mod paths;

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod http;
 pub mod hub;
+pub mod issuer;
 pub mod link_agent;
 pub mod link_hub;
 pub mod machine;
@@ -11,6 +12,7 @@ pub mod model;
 pub mod peer;
 pub mod remote;
 pub mod schema;
+pub mod script;
 pub mod site;
 pub mod tool_server;
 pub mod ws;
