@@ -41,6 +41,10 @@ pub(super) fn page(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     metrics::render(&mut page);
     requests(&mut page);
+    page.family("holt_turns", "gauge", "Turns that are not over");
+    for (state, count) in ["running", "queued", "parked"].into_iter().zip(ctx.deps.engine.turn_counts()) {
+        page.sample(&[("state", state)], float(count as u64));
+    }
     stored(ctx, &mut page)?;
     let commits = ctx.deps.engine.streams().commits.load(Ordering::Relaxed);
     page.single("holt_event_log_commits_total", "counter", "Commits of the event log", float(commits));
@@ -80,8 +84,7 @@ fn requests(page: &mut Page) {
 fn stored(ctx: &Ctx, page: &mut Page) -> Result<(), ApiError> {
     let db = &ctx.deps.db;
     for (name, help, label, counts, known) in [
-        ("holt_turns", "Turns that are not over", "state", figures::turns(db)?, &["queued", "running", "parked"][..]),
-        ("holt_approvals", "Requests for approval that wait", "status", figures::approvals(db)?, &["pending"]),
+        ("holt_approvals", "Requests for approval that wait", "status", figures::approvals(db)?, &["pending"][..]),
         ("holt_alerts_open", "Open alerts", "level", figures::alerts(db)?, &["Critical", "Warning", "Info"]),
         ("holt_machines", "Machines", "state", figures::machines(db)?, &["approved", "pending", "revoked"]),
     ] {

@@ -176,6 +176,19 @@ impl Engine {
         }
     }
 
+    /// How many turns run, wait for their start, and wait for a decision.
+    pub fn turn_counts(&self) -> [usize; 3] {
+        let sessions: Vec<Arc<Session>> = lock(&self.inner.sessions).values().cloned().collect();
+        let (mut queued, mut parked) = (0, 0);
+        for session in sessions {
+            let state = lock(&session.state);
+            queued += state.waiting.len();
+            parked += usize::from(state.running.as_ref().is_some_and(|running| running.parked.is_some()));
+        }
+        let slots = lock(&self.inner.slots);
+        [slots.running, queued + slots.waiting.len(), parked]
+    }
+
     /// Turns whose conversation another process has deleted have no row to wait for any more.
     pub(super) fn end_deleted_parked(&self) {
         let sessions: Vec<Arc<Session>> = lock(&self.inner.sessions).values().cloned().collect();

@@ -5,11 +5,6 @@ use crate::store::{Db, StoreError};
 /// Counts by name, of one kind of thing.
 pub type Counts = Vec<(String, i64)>;
 
-/// Turns that are not over, by state.
-pub fn turns(db: &Db) -> Result<Counts, StoreError> {
-    counts(db, "SELECT state, count(*) FROM turns WHERE state IN ('queued', 'running', 'parked') GROUP BY state")
-}
-
 /// Requests for approval that nobody has decided.
 pub fn approvals(db: &Db) -> Result<Counts, StoreError> {
     counts(db, "SELECT status, count(*) FROM approvals WHERE status = 'pending' GROUP BY status")
