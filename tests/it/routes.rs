@@ -15,8 +15,9 @@ use crate::support::hub::Builder;
 use crate::support::issuer::{CLIENT, Issuer, SECRET, Signing};
 use crate::support::schema::{Description, Operation};
 use crate::support::script::field;
+use crate::support::site::answer;
 use crate::support::tool_server::{config, table};
-use crate::support::{Answer, Client, Hub, Model, Socket, wait_until};
+use crate::support::{Answer, Client, Hub, Model, Site, Socket, wait_until};
 
 const SHARED: &str = "a token that all machines share";
 const PASSWORD: &str = "correct horse";
@@ -48,6 +49,8 @@ struct World {
     _model: Model,
     _dir: tempfile::TempDir,
     issuer: Issuer,
+    /// Where notifications go.
+    phone: Site,
     _machine: Agent,
     /// Things that were made, each with a name of its own.
     made: Cell<usize>,
@@ -75,16 +78,19 @@ fn with(path: impl Into<String>, body: Value) -> Try {
 impl World {
     fn start() -> Self {
         let (dir, model, issuer) = (tempfile::tempdir().unwrap(), Model::start(), Issuer::start());
+        let phone = Site::start(|_, _, out| answer(out, 200, "", b"{}"));
+        let ntfy =
+            format!("type = \"ntfy\"\nserver = \"http://{}\"\ntopic = \"home\"\napprove_buttons = true", phone.address);
         let hash = bcrypt::hash(PASSWORD, 4).unwrap();
         let hub = Builder::new(dir.path())
             .model(&model)
-            .config(&format!("[api]\nlogin_rate_limit = 0\n[api.auth]\npassword_hash = '{hash}'"))
+            .config(&format!("[api]\nexternal_url = \"http://hub.lan\"\nlogin_rate_limit = 0\n[api.auth]\npassword_hash = '{hash}'"))
             .config(&format!(
                 "[api.auth.oidc]\nenabled = true\nissuer = \"{}\"\nclient_id = \"{CLIENT}\"\nclient_secret = '{SECRET}'\n\
                  redirect_url = \"http://holt.test/auth/callback\"\nallowed_emails = [\"me@example.org\"]",
                 issuer.url()
             ))
-            .config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n[notify.log]\ntype = \"console\""))
+            .config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n[notify.log]\ntype = \"console\"\n[notify.phone]\n{ntfy}"))
             .config(&table("scripted", &[]))
             .config("[otel]\nenabled = true")
             .start();
@@ -109,6 +115,7 @@ impl World {
             _model: model,
             _dir: dir,
             issuer,
+            phone,
             _machine: machine,
             made: Cell::new(0),
             fresh: RefCell::default(),
@@ -310,6 +317,19 @@ impl World {
             }
             "GET /approvals/{id}" | "POST /approvals/{id}/approve" | "POST /approvals/{id}/deny" => {
                 plain(on(&self.approval().0))
+            }
+            "POST /approvals/{id}/button" => {
+                let (approval, _) = self.approval();
+                let path = on(&approval);
+                let body = wait_until("the button is there", || {
+                    self.phone.requests().iter().find_map(|request| {
+                        let notice: Value = serde_json::from_str(request.split_once("\r\n\r\n")?.1).ok()?;
+                        let actions = notice["actions"].as_array()?;
+                        let ours = |action: &&Value| action["url"].as_str().is_some_and(|url| url.ends_with(&path));
+                        actions.iter().find(ours)?["body"].as_str().map(str::to_owned)
+                    })
+                });
+                Try { body, ..plain(path) }
             }
             "GET /auto-approve" | "POST /auto-approve" | "DELETE /auto-approve/{id}" => {
                 let rule = json!({"agent": "default", "tool": self.name("t")});
