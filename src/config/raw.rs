@@ -323,10 +323,11 @@ typed!(Sandbox { runtime });
 
 #[derive(Default)]
 pub(super) struct Otel {
+    pub(super) enabled: bool,
     pub(super) traces_endpoint: String,
 }
 
-typed!(Otel { traces_endpoint });
+typed!(Otel { enabled, traces_endpoint });
 
 #[derive(Default)]
 pub(super) struct Voice {
