@@ -128,6 +128,7 @@ pub mod mcp;
 pub mod net;
 pub mod notify;
 pub mod rt;
+pub mod skills;
 pub mod store;
 pub mod sys;
 pub mod tools;

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit"],
+    &["auth", "chat", "agents", "skills", "tools", "diag", "checks", "notify", "fleet", "costs", "audit"],
     &["llm", "mcp", "store"],
     &["net"],
     &["alert", "rt", "sys", "config", "limits"],

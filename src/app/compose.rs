@@ -31,6 +31,7 @@ use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
+use crate::skills::Skills;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -65,7 +66,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let agents = agents(&config, provider, tools, &servers)?;
+    let skills = Arc::new(Skills::default());
+    let agents = agents(&config, provider, tools, &servers, &skills)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
     let told = Arc::clone(&notify);
@@ -282,6 +284,7 @@ fn agents(
     brought: Option<Arc<dyn Provider>>,
     tools: Vec<Arc<dyn Tool>>,
     servers: &ToolServers,
+    skills: &Skills,
 ) -> Result<Agents, AppError> {
     let is_brought = brought.is_some();
     let providers = match brought {
@@ -305,6 +308,8 @@ fn agents(
             tier: agent.tier,
             router,
             persona_dir: agent.persona_dir.display().to_string(),
+            skills: skills.of(agent),
+            timezone: config.api.timezone.clone(),
             adapters: agent.adapters.clone(),
             auto_approve: agent.auto_approve_tools.clone(),
             tools,

@@ -13,6 +13,7 @@ mod env;
 mod error;
 mod fallback;
 mod fleet;
+mod front_matter;
 mod gateway;
 mod json;
 mod keys;
@@ -46,6 +47,7 @@ pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
+pub use front_matter::{FrontMatter, Requires};
 pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
@@ -248,6 +250,8 @@ pub struct AgentConfig {
     /// Replaces the global rules when it is not empty.
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
+    /// The skills that it shares with others; its own are in `<persona_dir>/skills`.
+    pub skills_dir: PathBuf,
     pub adapters: Vec<String>,
     /// USD per conversation; None is the value of `[llm]`, 0 is off.
     pub cost_limit_soft: Option<f64>,
