@@ -23,10 +23,12 @@ pub mod message;
 mod models;
 mod notifications;
 mod panic;
+mod persona;
 pub mod routes;
 pub mod server;
 mod sessions;
 mod setup;
+mod skills;
 mod tools;
 mod ws;
 

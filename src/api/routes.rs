@@ -7,7 +7,7 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, panic, sessions, setup, tools, ws,
+    machine_sessions, machines, models, notifications, panic, persona, sessions, setup, skills, tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -57,6 +57,8 @@ const ADMIN: Guard = Guard::Scope(&["admin"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
+const SKILLS_READ: Guard = Guard::Scope(&["skills:read"]);
+const SKILLS_WRITE: Guard = Guard::Scope(&["skills:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
@@ -91,6 +93,18 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
+    route("GET", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:read"]), persona::get),
+    route("PUT", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:write"]), persona::put),
+    route("GET", "/api/v1/skills", SKILLS_READ, skills::list),
+    route("GET", "/api/v1/skills/{agent}", SKILLS_READ, skills::list_of),
+    route("POST", "/api/v1/skills/{agent}", SKILLS_WRITE, skills::create),
+    route("GET", "/api/v1/skills/{agent}/{name}", SKILLS_READ, skills::get),
+    route("PUT", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::update),
+    route("DELETE", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::delete),
+    route("GET", "/api/v1/skills/{agent}/{name}/files", SKILLS_READ, skills::files),
+    route("GET", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_READ, skills::file),
+    route("PUT", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::put_file),
+    route("DELETE", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::delete_file),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
     route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),

@@ -65,7 +65,7 @@ impl AgentSkills {
                 None => list.push(skill),
             }
         }
-        list.sort_by_key(|skill| !skill.is_shared);
+        list.sort_by(|a, b| (!a.is_shared, &a.name).cmp(&(!b.is_shared, &b.name)));
         list
     }
 

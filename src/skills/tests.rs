@@ -66,7 +66,7 @@ fn own_skills_win_and_broken_files_harm_nobody() {
     place.put("skills/broken.md", &skill("fixed", "triggers = [\"command:f\"]", "fixed"));
     place.put("agents/a/skills/mine.md", "no longer one");
     place.put("agents/a/skills/z.md", "nor this");
-    assert_eq!(place.names(), ["b*", "fixed*", "c*"]);
+    assert_eq!(place.names(), ["b*", "c*", "fixed*"]);
     assert!(place.prompt("/f", None).starts_with("# Skills\n\n## fixed\n\nfixed\n\n## b"));
     assert!(place.prompt("x", Some("fixed")).contains("## fixed") && !place.prompt("x", None).contains("fixed"));
     place.put("skills/b.md", &skill("b", "[requires]\ntools = [\"there\"]", "b"));
