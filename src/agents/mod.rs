@@ -67,12 +67,12 @@ impl Agent {
     }
 
     /// The tools that its tier offers to the model now: servers' first, then built-in ones (contract engine 8.2);
-    /// `restricted` has those that change nothing.
+    /// `restricted` has those that change nothing but its memory.
     pub fn tools(&self) -> ToolSet {
         let mut tools = self.source.as_ref().map_or_else(Vec::new, |source| source.tools());
         tools.extend(self.tools.iter().cloned());
         if self.tier == Tier::Restricted {
-            tools.retain(|tool| tool.read_only());
+            tools.retain(|tool| tool.for_restricted());
         }
         ToolSet::new(tools)
     }

@@ -8,7 +8,7 @@ use crate::auth::AuthError;
 use crate::auth::cookie::CookieError;
 use crate::chat::ChatError;
 use crate::rt::json;
-use crate::skills::{PersonaError, SkillError};
+use crate::skills::{PersonaError, SkillError, UndoError};
 use crate::store::{KvError, StoreError, random_hex};
 use crate::tools::servers::ChangeError;
 
@@ -171,6 +171,21 @@ impl From<PersonaError> for ApiError {
         match error {
             PersonaError::TooLong { .. } => Self::bad_request(text),
             PersonaError::Io(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<UndoError> for ApiError {
+    fn from(error: UndoError) -> Self {
+        let text = error.to_string();
+        match error {
+            UndoError::Impossible => Self::new(409, "cannot_undo", text),
+            UndoError::AlreadyUndone => Self::new(409, "already_undone", text),
+            UndoError::ChangedSince => Self::new(409, "changed_since", text),
+            UndoError::Skill(error) => error.into(),
+            UndoError::Persona(error) => error.into(),
+            UndoError::Store(StoreError::NotFound) => Self::not_found("journal entry not found"),
+            UndoError::Store(error) => error.into(),
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod error;
 mod gateway;
 mod guard;
 mod health;
+mod journal;
 mod keys;
 mod kv;
 mod login;

@@ -6,8 +6,9 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, panic, persona, sessions, setup, skills, tools, ws,
+    agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, journal, keys, kv, login,
+    login_sessions, machine_sessions, machines, models, notifications, panic, persona, sessions, setup, skills, tools,
+    ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -105,6 +106,9 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_READ, skills::file),
     route("PUT", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::put_file),
     route("DELETE", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::delete_file),
+    route("GET", "/api/v1/journal", Guard::Scope(&["agents:read"]), journal::list),
+    route("GET", "/api/v1/journal/{id}", Guard::Scope(&["agents:read"]), journal::get),
+    route("POST", "/api/v1/journal/{id}/undo", Guard::Scope(&["agents:write"]), journal::undo),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
     route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),

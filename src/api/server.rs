@@ -31,6 +31,7 @@ use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tools::servers::ToolServers;
 
@@ -66,6 +67,8 @@ pub struct Deps {
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     pub fleet: Option<Arc<Fleet>>,
+    /// What agents changed about themselves.
+    pub journal: Arc<Journal>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     /// What is wrong on the machines.

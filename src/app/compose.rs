@@ -31,7 +31,7 @@ use crate::llm::local::LocalProvider;
 use crate::llm::{self, Catalog, Provider, Providers, Router};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
-use crate::skills::Skills;
+use crate::skills::{Journal, Skills, skill_tools};
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -58,7 +58,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let skills = Arc::new(Skills::default());
+    let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
     let mut tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
+    tools.extend(skill_tools(&skills, &journal));
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
     let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, Env::from_process(), names);
@@ -66,7 +69,6 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let skills = Arc::new(Skills::default());
     let agents = agents(&config, provider, tools, &servers, &skills)?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
@@ -81,7 +83,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let gateway = gateway(&config, &engine, &budgets, &stop)?;
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify)?;
+    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify, journal)?;
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
@@ -341,6 +343,7 @@ fn deps(
     budgets: Arc<Budgets>,
     engine: Engine,
     notify: Arc<Dispatcher>,
+    journal: Arc<Journal>,
 ) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
@@ -367,6 +370,7 @@ fn deps(
         config: Arc::clone(config),
         audit: admin.audit,
         writer: admin.writer,
+        journal,
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
         alerts: None,

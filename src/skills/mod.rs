@@ -7,15 +7,19 @@ mod change;
 mod directives;
 mod directory;
 mod files;
+mod journal;
 mod more_files;
 mod persona;
 mod skill;
+mod tools;
 
 pub use change::{Allowance, NewSkill, SkillChange, SkillEdit, SkillError};
 pub use directives::{DirectiveFilter, strip};
 pub use directory::AgentSkills;
+pub use journal::{Journal, UndoError};
 pub use persona::{Identity, Persona, PersonaError, Section};
 pub use skill::{Occasion, Skill, SkillInfo, check_name, check_trigger};
+pub use tools::skill_tools;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -135,21 +135,31 @@ impl Persona {
 
     /// Replaces a section; what was there before. Counts from the next turn on.
     pub fn write(&self, section: Section, content: &str) -> Result<String, PersonaError> {
-        self.write_if(section, content, |_| true).map(|before| before.unwrap_or_default())
+        let (chars, max) = (content.trim().chars().count(), section.chars_max());
+        if chars > max {
+            return Err(PersonaError::TooLong { chars, max });
+        }
+        self.replace(section, content, |_| true).map(|before| before.unwrap_or_default())
     }
 
-    /// Replaces a section if what is there is as expected; what was there before, None when nothing was done.
-    pub fn write_if(
+    /// Puts an older text back, however long, if `expected` likes what is there now; false if not.
+    pub fn put_back(
+        &self,
+        section: Section,
+        content: &str,
+        expected: impl FnOnce(&str) -> bool,
+    ) -> Result<bool, PersonaError> {
+        Ok(self.replace(section, content, expected)?.is_some())
+    }
+
+    /// What was there before; None when nothing was done.
+    fn replace(
         &self,
         section: Section,
         content: &str,
         expected: impl FnOnce(&str) -> bool,
     ) -> Result<Option<String>, PersonaError> {
         let content = content.trim();
-        let (chars, max) = (content.chars().count(), section.chars_max());
-        if chars > max {
-            return Err(PersonaError::TooLong { chars, max });
-        }
         let _queue = lock(&self.writing);
         let path = self.directory.join(section.file());
         // What cannot be read was not seen by whoever writes, and must not be lost.
@@ -288,7 +298,7 @@ mod tests {
         assert_eq!(persona.read(Section::Memory), "likes tea", "also without a SOUL.md");
         std::fs::write(home.join("MEMORY.md"), "likes coffee").unwrap();
         assert_eq!(persona.read(Section::Memory), "likes coffee");
-        assert_eq!(persona.write_if(Section::Memory, "x", |now| now == "likes tea").unwrap(), None);
+        assert!(!persona.put_back(Section::Memory, "x", |now| now == "likes tea").unwrap());
         assert_eq!(persona.write(Section::Memory, "x").unwrap(), "likes coffee");
         let long = "é".repeat(limits::MEMORY_CHARS_MAX);
         persona.write(Section::Memory, &long).unwrap();

@@ -95,8 +95,8 @@ pub(super) fn render(front: &FrontMatter, body: &str, old: &str) -> Result<Strin
     let old_front = split(old).map_or("", |(front, _)| front);
     let text = format!("{MARK}\n{}{MARK}\n\n{}\n", front.write(old_front), body.trim());
     // What would not be read back as it was given must not be written: a mark inside a key, say.
-    match parse(&text)? {
-        (read, read_body) if read == *front && read_body == body.trim() => Ok(text),
+    match parse(&text) {
+        Ok((read, read_body)) if read == *front && read_body == body.trim() => Ok(text),
         _ => Err("name, description, version and triggers must not hold +++".to_owned()),
     }
 }

@@ -54,7 +54,7 @@ fn sections_are_read_and_replaced() {
     fs::write(home.join("MEMORY.md"), [0xff, 0xfe]).unwrap();
     check(put("memory", "new"), 500, "saving persona section: ");
     assert_eq!(fs::read(home.join("MEMORY.md")).unwrap(), [0xff, 0xfe]);
-    let reader = hub.admin().new_key("reader", &["agents:read"]);
+    let reader = api.new_key("reader", &["agents:read"]);
     assert_eq!((reader.get(&path("soul")).status, reader.send("PUT", &path("soul"), "{}").status), (200, 403));
 }
 

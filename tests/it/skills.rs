@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::support::hub::Builder;
-use crate::support::{Client, Hub, Model};
+use crate::support::{Client, Hub, Model, Socket};
 
 fn client(hub: &Hub) -> Client {
-    hub.admin().new_key("skills", &["skills:read", "skills:write", "agents:read", "agents:write", "admin", "chat"])
+    hub.admin().new_key(
+        "skills",
+        &["skills:read", "skills:write", "agents:read", "agents:write", "approvals:write", "admin", "chat"],
+    )
 }
 
 fn own(hub: &Hub, file: &str) -> PathBuf {
@@ -122,7 +125,7 @@ fn mistakes_and_hostile_names_change_nothing() {
     assert!(
         failed.json()["error"].as_str().unwrap().starts_with("creating skill: ") && failed.json()["id"].is_string()
     );
-    let reader = hub.admin().new_key("reader", &["skills:read"]);
+    let reader = api.new_key("reader", &["skills:read"]);
     assert_eq!(reader.post("/api/v1/skills/default", "{}").status, 403);
 }
 
@@ -223,4 +226,92 @@ fn old_text_directives_are_neither_shown_nor_obeyed() {
     assert_eq!((deltas.as_str(), &of("content")[0]["text"]), ("Only [this] is left.", &json!("Only [this] is left.")));
     assert_eq!(api.get("/api/v1/skills").text(), "[]\n");
     assert!(!dir.path().join("agents/default/MEMORY.md").exists());
+}
+
+#[test]
+fn an_agent_changes_itself_and_people_undo_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::start();
+    let agents = "[[agents]]\nname = \"default\"\nsession_tier = \"autonomous\"";
+    let hub = Builder::new(dir.path()).model(&model).config(agents).start();
+    let api = client(&hub);
+    let call = |tool: &str, arguments: Value| {
+        let answer = api.chat(json!({"session_id": "s", "message": format!("tool {tool} {arguments}")})).json();
+        answer["response"].as_str().unwrap_or_default().to_owned()
+    };
+    let journal = || api.get("/api/v1/journal?agent=default").json()["entries"].as_array().unwrap().clone();
+    let undo = |id: &Value, body: &str| api.post(&format!("/api/v1/journal/{id}/undo"), body);
+    assert_eq!(call("skill_list", json!({})), "done: []");
+    assert_eq!(call("skill_create", json!({"name": "tea", "body": "Boil."})), "done: Done: skill \"tea\" created");
+    assert_eq!(call("skill_update", json!({"name": "tea", "body": "Steep."})), "done: Done: skill \"tea\" updated");
+    assert!(call("skill_get", json!({"name": "tea"})).contains("\"body\":\"Steep.\""));
+    assert!(call("skill_create", json!({"name": "../x", "body": "x"})).contains("must be at most 64"));
+    assert!(call("skill_create", json!({"name": "long", "body": "x".repeat(17 * 1024)})).contains("at most 16384"));
+    assert!(call("skill_get", json!({"name": "tea", "file": "../../../holt.db"})).contains("Tool error: path"));
+    let entries = journal();
+    assert_eq!(entries.len(), 2);
+    assert_eq!((&entries[0]["action"], &entries[1]["action"]), (&json!("update"), &json!("create")));
+    assert_eq!((&entries[0]["target"], &entries[0]["conversation_id"]), (&json!("tea"), &json!("s")));
+    let one = api.get(&format!("/api/v1/journal/{}", entries[0]["id"])).json();
+    assert!(
+        one["before"].as_str().unwrap().ends_with("Boil.\n") && one["after"].as_str().unwrap().ends_with("Steep.\n")
+    );
+    // The first change is under the second: only by force.
+    let blocked = undo(&entries[1]["id"], "");
+    assert_eq!((blocked.status, &blocked.json()["code"]), (409, &json!("changed_since")));
+    let undone = undo(&entries[0]["id"], "");
+    assert_eq!((undone.status, undone.json()["undone_by"].as_str()), (200, Some("key:skills")));
+    assert_eq!(api.get("/api/v1/skills/default/tea").json()["body"], "Boil.");
+    assert_eq!(undo(&entries[0]["id"], "").json()["code"], "already_undone");
+    api.send("PUT", "/api/v1/skills/default/tea", r#"{"body":"By hand."}"#);
+    assert_eq!(undo(&entries[1]["id"], "{}").status, 409);
+    assert_eq!(undo(&entries[1]["id"], r#"{"force":true}"#).status, 200);
+    assert_eq!(api.get("/api/v1/skills").text(), "[]\n");
+
+    let memory = json!({"section": "memory", "content": "Likes tea."});
+    assert_eq!(call("persona_update", memory), "done: Done: memory updated");
+    assert!(call("persona_get", json!({"section": "memory"})).contains("Likes tea."));
+    assert!(call("persona_update", json!({"section": "memory", "content": "x".repeat(2201)})).contains("at most 2200"));
+    assert!(system(&model).contains("# Memory\n\nLikes tea."));
+    let id = journal()[0]["id"].clone();
+    assert_eq!(undo(&id, "").status, 200);
+    assert_eq!(api.get("/api/v1/agents/default/persona/memory").json()["content"], "");
+    refused(&api, "POST", "/api/v1/journal/999/undo", "", 404, "journal entry not found");
+    refused(&api, "GET", "/api/v1/journal/x", "", 404, "journal entry not found");
+    refused(&api, "GET", "/api/v1/journal?before=x", "", 400, "before must be");
+}
+
+#[test]
+fn changes_of_oneself_ask_once_and_memory_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::start();
+    let agents = "[[agents]]\nname = \"default\"\n[[agents]]\nname = \"small\"\nsession_tier = \"restricted\"";
+    let hub = Builder::new(dir.path()).model(&model).config(agents).start();
+    let api = client(&hub);
+    let mut socket = Socket::open(&api);
+    socket.chat("s", r#"tool skill_create {"name":"tea","body":"Boil."}"#);
+    let asked = loop {
+        let frame = socket.next();
+        assert!(frame["type"] != "done");
+        if frame["type"] == "tool_approval" {
+            break frame;
+        }
+    };
+    assert_eq!(api.get("/api/v1/skills").text(), "[]\n");
+    socket.send(&json!({"type": "approval_response", "approval_id": asked["approval_id"], "action": "approve"}));
+    let frames = socket.turn();
+    assert!(!frames.iter().any(|frame| frame["type"] == "tool_approval"), "{frames:?}");
+    assert_eq!(names(&api, "/api/v1/skills/default"), ["tea"]);
+    let ask = |agent: &str, message: &str| {
+        api.chat(json!({"agent": agent, "message": message})).json()["response"].as_str().unwrap_or_default().to_owned()
+    };
+    for agent in ["default", "small"] {
+        let done = ask(agent, r#"tool persona_update {"section":"memory","content":"m"}"#);
+        assert_eq!(done, "done: Done: memory updated", "{agent}");
+    }
+    let refused = ask("small", r#"tool persona_update {"section":"soul","content":"evil"}"#);
+    assert!(refused.contains("this agent may not do that"), "{refused}");
+    assert!(ask("small", r#"tool skill_create {"name":"x","body":"x"}"#).contains("there is no tool named"));
+    assert!(ask("small", r#"tool skill_list {}"#).contains("done: []"));
+    assert!(!dir.path().join("agents/small/SOUL.md").exists());
 }
