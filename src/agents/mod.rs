@@ -120,7 +120,8 @@ fn push_block(prompt: &mut String, block: &str) {
     }
 }
 
-/// All agents, `default` first, then by name.
+/// All agents, `default` first, then by name. Never changed: whoever changes agents puts another list in its place.
+#[derive(Default)]
 pub struct Agents {
     list: Vec<Arc<Agent>>,
 }
@@ -132,8 +133,8 @@ impl Agents {
     }
 
     /// The agent of that exact name.
-    pub fn find(&self, name: &str) -> Option<&Arc<Agent>> {
-        self.list.iter().find(|agent| agent.name == name)
+    pub fn find(&self, name: &str) -> Option<Arc<Agent>> {
+        self.list.iter().find(|agent| agent.name == name).cloned()
     }
 
     /// All of them in their order.

@@ -58,7 +58,8 @@ struct DetailShape<'a> {
 pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let caller = call.caller.as_ref().ok_or(AuthError::Missing)?.caller();
     let machines = ctx.deps.engine.remote().map_or_else(Vec::new, |remote| remote.list(&caller));
-    let mut shapes: Vec<ListShape<'_>> = ctx.deps.engine.agents().iter().map(|agent| list_shape(agent)).collect();
+    let agents = ctx.deps.engine.agents();
+    let mut shapes: Vec<ListShape<'_>> = agents.iter().map(|agent| list_shape(agent)).collect();
     shapes.extend(machines.iter().map(machine_shape));
     Ok(Reply::Full(json_line(200, &shapes)))
 }
@@ -78,7 +79,7 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         model,
         has_tools: !tools.is_empty(),
         adapters: (!agent.adapters.is_empty()).then_some(&agent.adapters[..]),
-        skills: skills::shapes_of(agent),
+        skills: skills::shapes_of(&agent),
         tool_names: (!tools.is_empty()).then_some(tools),
         persona_dir: &agent.persona_dir,
         persona_sections: Section::ALL
@@ -95,7 +96,7 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 /// The agent that a parameter of the path names, or 404.
 pub(super) fn agent_of(ctx: &Ctx, call: &Call<'_>, parameter: &str) -> Result<Arc<Agent>, ApiError> {
     let name = call.params.get(parameter);
-    let found = ctx.deps.engine.agents().find(name).cloned();
+    let found = ctx.deps.engine.agents().find(name);
     found.ok_or_else(|| ApiError::not_found(format!("agent {} not found", quoted(name))))
 }
 

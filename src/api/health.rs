@@ -13,7 +13,7 @@ pub(super) fn health(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
             return Err(ApiError::new(503, "not_ready", "stores or agents are not up yet"));
         }
     }
-    let body: &[u8] = if ctx.deps.config.api.websocket_enabled {
+    let body: &[u8] = if ctx.deps.settings.current().api.websocket_enabled {
         b"{\"status\":\"ok\",\"ws_enabled\":true}\n"
     } else {
         b"{\"status\":\"ok\",\"ws_enabled\":false}\n"

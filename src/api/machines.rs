@@ -220,7 +220,7 @@ fn check_labels(labels: Option<&BTreeMap<String, String>>) -> Result<(), ApiErro
 
 /// Where the machine is to connect to: as the client reached us, unless the configuration knows better.
 fn server(ctx: &Ctx, call: &Call<'_>) -> String {
-    if let Some(url) = &ctx.deps.config.api.external_url {
+    if let Some(url) = &ctx.deps.settings.current().api.external_url {
         return url.trim_end_matches('/').to_owned();
     }
     let scheme = if call.req.secure { "https" } else { "http" };

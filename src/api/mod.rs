@@ -28,6 +28,7 @@ mod persona;
 pub mod routes;
 pub mod server;
 mod sessions;
+pub mod settings;
 mod setup;
 mod skills;
 mod tools;

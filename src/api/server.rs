@@ -14,6 +14,7 @@ use crate::api::error::ApiError;
 use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
 use crate::api::routes::{self, Call, Found, Route};
+use crate::api::settings::Settings;
 use crate::api::{gateway, guard};
 use crate::audit::AuditLog;
 use crate::auth::origin::{OriginRules, shows_agent_token};
@@ -22,7 +23,6 @@ use crate::auth::setup::Setup;
 use crate::auth::throttle::{LoginThrottle, RateLimiter};
 use crate::auth::{AuthError, Authenticator, SessionManager};
 use crate::chat::{Approvals, Engine};
-use crate::config::Config;
 use crate::config::ConfigWriter;
 use crate::costs::Budgets;
 use crate::fleet::hub::Fleet;
@@ -61,7 +61,8 @@ pub struct Deps {
     pub approvals: Option<Arc<Approvals>>,
     pub model_lister: Option<Arc<Catalog>>,
     pub model_detail_lister: Option<Arc<Catalog>>,
-    pub config: Arc<Config>,
+    /// The configuration of now, and the way to change it.
+    pub settings: Arc<dyn Settings>,
     pub audit: Arc<AuditLog>,
     /// The one writer of the configuration file.
     pub writer: Arc<ConfigWriter>,
@@ -168,7 +169,8 @@ impl CtxInner {
 impl Server {
     /// A server over open stores; starts the password lane.
     pub fn new(deps: Deps) -> io::Result<Self> {
-        let config = &deps.config.api;
+        let settings = deps.settings.current();
+        let config = &settings.api;
         let origins = OriginRules::new(
             config.cors_origins.clone(),
             &config.allowed_hosts,
@@ -188,7 +190,7 @@ impl Server {
             Some(keys) => Arc::clone(keys),
             None => Arc::new(KeyStore::new(Arc::clone(&deps.db))),
         };
-        let auth = Authenticator::new(Arc::clone(&deps.db), keys, Arc::clone(&deps.sessions), &deps.config.auth.keys);
+        let auth = Authenticator::new(Arc::clone(&deps.db), keys, Arc::clone(&deps.sessions), &settings.auth.keys);
         let inner = CtxInner {
             auth,
             origins,

@@ -12,7 +12,7 @@ use crate::auth::AuthError;
 
 /// Checks the upgrade; the socket then leaves HTTP.
 pub(super) fn upgrade(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    if !ctx.deps.config.api.websocket_enabled {
+    if !ctx.deps.settings.current().api.websocket_enabled {
         return Err(ApiError::not_found("websockets are switched off (api.websocket_enabled)"));
     }
     let key = checked_key(call)?;

@@ -8,27 +8,27 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::bounded;
 
+use crate::agents::Agents;
 use crate::agents::remote::RemoteAgents;
-use crate::agents::{Agent, AgentParts, Agents};
 use crate::api::WebHandler;
 use crate::api::server::Deps;
+use crate::app::live::{self, Live, engine_settings};
+use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::chat::Engine;
-use crate::chat::engine::Settings;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
 use crate::chat::stream::Streams;
-use crate::config::{Config, ConfigWriter, Env};
+use crate::config::{Config, ConfigWriter};
 use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::fleet::hub::alerts::{Alerts, Teller};
 use crate::fleet::hub::gateway::{self, Gateway};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
-use crate::llm::local::LocalProvider;
-use crate::llm::{self, Catalog, Provider, Providers, Router};
+use crate::llm::{Catalog, Provider};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::skills::{Journal, Skills, skill_tools};
@@ -38,7 +38,7 @@ use crate::store::{
 };
 use crate::tools::builtin::ServerAdmin;
 use crate::tools::servers::ToolServers;
-use crate::tools::{Tool, ToolSource, builtin, kv_tools};
+use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
 use crate::{limits, sys};
 
@@ -60,16 +60,19 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let skills = Arc::new(Skills::default());
     let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
-    let mut tools = built_in_tools(&config, &db, &kv_store, &budgets)?;
+    let mut tools = built_in_tools(&db, &kv_store, &budgets);
     tools.extend(skill_tools(&skills, &journal));
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
     let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
-    let servers = ToolServers::new(config.mcp.clone(), &config.tools, Env::from_process(), names);
+    let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let agents = agents(&config, provider, tools, &servers, &skills)?;
+    let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
+    let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
+    let Minds { agents, providers, gateway: routers } =
+        live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
     let told = Arc::clone(&notify);
@@ -82,12 +85,19 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
-    let gateway = gateway(&config, &engine, &budgets, &stop)?;
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, budgets, engine, notify, journal)?;
+    let gateway = gateway(&config, routers, &budgets, &stop)?;
+    let mut deps = deps(&config, &db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
+    deps.cost_tracker = Some(budgets);
+    // All agents share their providers.
+    let catalog = Arc::new(Catalog::new(providers));
+    deps.model_lister = Some(Arc::clone(&catalog));
+    deps.model_detail_lister = Some(Arc::clone(&catalog));
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    let gateway = deps.gateway.clone();
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
+    live.set_parts(live::Parts { engine: engine.clone(), catalog: Some(catalog), gateway });
     let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
     let threads = Threads::new();
@@ -190,12 +200,7 @@ fn engine(
             recorder::run(log, &recorder_rx, retention, &counted.commits);
         })
         .map_err(AppError::Thread)?;
-    let settings = Settings {
-        turns_max: config.streams.turns_max,
-        context_messages_max: config.llm.context_messages_max,
-        tool_rounds_max: config.llm.tool_rounds_max,
-        approval_ttl: config.streams.approval_timeout,
-    };
+    let settings = engine_settings(config);
     let conversations = ConversationStore::new(Arc::clone(db));
     Ok(Engine::new(Arc::clone(db), Arc::clone(budgets), agents, conversations, turns, streams, settings, stop.clone()))
 }
@@ -238,87 +243,23 @@ fn fleet(
 /// The gateway to models for machines; None when it is switched off.
 fn gateway(
     config: &Config,
-    engine: &Engine,
+    routers: Option<gateway::Routers>,
     budgets: &Arc<Budgets>,
     stop: &Stop,
 ) -> Result<Option<Arc<Gateway>>, AppError> {
-    let settings = &config.fleet.gateway;
-    let Some(agent) = engine.agents().iter().next().filter(|_| settings.enabled) else { return Ok(None) };
-    let router = |model: &str| -> Result<Option<Arc<Router>>, AppError> {
-        if model.is_empty() {
-            return Ok(None);
-        }
-        let default = agent.router.default_choice().0;
-        let provider = if settings.provider.is_empty() { &default } else { &settings.provider };
-        let rules = agent.router.rules().to_vec();
-        let router = Router::new(agent.router.providers().clone(), provider, model, rules);
-        Ok(Some(Arc::new(router.map_err(AppError::Provider)?)))
-    };
-    let setup = gateway::Setup {
-        router: Arc::clone(&agent.router),
-        chat: router(&settings.chat_model)?,
-        diagnose: router(&settings.diagnose_model)?,
-        budgets: Arc::clone(budgets),
-        tokens_per_day: settings.tokens_per_day,
-    };
+    let Some(routers) = routers else { return Ok(None) };
+    let setup =
+        gateway::Setup { routers, budgets: Arc::clone(budgets), tokens_per_day: config.fleet.gateway.tokens_per_day };
     Gateway::start(setup, stop.clone()).map(Some).map_err(AppError::Thread)
 }
 
-/// What every agent can do inside the hub.
-fn built_in_tools(
-    config: &Config,
-    db: &Arc<Db>,
-    kv: &Arc<KvStore>,
-    budgets: &Arc<Budgets>,
-) -> Result<Vec<Arc<dyn Tool>>, AppError> {
+/// What every agent can do inside the hub, whatever the configuration says.
+fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Vec<Arc<dyn Tool>> {
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
     tools.push(cost_tool(budgets));
     tools.push(builtin::conversation_search(Arc::clone(db)));
-    if let Some(web) = &config.web {
-        tools.extend(builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?);
-    }
-    Ok(tools)
-}
-
-fn agents(
-    config: &Config,
-    brought: Option<Arc<dyn Provider>>,
-    tools: Vec<Arc<dyn Tool>>,
-    servers: &ToolServers,
-    skills: &Skills,
-) -> Result<Agents, AppError> {
-    let is_brought = brought.is_some();
-    let providers = match brought {
-        Some(provider) => Providers::of(vec![provider]),
-        None => Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?,
-    };
-    let only = providers.iter().next().map(|provider| provider.name().to_owned()).filter(|_| is_brought);
-    let source: Arc<dyn ToolSource> = Arc::new(servers.clone());
-    let mut agents = Vec::with_capacity(config.agents.len());
-    for agent in &config.agents {
-        let provider = only.as_deref().unwrap_or(&agent.provider);
-        let model = if provider == llm::local::NAME { llm::local::NAME } else { &agent.model };
-        let rules = if agent.fallback.is_empty() { &config.llm.fallback } else { &agent.fallback };
-        let router =
-            Arc::new(Router::new(providers.clone(), provider, model, rules.clone()).map_err(AppError::Provider)?);
-        let mut tools = tools.clone();
-        tools.push(builtin::set_fallback(&router));
-        agents.push(Arc::new(Agent::new(AgentParts {
-            name: agent.name.clone(),
-            description: agent.description.clone(),
-            tier: agent.tier,
-            router,
-            persona_dir: agent.persona_dir.display().to_string(),
-            skills: skills.of(agent),
-            timezone: config.api.timezone.clone(),
-            adapters: agent.adapters.clone(),
-            auto_approve: agent.auto_approve_tools.clone(),
-            tools,
-            source: Some(Arc::clone(&source)),
-        })));
-    }
-    Ok(Agents::new(agents))
+    tools
 }
 
 /// Telling people; the channels begin at once with what waits since the last stop.
@@ -340,10 +281,10 @@ fn deps(
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
     admin: ServerAdmin,
-    budgets: Arc<Budgets>,
     engine: Engine,
     notify: Arc<Dispatcher>,
     journal: Arc<Journal>,
+    live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
@@ -352,22 +293,18 @@ fn deps(
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
-    let catalog = engine.agents().iter().next().map(|agent| {
-        // All agents share their providers.
-        Arc::new(Catalog::new(agent.router.providers().clone()))
-    });
     Ok(Deps {
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
-        cost_tracker: Some(budgets),
+        cost_tracker: None,
         sessions: Arc::new(sessions),
         approvals: Some(Arc::clone(engine.approvals())),
-        model_lister: catalog.clone(),
-        model_detail_lister: catalog,
+        model_lister: None,
+        model_detail_lister: None,
         engine,
         notify,
-        config: Arc::clone(config),
+        settings: Arc::clone(live) as Arc<dyn crate::api::settings::Settings>,
         audit: admin.audit,
         writer: admin.writer,
         journal,

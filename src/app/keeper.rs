@@ -36,7 +36,7 @@ impl Keeper {
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
-        let kv_interval = self.server.ctx().deps.config.kv.cleanup_interval;
+        let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
             self.check_credentials(&mut seen_generation, &mut expired);

@@ -8,7 +8,9 @@ mod agent;
 mod agent_minds;
 mod compose;
 mod keeper;
+mod live;
 mod logging;
+mod minds;
 mod preflight;
 mod secret;
 
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::api::message::{Reply, Req, Response, SseStart, Upgrade};
+use crate::api::settings::Settings;
 use crate::api::{Server, server};
 use crate::auth::cookie::CookieError;
 use crate::chat::{ChatError, Engine};
@@ -139,6 +142,11 @@ impl App {
     /// The open WebSockets.
     pub fn ws_hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// The configuration of now, and the way to change it.
+    pub fn settings(&self) -> &Arc<dyn Settings> {
+        &self.server.ctx().deps.settings
     }
 
     /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.
@@ -272,7 +280,7 @@ pub struct Parts {
 /// Makes server, hub and event streams over their dependencies.
 pub fn assemble(deps: server::Deps, stop: &Stop) -> io::Result<Parts> {
     let engine = deps.engine.clone();
-    let max = match deps.config.api.websocket_connections_max {
+    let max = match deps.settings.current().api.websocket_connections_max {
         0 => limits::WS_CONNECTIONS_MAX,
         max => max,
     };

@@ -3,14 +3,14 @@
 //! A request is a row before its event exists, so that no decision can come too early; it is bound to tool, server,
 //! conversation and the hash of its arguments. Whoever decides wakes the turn through the rows.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::agents::Agents;
 use crate::limits;
-use crate::rt::clock;
+use crate::rt::{clock, lock};
 use crate::store::approvals::{ApprovalRow, Decided, Decision};
 use crate::store::rules::{NewRule, RuleRow, RuleScope};
 use crate::store::{ApprovalStore, Db, RuleStore, StoreError, hex};
@@ -27,8 +27,8 @@ pub struct Approvals {
     // Set at construction.
     requests: ApprovalStore,
     rules: RuleStore,
-    /// Rules of the configuration: (agent, tool).
-    configured: Vec<(String, String)>,
+    /// Guarded by this mutex: rules of the configuration, (agent, tool). Nothing is taken under it.
+    configured: Mutex<Vec<(String, String)>>,
     /// Set once, by the engine.
     resume: OnceLock<Resume>,
     /// Set once, by the composition root.
@@ -49,17 +49,22 @@ const CONFIGURED: &str = "config:";
 
 impl Approvals {
     pub(super) fn new(db: &Arc<Db>, agents: &Agents) -> Self {
-        let configured = agents
-            .iter()
-            .flat_map(|agent| agent.auto_approve.iter().map(|tool| (agent.name.clone(), tool.clone())))
-            .collect();
-        Self {
+        let new = Self {
             requests: ApprovalStore::new(Arc::clone(db)),
             rules: RuleStore::new(Arc::clone(db)),
-            configured,
+            configured: Mutex::default(),
             resume: OnceLock::new(),
             asked: OnceLock::new(),
-        }
+        };
+        new.set_configured(agents);
+        new
+    }
+
+    /// The configuration's rules are those of these agents from now on.
+    pub(super) fn set_configured(&self, agents: &Agents) {
+        let rules =
+            agents.iter().flat_map(|agent| agent.auto_approve.iter().map(|tool| (agent.name.clone(), tool.clone())));
+        *lock(&self.configured) = rules.collect();
     }
 
     pub(super) fn on_decided(&self, resume: Resume) {
@@ -104,7 +109,8 @@ impl Approvals {
 
     /// Rules in force, of one agent if it is named: those of the configuration, permanent ones, those of conversations.
     pub fn rules(&self, agent: &str) -> Result<Vec<RuleRow>, StoreError> {
-        let configured = self.configured.iter().filter(|(name, _)| agent.is_empty() || name == agent);
+        let all = lock(&self.configured).clone();
+        let configured = all.iter().filter(|(name, _)| agent.is_empty() || name == agent);
         let mut rules: Vec<RuleRow> = configured
             .map(|(agent, tool)| RuleRow {
                 id: format!("{CONFIGURED}{agent}:{tool}"),
@@ -152,7 +158,7 @@ impl Approvals {
         tool: &dyn Tool,
     ) -> Result<Option<RuleScope>, StoreError> {
         let (name, own, server) = (tool.spec().name.as_str(), tool.own_name(), tool.server());
-        if self.configured.iter().any(|(known, entry)| known == agent && is_meant(entry, name, own, server)) {
+        if lock(&self.configured).iter().any(|(known, entry)| known == agent && is_meant(entry, name, own, server)) {
             return Ok(Some(RuleScope::Permanent));
         }
         self.rules.matching(agent, conversation_id, name, server)

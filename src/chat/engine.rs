@@ -26,7 +26,7 @@ use crate::store::{ConversationStore, Db, ParkedStore, StoreError, TurnStore, ra
 pub use crate::chat::session::{Outcome, Session, Ticket};
 
 /// What the engine may be told to do differently.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub turns_max: usize,
     pub context_messages_max: usize,
@@ -87,11 +87,13 @@ pub(super) struct Inner {
     pub(super) approvals: Arc<Approvals>,
     pub(super) parked: ParkedStore,
     pub(super) budgets: Arc<Budgets>,
-    pub(super) agents: Agents,
+    /// Guarded by this mutex: the agents of now; a turn keeps those that it began with. Nothing is taken under it.
+    agents: Mutex<Arc<Agents>>,
     pub(super) conversations: ConversationStore,
     pub(super) turns: Arc<TurnStore>,
     pub(super) streams: Arc<Streams>,
-    pub(super) settings: Settings,
+    /// Guarded by this mutex: what counts from the next turn on. Nothing is taken under it.
+    settings: Mutex<Settings>,
     pub(super) threads: Threads,
     pub(super) stop: Stop,
     // Atomics: everything is stopped until somebody says otherwise.
@@ -113,6 +115,16 @@ pub(super) struct Inner {
     pub(super) observer: OnceLock<Observer>,
     /// The machines, when there are any; set once.
     pub(super) remote: OnceLock<Arc<dyn RemoteAgents>>,
+}
+
+impl Inner {
+    pub(super) fn agents(&self) -> Arc<Agents> {
+        Arc::clone(&lock(&self.agents))
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        *lock(&self.settings)
+    }
 }
 
 /// Something that the keeper tries again.
@@ -155,11 +167,11 @@ impl Engine {
                 panicked: AtomicBool::new(false),
                 panic_row: Mutex::new(None),
                 seen_generation: AtomicU64::new(0),
-                agents,
+                agents: Mutex::new(Arc::new(agents)),
                 conversations,
                 turns,
                 streams,
-                settings,
+                settings: Mutex::new(settings),
                 threads: Threads::new(),
                 stop,
                 sessions: Mutex::new(HashMap::new()),
@@ -231,9 +243,20 @@ impl Engine {
         &self.inner.approvals
     }
 
-    /// All agents.
-    pub fn agents(&self) -> &Agents {
-        &self.inner.agents
+    /// The agents of now.
+    pub fn agents(&self) -> Arc<Agents> {
+        self.inner.agents()
+    }
+
+    /// Other agents, from the next turn on; what runs goes on with those that it began with.
+    pub fn set_agents(&self, agents: Agents) {
+        self.inner.approvals.set_configured(&agents);
+        *lock(&self.inner.agents) = Arc::new(agents);
+    }
+
+    /// Other settings, from the next turn on.
+    pub fn set_settings(&self, settings: Settings) {
+        *lock(&self.inner.settings) = settings;
     }
 
     /// The stored conversations.
@@ -397,7 +420,7 @@ impl Engine {
     fn resolve_agent(&self, submit: &Submit<'_>) -> Result<Option<String>, ChatError> {
         let unknown = || ChatError::AgentNotFound { agent: submit.agent.to_owned() };
         if !submit.agent.starts_with(MACHINE_PREFIX) {
-            let known = submit.work.operation == Operation::Chat && self.inner.agents.find(submit.agent).is_some();
+            let known = submit.work.operation == Operation::Chat && self.inner.agents().find(submit.agent).is_some();
             return if known { Ok(None) } else { Err(unknown()) };
         }
         let remote = self.inner.remote.get().ok_or_else(unknown)?;

@@ -21,7 +21,7 @@ impl TurnRun<'_> {
         let params: Value = serde_json::from_str(&self.turn.params).unwrap_or_default();
         // The newest message is the question itself; the machine has its own instructions.
         let user_message = self.turn.user_message.unwrap_or(i64::MAX);
-        let count = self.inner.settings.context_messages_max;
+        let count = self.inner.settings().context_messages_max;
         let mut before = history::prompt(self.inner, String::new(), &self.turn.conversation_id, user_message, count)?;
         before.pop();
         before.retain(|message| matches!(message.role, Role::User | Role::Assistant) && !message.content.is_empty());

@@ -157,7 +157,7 @@ impl Round {
                 ..CallRow::default()
             });
         }
-        let ttl = i64::try_from(run.inner.settings.approval_ttl.as_millis()).unwrap_or(i64::MAX);
+        let ttl = i64::try_from(run.inner.settings().approval_ttl.as_millis()).unwrap_or(i64::MAX);
         let expires_at = clock::unix_ms().saturating_add(ttl);
         let requests: Vec<NewApproval<'_>> = asked
             .iter()

@@ -77,7 +77,7 @@ impl Engine {
     pub(super) fn run_job(&self, job: Job) {
         let (job, number) = {
             let mut slots = lock(&self.inner.slots);
-            if slots.running >= self.inner.settings.turns_max {
+            if slots.running >= self.inner.settings().turns_max {
                 slots.waiting.push_back(job);
                 return;
             }

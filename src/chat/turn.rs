@@ -94,14 +94,14 @@ impl TurnRun<'_> {
         if self.turn.agent.starts_with(MACHINE_PREFIX) {
             return self.answer_from_machine(progress).map(Some);
         }
-        let agent = Arc::clone(self.inner.agents.find(&self.turn.agent).ok_or(TurnError::AgentGone)?);
+        let agent = self.inner.agents().find(&self.turn.agent).ok_or(TurnError::AgentGone)?;
         let session = &self.turn.conversation_id;
         let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
         if !self.resumed {
             self.emit(&ChatEvent::Thinking { round: 0 })?;
         }
         let user_message = self.turn.user_message.unwrap_or(i64::MAX);
-        let count = self.inner.settings.context_messages_max;
+        let count = self.inner.settings().context_messages_max;
         let mut messages = history::prompt(self.inner, self.system_prompt(&agent), session, user_message, count)?;
         if !parked.is_empty() {
             let round = Round::resume(agent.tier, &agent.tools(), parked);
@@ -115,7 +115,7 @@ impl TurnRun<'_> {
             let tools = agent.tools();
             let specs = tools.specs();
             // The last round offers no tools, so that what was paid for ends in an answer.
-            wrapping_up |= progress.round >= self.inner.settings.tool_rounds_max;
+            wrapping_up |= progress.round >= self.inner.settings().tool_rounds_max;
             let offered = if wrapping_up { &[] } else { &specs[..] };
             if wrapping_up && !specs.is_empty() {
                 messages.push(Message::text(Role::User, "Answer now from what the tools have told you."));

@@ -1,7 +1,9 @@
 //! `holt serve`: the hub, until a signal ends it.
 
+use std::sync::Arc;
+
 use crossbeam_channel::bounded;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::args::Args;
@@ -15,7 +17,8 @@ use crate::rt::Threads;
 pub(super) const COMMAND: Command = Command {
     name: "serve",
     about: "Run the hub: API, page and agents",
-    details: "Run the hub: API, page and agents. Needs no configuration; stops on Ctrl-C or SIGTERM.",
+    details: "Run the hub: API, page and agents. Needs no configuration; stops on Ctrl-C or SIGTERM, reads the \
+              configuration again on SIGHUP.",
     examples: &[
         "holt serve",
         "holt serve --listen 0.0.0.0:8080",
@@ -34,7 +37,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     flags.listen = args.value("listen").map(str::to_owned).or(flags.listen);
     let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
     init_logging(config.log.level, config.log.json);
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(CliError::failed)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(CliError::failed)?;
     let handle = signals.handle();
     let Started { app, address, pin } = App::start(config).map_err(CliError::failed)?;
     // An address that a person can open: all interfaces are reached by this machine's own name too.
@@ -47,10 +50,19 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     }
     let (stop_tx, stop_rx) = bounded(1);
     let threads = Threads::new();
+    let settings = Arc::clone(app.settings());
     threads
-        .spawn("signals", limits::PUMP_STACK_BYTES, move || {
-            for (count, _) in signals.forever().enumerate() {
-                if count > 0 {
+        .spawn("signals", limits::WORKER_STACK_BYTES, move || {
+            let mut stops = false;
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    match settings.reload() {
+                        Ok(_) => log::info!("the configuration was read again"),
+                        Err(error) => log::error!("the configuration stays as it was: {error}"),
+                    }
+                    continue;
+                }
+                if std::mem::replace(&mut stops, true) {
                     // The second one: somebody cannot wait.
                     std::process::exit(130);
                 }

@@ -65,3 +65,16 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+impl ConfigError {
+    /// The same without the place of the file: for those who are not on this machine.
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::Value { origin: Origin::File(_), key, reason } => format!("{key}: {reason}"),
+            Self::Syntax { line, column, reason, .. } => {
+                format!("the configuration file is broken at line {line}, column {column}: {reason}")
+            }
+            other => other.to_string(),
+        }
+    }
+}

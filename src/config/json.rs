@@ -15,7 +15,7 @@ pub(super) fn of_table(table: &dyn TableLike) -> Value {
     Value::Object(table.iter().map(|(key, item)| (key.to_owned(), of_item(item))).collect())
 }
 
-fn of_item(item: &Item) -> Value {
+pub(super) fn of_item(item: &Item) -> Value {
     match item {
         Item::None => Value::Null,
         Item::Table(table) => of_table(table),

@@ -9,6 +9,7 @@ use super::agents::{agents, check_others};
 use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
 use super::costs::costs;
+use super::edit::Document;
 use super::env::Env;
 use super::error::ConfigError;
 use super::fleet::fleet;
@@ -17,6 +18,7 @@ use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::source::Source;
 use super::tools::{mcp, tools};
 use super::web::web;
 use super::{AuditConfig, Config, LogConfig, StreamConfig};
@@ -49,7 +51,20 @@ pub struct Flags {
 /// not allowed; what is merely unknown or unsupported is in [`Config::warnings`].
 pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let place = place::find(flags, env)?;
-    let mut typed = Typed::read(&place, flags, env)?;
+    let typed = Typed::read(&place, flags, env)?;
+    from_typed(place, typed, flags, env)
+}
+
+/// What [`load`] would make of a file that holds this.
+pub(super) fn load_document(doc: &Document, flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
+    let mut place = place::find(flags, env)?;
+    // A file that is written for the first time is Holt's own.
+    place.reference &= place.config_path.exists();
+    let typed = Typed::of(Some(doc.clone()), &place, flags, env)?;
+    from_typed(place, typed, flags, env)
+}
+
+fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let data_dir = chosen_data_dir(&place, &typed)?;
     let api = api(&mut typed, place.reference)?;
     let auth = auth(&mut typed)?;
@@ -87,6 +102,8 @@ pub fn load(flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
         fleet,
         notify,
         warnings: typed.warnings,
+        source: Source::new(flags, env),
+        tree: typed.tree,
     })
 }
 

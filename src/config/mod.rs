@@ -9,6 +9,7 @@ mod api;
 mod check;
 mod costs;
 mod duration;
+pub mod edit;
 mod env;
 mod error;
 mod fallback;
@@ -30,6 +31,7 @@ mod raw_web;
 mod report;
 mod schema;
 mod secret;
+mod source;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
 pub use duration::parse_go_duration;
+pub use edit::Document;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
@@ -57,6 +60,7 @@ pub use notify::{
 };
 pub use report::{Report, check};
 pub use secret::seal;
+pub use source::{Source, Tree};
 pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
 pub use writer::{ConfigWriter, set_password_hash};
@@ -73,7 +77,8 @@ pub enum Tier {
     Restricted,
 }
 
-/// Everything that start-up decided; never changed afterwards.
+/// Everything that start-up, or a later change, decided. A value of it never changes; what counts now is kept by whoever
+/// puts changes in force.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Base of all default paths.
@@ -102,6 +107,10 @@ pub struct Config {
     pub notify: Vec<ChannelConfig>,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
+    /// What it was read from.
+    pub source: Source,
+    /// All keys as they were typed, variables and options laid over them.
+    pub tree: Tree,
 }
 
 #[derive(Clone, Debug)]

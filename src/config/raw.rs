@@ -18,6 +18,7 @@ use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
 use super::raw_web::Web;
 use super::schema;
+use super::source::Tree;
 use super::tools::ToolServerConfig;
 
 /// Variables and the keys that they stand for (contract engine 10.3), each as `HOLT_` and as `DENKEEPER_`.
@@ -343,12 +344,17 @@ pub(super) struct Typed {
     origins: HashMap<&'static str, Origin>,
     file: Origin,
     pub(super) warnings: Vec<String>,
+    pub(super) tree: Tree,
 }
 
 impl Typed {
     /// Reads the file of `place`, if it is there, and lays variables and options over it.
     pub(super) fn read(place: &Place, flags: &Flags, env: &Env) -> Result<Self, ConfigError> {
-        let file = read_document(&place.config_path)?;
+        Self::of(read_document(&place.config_path)?, place, flags, env)
+    }
+
+    /// The same for what the file holds; None when there is none.
+    pub(super) fn of(file: Option<DocumentMut>, place: &Place, flags: &Flags, env: &Env) -> Result<Self, ConfigError> {
         let has_file = file.is_some();
         let mut doc = file.unwrap_or_default();
         let mut origins = HashMap::new();
@@ -360,6 +366,7 @@ impl Typed {
             origins,
             file: Origin::File(place.config_path.clone()),
             warnings: Vec::new(),
+            tree: Tree::default(),
         };
         if let Some((key, reason)) = findings.wrong.into_iter().next() {
             return Err(typed.bad(&key, reason));
@@ -369,9 +376,11 @@ impl Typed {
             typed.warnings.push(format!("config {}: {key}: unknown key{hint}", place.config_path.display()));
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
-        if !typed.raw.take(&json::of_table(doc.as_table())) {
+        let tree = json::of_table(doc.as_table());
+        if !typed.raw.take(&tree) {
             return Err(typed.bad("(file)", "a value has another type than Holt expects"));
         }
+        typed.tree = Tree::new(tree, &typed.origins);
         Ok(typed)
     }
 

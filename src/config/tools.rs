@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::check::{number, time};
+use super::edit::put;
 use super::error::ConfigError;
 use super::json::typed;
 use super::raw::Typed;
@@ -205,13 +206,14 @@ pub fn write_tool_server(writer: &ConfigWriter, name: &str, tool: &ToolServerCon
         let tools = tools_table(doc).ok_or_else(|| wrong("tools: must be a table"))?;
         let entry = tools.entry(name).or_insert_with(|| Item::Table(Table::new()));
         let table = entry.as_table_like_mut().ok_or_else(|| wrong("tools: must hold tables only"))?;
-        let text = |text: &str| (!text.is_empty()).then(|| Value::from(text));
-        let texts = |texts: &[String]| (!texts.is_empty()).then(|| Value::Array(texts.iter().collect::<Array>()));
+        let text = |text: &str| (!text.is_empty()).then(|| Item::Value(Value::from(text)));
+        let texts =
+            |texts: &[String]| (!texts.is_empty()).then(|| Item::Value(Value::Array(texts.iter().collect::<Array>())));
         let map = |map: &BTreeMap<String, String>| {
-            (!map.is_empty()).then(|| Value::InlineTable(map.iter().collect::<InlineTable>()))
+            (!map.is_empty()).then(|| Item::Value(Value::InlineTable(map.iter().collect::<InlineTable>())))
         };
-        let flag = |flag: bool| flag.then(|| Value::from(true));
-        let seconds = (tool.request_timeout_secs != 0).then(|| Value::from(tool.request_timeout_secs));
+        let flag = |flag: bool| flag.then(|| Item::Value(Value::from(true)));
+        let seconds = (tool.request_timeout_secs != 0).then(|| Item::Value(Value::from(tool.request_timeout_secs)));
         put(table, "transport", text(&tool.transport));
         put(table, "command", text(&tool.command));
         put(table, "args", texts(&tool.args));
@@ -243,45 +245,6 @@ pub fn remove_tool_server(writer: &ConfigWriter, name: &str) -> Result<(), Confi
 
 fn tools_table(doc: &mut DocumentMut) -> Option<&mut dyn TableLike> {
     doc.entry("tools").or_insert_with(implicit_table).as_table_like_mut()
-}
-
-/// Sets a key, or removes it. What is the same already is not touched: its spelling and its comments stay.
-fn put(table: &mut dyn TableLike, key: &str, new: Option<Value>) {
-    let Some(new) = new else {
-        table.remove(key);
-        return;
-    };
-    let item = value(new);
-    match table.get_mut(key) {
-        Some(old) if is_same(old, &item) => {}
-        Some(Item::Value(old)) => {
-            let decor = old.decor().clone();
-            if let Item::Value(mut new) = item {
-                *new.decor_mut() = decor;
-                *old = new;
-            }
-        }
-        _ => {
-            table.insert(key, item);
-        }
-    }
-}
-
-/// Whether two items say the same, however they are spelled. `[tools.x.env]` and `env = {..}` are the same.
-fn is_same(a: &Item, b: &Item) -> bool {
-    let is_same_value = |a: &Value, b: &Value| match (a, b) {
-        (Value::String(a), Value::String(b)) => a.value() == b.value(),
-        (Value::Integer(a), Value::Integer(b)) => a.value() == b.value(),
-        (Value::Boolean(a), Value::Boolean(b)) => a.value() == b.value(),
-        _ => false,
-    };
-    if let (Some(a), Some(b)) = (a.as_table_like(), b.as_table_like()) {
-        return a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| is_same(a, b)));
-    }
-    if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
-        return a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same_value(a, b));
-    }
-    matches!((a.as_value(), b.as_value()), (Some(a), Some(b)) if is_same_value(a, b))
 }
 
 #[cfg(test)]

@@ -46,8 +46,8 @@ impl Settings {
 pub struct Budgets {
     // Set at construction.
     pub(super) store: CostStore,
-    pub(super) prices: PriceTable,
-    pub(super) zone: TimeZone,
+    /// Guarded by this mutex: prices, and where days begin. Nothing is taken under it.
+    basis: Mutex<Basis>,
     /// Grows with every change of what reports show.
     version: AtomicU64,
     /// Ids of calls that cost nothing count down from here.
@@ -56,6 +56,26 @@ pub struct Budgets {
     pub(super) rules: Mutex<Rules>,
     /// Guarded by this mutex: what is spent and set aside. Nothing is taken under it.
     ledger: Mutex<Ledger>,
+}
+
+/// What costs are counted by.
+#[derive(Clone)]
+struct Basis {
+    prices: Arc<PriceTable>,
+    zone: TimeZone,
+}
+
+/// What a configuration says, as it is kept.
+fn taken_apart(settings: Settings) -> (Basis, Rules) {
+    let basis = Basis { prices: Arc::new(PriceTable::new(&settings.costs)), zone: settings.zone };
+    let rules = Rules {
+        conversation: settings.conversation,
+        own: settings.agents,
+        all: settings.costs.all,
+        agents: settings.costs.agents,
+        keys: settings.costs.keys,
+    };
+    (basis, rules)
 }
 
 impl Budgets {
@@ -67,19 +87,13 @@ impl Budgets {
         if open > 0 {
             log::warn!("{open} calls of models were cut short by the last stop: they count at their estimated cost");
         }
+        let (basis, rules) = taken_apart(settings);
         Ok(Self {
             store,
-            prices: PriceTable::new(&settings.costs),
-            zone: settings.zone,
+            basis: Mutex::new(basis),
             version: AtomicU64::new(1),
             next_free_id: AtomicI64::new(-1),
-            rules: Mutex::new(Rules {
-                conversation: settings.conversation,
-                own: settings.agents,
-                all: settings.costs.all,
-                agents: settings.costs.agents,
-                keys: settings.costs.keys,
-            }),
+            rules: Mutex::new(rules),
             ledger: Mutex::new(Ledger::default()),
         })
     }
@@ -93,9 +107,22 @@ impl Budgets {
         TurnMeter::new(Arc::clone(self), spender, Totals { tokens, cost_usd })
     }
 
+    /// Other limits and prices, from the next call on (W-36). What is spent stays spent.
+    pub fn set(&self, settings: Settings) {
+        let (basis, rules) = taken_apart(settings);
+        *lock(&self.basis) = basis;
+        *lock(&self.rules) = rules;
+        self.changed();
+    }
+
     /// What models cost.
-    pub fn prices(&self) -> &PriceTable {
-        &self.prices
+    pub fn prices(&self) -> Arc<PriceTable> {
+        Arc::clone(&lock(&self.basis).prices)
+    }
+
+    /// Where days and months begin.
+    pub fn zone(&self) -> TimeZone {
+        lock(&self.basis).zone.clone()
     }
 
     /// The limits of a conversation whose agent has none of its own; from the next call on (W-36).
@@ -124,13 +151,13 @@ impl Budgets {
 
     /// Today in the configured time zone: `YYYY-MM-DD`.
     pub fn today(&self) -> String {
-        day_of(clock::unix_ms(), &self.zone)
+        day_of(clock::unix_ms(), &self.zone())
     }
 
     /// Puts rows together that are too old to be told apart. Blocks on the disk.
     pub fn put_old_together(&self) -> Result<(), StoreError> {
         let oldest = clock::unix_ms() - crate::limits::COST_ROW_DAYS * 24 * 3600 * 1000;
-        if self.store.put_together(&day_of(oldest, &self.zone))? {
+        if self.store.put_together(&day_of(oldest, &self.zone()))? {
             self.changed();
         }
         Ok(())

@@ -142,7 +142,7 @@ impl Meter for TurnMeter {
     fn reserve(&self, call: &MeteredCall<'_>) -> Result<i64, LlmError> {
         let day = self.budgets.today();
         let bounds = self.budgets.bounds(&self.spender, &day);
-        let price = if call.is_free { None } else { self.budgets.prices.price(call.model) };
+        let price = if call.is_free { None } else { self.budgets.prices().price(call.model) };
         if price.is_none() && !call.is_free {
             if bounds.iter().any(|bound| bound.hard > 0) {
                 return Err(LlmError::Budget { message: unknown_price(call) });

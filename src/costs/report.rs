@@ -67,10 +67,10 @@ impl Budgets {
             by_agent: store.report(GroupBy::Agent, &filter, all)?,
             by_identity: store.report(GroupBy::Identity, &filter, all)?,
             by_model: store.report(GroupBy::Model, &filter, all)?,
-            by_day: series(store, agent, days, &self.zone)?,
+            by_day: series(store, agent, days, &self.zone())?,
             limits: self.limit_states()?,
-            fallback_rate: self.prices.fallback_rate(),
-            n_own_prices: self.prices.n_own(),
+            fallback_rate: self.prices().fallback_rate(),
+            n_own_prices: self.prices().n_own(),
         })
     }
 

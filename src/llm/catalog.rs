@@ -40,7 +40,8 @@ pub struct Listing {
 
 /// Asks providers for their models, and remembers what they said.
 pub struct Catalog {
-    providers: Providers,
+    /// Guarded by the mutex: who is asked. Nothing is taken under it.
+    providers: Mutex<Providers>,
     threads: Threads,
     /// Guarded by the mutex: lists by provider, and when they came.
     lists: Mutex<HashMap<String, (Instant, Arc<Listing>)>>,
@@ -48,13 +49,20 @@ pub struct Catalog {
 
 impl Catalog {
     pub fn new(providers: Providers) -> Self {
-        Self { providers, threads: Threads::new(), lists: Mutex::default() }
+        Self { providers: Mutex::new(providers), threads: Threads::new(), lists: Mutex::default() }
+    }
+
+    /// Asks these from now on; what the others said is forgotten.
+    pub fn set_providers(&self, providers: Providers) {
+        *lock(&self.providers) = providers;
+        lock(&self.lists).clear();
     }
 
     /// The lists of all providers, or of one, if all of them are fresh. Never blocks.
     pub fn fresh(&self, only: Option<&str>) -> Option<Vec<Arc<Listing>>> {
+        let wanted = self.wanted(only);
         let lists = lock(&self.lists);
-        self.wanted(only).map(|provider| fresh(&lists, provider.name())).collect()
+        wanted.iter().map(|provider| fresh(&lists, provider.name())).collect()
     }
 
     /// Whether so much is being asked that more should wait.
@@ -72,21 +80,23 @@ impl Catalog {
         }
     }
 
-    fn wanted<'a>(&'a self, only: Option<&'a str>) -> impl Iterator<Item = &'a Arc<dyn Provider>> {
-        self.providers.iter().filter(move |provider| only.is_none_or(|only| provider.name() == only))
+    fn wanted(&self, only: Option<&str>) -> Vec<Arc<dyn Provider>> {
+        let providers = lock(&self.providers).clone();
+        providers.iter().filter(|provider| only.is_none_or(|only| provider.name() == only)).cloned().collect()
     }
 
     /// Asks those whose lists are old, all at once.
     fn listings(&self, only: Option<&str>) -> Vec<Arc<Listing>> {
         let deadline = Instant::now() + ASK_MAX;
+        let wanted = self.wanted(only);
         let cancel: HashMap<&str, Cancel> = {
             let lists = lock(&self.lists);
-            let old = self.wanted(only).filter(|provider| fresh(&lists, provider.name()).is_none());
+            let old = wanted.iter().filter(|provider| fresh(&lists, provider.name()).is_none());
             old.map(|provider| (provider.name(), Cancel::new())).collect()
         };
         let (told_tx, told_rx) = bounded(cancel.len());
         let mut waiting = 0;
-        for provider in self.wanted(only) {
+        for provider in &wanted {
             let Some(cancel) = cancel.get(provider.name()) else { continue };
             waiting += usize::from(self.spawn(provider, cancel, told_tx.clone()));
         }
@@ -102,7 +112,7 @@ impl Catalog {
         // What is late ends now; its answer goes nowhere.
         cancel.values().for_each(Cancel::cancel);
         let lists = lock(&self.lists);
-        self.wanted(only).filter_map(|provider| fresh(&lists, provider.name())).collect()
+        wanted.iter().filter_map(|provider| fresh(&lists, provider.name())).collect()
     }
 
     fn spawn(

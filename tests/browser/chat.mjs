@@ -76,7 +76,7 @@ const tests = {
     await row.waitFor();
     await row.hover();
     await row.getByRole('button').click();
-    await page.getByRole('button', { name: 'Keep it' }).click();
+    await page.getByRole('button', { name: 'Cancel' }).click();
     await row.hover();
     await row.getByRole('button').click();
     await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();

@@ -28,7 +28,7 @@ export class Hub {
 
   async spawn(listen) {
     const env = { ...process.env };
-    for (const name of Object.keys(env)) if (/^(HOLT|DENKEEPER)_/.test(name)) delete env[name];
+    for (const name of Object.keys(env)) if (/^(HOLT|DENKEEPER)_/.test(name) && name !== 'HOLT_WEB_DIR') delete env[name];
     const child = spawn(process.env.HOLT_BIN, ['serve', '--listen', listen, '--data-dir', this.dir], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.child = child;
     this.log = '';
@@ -108,7 +108,7 @@ export class Browser {
   }
 
   // A page in a profile of its own. Everything the page complains about ends up in page.complaints.
-  async page(hub, { login = true, where = '/', ...options } = {}) {
+  async page(hub, { login = true, where = '/#/chat', ...options } = {}) {
     const context = await this.chromium.newContext({ viewport: { width: 1100, height: 760 }, ...options });
     if (login) await context.addCookies([await hub.account()]);
     const page = await context.newPage();

@@ -154,7 +154,7 @@ const tests = {
     await page.addInitScript(() => {
       window.WebSocket = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006 }), 5); } send() {} close() {} };
     });
-    await page.goto(new URL('/', page.url()).href);
+    await page.goto(new URL('/#/chat', page.url()).href);
     await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
     await ask(page, 'count to 60');
     await linesSeen(page, 5);

@@ -19,7 +19,7 @@ const tests = {
     await shot(page, 'phone-answer');
     await page.locator('.steps > summary').tap();
     await noSideways(page);
-    const small = await page.evaluate(() => [...document.querySelectorAll('.main button, .main .btn, .main textarea, .main select')]
+    const small = await page.evaluate(() => [...document.querySelectorAll('.chat-main button, .top button, .top a, .tabs > *, .chat-main .btn, .chat-main textarea, .chat-main select')]
       .map((el) => ({ name: el.className || el.tagName, box: el.getBoundingClientRect() }))
       .filter(({ name, box }) => box.width && !name.includes('copy') && (box.height < 44 || box.width < 44)).map(({ name, box }) => `${name} ${box.width}x${box.height}`));
     assert.deepEqual(small, []);
@@ -105,7 +105,7 @@ const tests = {
     await page.evaluate(() => { document.documentElement.dir = 'rtl'; });
     await ask(page, 'How is this machine doing?');
     await settled(page);
-    const side = await page.locator('.side').boundingBox();
+    const side = await page.locator('.nav').boundingBox();
     assert.ok(side.x > 500, 'the list stays on the left');
     await noSideways(page);
     await shot(page, 'rtl');

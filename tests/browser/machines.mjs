@@ -21,7 +21,7 @@ const tests = {
       // The list is asked for whenever a new chat begins.
       for (let i = 0; i < 50 && !(await pick.innerText().catch(() => '')).includes('pi-garage'); i += 1) {
         await page.goto(hub.url + '/#/chat/none');
-        await page.goto(hub.url + '/#/');
+        await page.goto(hub.url + '/#/chat');
         await page.waitForTimeout(100);
       }
       await pick.selectOption({ label: 'pi-garage' });

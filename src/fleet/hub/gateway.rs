@@ -23,13 +23,19 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Machines that are counted; more than may be connected.
 const MACHINES_MAX: usize = 4096;
 
-/// What the gateway is made of.
-pub struct Setup {
+/// The ways to models.
+#[derive(Clone)]
+pub struct Routers {
     /// For calls that no other router is for.
     pub router: Arc<Router>,
     /// For the scene `chat`, and for `diagnose`.
     pub chat: Option<Arc<Router>>,
     pub diagnose: Option<Arc<Router>>,
+}
+
+/// What the gateway is made of.
+pub struct Setup {
+    pub routers: Routers,
     pub budgets: Arc<Budgets>,
     /// Of one machine; 0 is no limit.
     pub tokens_per_day: u64,
@@ -38,7 +44,8 @@ pub struct Setup {
 /// See the head of this file.
 pub struct Gateway {
     // Set at construction.
-    setup: Setup,
+    budgets: Arc<Budgets>,
+    tokens_per_day: u64,
     threads: Threads,
     bell_tx: Sender<()>,
     // Atomics.
@@ -46,6 +53,8 @@ pub struct Gateway {
     next_id: AtomicU64,
     /// Calls are no turns, but are counted like such: numbers below zero, never the same twice.
     next_turn: AtomicI64,
+    /// Guarded by this mutex: who answers from the next call on. Nothing is taken under it.
+    routers: Mutex<Routers>,
     /// Guarded by this mutex: what each machine does. Nothing is taken under it.
     machines: Mutex<HashMap<String, Counts>>,
     /// Guarded by this mutex: calls that are being made. Nothing is taken under it.
@@ -114,7 +123,9 @@ impl Gateway {
     pub fn start(setup: Setup, stop: Stop) -> io::Result<Arc<Self>> {
         let (bell_tx, bell_rx) = bounded(1);
         let gateway = Arc::new(Self {
-            setup,
+            budgets: setup.budgets,
+            tokens_per_day: setup.tokens_per_day,
+            routers: Mutex::new(setup.routers),
             threads: Threads::new(),
             bell_tx,
             open: Arc::default(),
@@ -128,6 +139,11 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Other ways to models, from the next call on.
+    pub fn set_routers(&self, routers: Routers) {
+        *lock(&self.routers) = routers;
+    }
+
     /// Waits for all threads after the stop; the names of those that are late.
     pub fn join(&self, timeout: Duration) -> Vec<String> {
         self.threads.join_all(timeout)
@@ -136,10 +152,10 @@ impl Gateway {
     /// A place for a call of that machine. `held` is its body in a count of bytes. May read the database, once a day
     /// for each machine.
     pub fn enter(self: &Arc<Self>, machine: &str, held: Option<Slot>) -> Result<Permit, Full> {
-        let today = self.setup.budgets.today();
+        let today = self.budgets.today();
         let known = lock(&self.machines).get(machine).is_some_and(|counts| counts.day == today);
         // Read without the lock: others call meanwhile.
-        let used = if known { 0 } else { self.setup.budgets.tokens_today(&identity(machine), &today) };
+        let used = if known { 0 } else { self.budgets.tokens_today(&identity(machine), &today) };
         let slot = Slot::take(&self.open, limits::GATEWAY_CALLS_MAX).ok_or(Full::All)?;
         let now = Instant::now();
         let mut machines = lock(&self.machines);
@@ -161,7 +177,7 @@ impl Gateway {
             let left = MINUTE.saturating_sub(now.duration_since(*oldest));
             return Err(Full::Minute { seconds: left.as_secs() + 1 });
         }
-        if self.setup.tokens_per_day > 0 && counts.tokens >= self.setup.tokens_per_day {
+        if self.tokens_per_day > 0 && counts.tokens >= self.tokens_per_day {
             return Err(Full::Day);
         }
         counts.begun.push_back(now);
@@ -223,12 +239,12 @@ impl Gateway {
     }
 
     fn complete(&self, permit: &Permit, scene: &str, ask: &Ask, cancel: &Cancel, id: &str) -> Result<Answer, LlmError> {
+        let Routers { router, chat, diagnose } = lock(&self.routers).clone();
         let router = match scene {
-            "chat" => self.setup.chat.as_ref(),
-            "diagnose" => self.setup.diagnose.as_ref(),
-            _ => None,
+            "chat" => chat.unwrap_or(router),
+            "diagnose" => diagnose.unwrap_or(router),
+            _ => router,
         };
-        let router = router.unwrap_or(&self.setup.router);
         if router.default_choice().0 == llm::local::NAME {
             // 501: not asked again, but another model may be (contract agent-link 5.3).
             let text = "this hub has no model configured; set one up in its holt.toml ([llm])";
@@ -239,14 +255,14 @@ impl Gateway {
             turn_id: self.next_turn.fetch_sub(1, Ordering::Relaxed),
             // Limits per conversation hold for one session, or for what a machine does in a day.
             conversation_id: if ask.session.is_empty() {
-                format!("{owner}:{}", self.setup.budgets.today())
+                format!("{owner}:{}", self.budgets.today())
             } else {
                 format!("{owner}:{}", ask.session)
             },
             agent: owner.clone(),
             identity: owner,
         };
-        let meter = Counted { inner: self.setup.budgets.meter(spender), attempts: AtomicUsize::new(0) };
+        let meter = Counted { inner: self.budgets.meter(spender), attempts: AtomicUsize::new(0) };
         let request = Request { model: "", messages: &ask.messages, tools: &ask.tools, stream: true };
         let begun = Instant::now();
         let result = router.complete(request, &meter, &mut Silent, cancel);

@@ -38,7 +38,8 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
 pub const SET_FALLBACK: &str = "set_fallback";
 
 /// Names of the built-in tools that are made after the tool servers, which must not take them.
-pub const LATE_NAMES: [&str; 5] = [SET_FALLBACK, "tool_list", "tool_add", "tool_remove", "tool_restart"];
+pub const LATE_NAMES: [&str; 7] =
+    [SET_FALLBACK, "tool_list", "tool_add", "tool_remove", "tool_restart", "web_fetch", "web_search"];
 
 /// `tool_list`, `tool_add`, `tool_remove`, `tool_restart`.
 pub fn server_tools(admin: &ServerAdmin) -> Vec<Arc<dyn Tool>> {

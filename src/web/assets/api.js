@@ -3,11 +3,12 @@ import { tab } from './store.js';
 
 export class ApiError extends Error {
   // status 0: the hub was not reached at all.
-  constructor(status, message, code, retryAfter) {
+  constructor(status, message, code, retryAfter, id) {
     super(message);
     this.status = status;
     this.code = code;
     this.retryAfter = retryAfter;
+    this.id = id; // of a 500, in the log
   }
 }
 
@@ -27,7 +28,7 @@ export async function failure(response) {
   let body = {};
   try { body = JSON.parse(await response.text()); } catch { /* not every error is JSON */ }
   const retryAfter = Number(response.headers.get('Retry-After')) || 0;
-  return new ApiError(response.status, body.error || 'HTTP ' + response.status, body.code, retryAfter);
+  return new ApiError(response.status, body.error || 'HTTP ' + response.status, body.code, retryAfter, body.id);
 }
 
 async function raw(method, path, body, timeoutMs) {
@@ -74,9 +75,10 @@ export async function checkSignedIn() {
   return answer;
 }
 
-async function call(method, path, body) {
+async function call(method, where, body) {
   try {
-    return await raw(method, path, body);
+    // A change may have to wait for a program to start.
+    return await raw(method, where, body, method === 'GET' ? 20000 : 90000);
   } catch (error) {
     if (error.status === 401) await checkSignedIn();
     throw error;
@@ -84,13 +86,23 @@ async function call(method, path, body) {
 }
 
 const id = encodeURIComponent;
+// A path from a template: every value is one segment.
+export const path = (parts, ...values) => parts.reduce((all, part, i) => all + id(values[i - 1]) + part);
+export const query = (values) => {
+  const text = new URLSearchParams(Object.entries(values).filter(([, value]) => value != null && value !== '')).toString();
+  return text && '?' + text;
+};
+
+const base = '/api/v1/';
 export const api = {
-  sessions: () => call('GET', '/api/v1/sessions'),
-  session: (sid) => call('GET', `/api/v1/sessions/${id(sid)}`),
-  messages: (sid) => call('GET', `/api/v1/sessions/${id(sid)}/messages`),
-  remove: (sid) => call('DELETE', `/api/v1/sessions/${id(sid)}`),
-  stop: (sid) => call('POST', `/api/v1/sessions/${id(sid)}/stop`),
-  agents: () => call('GET', '/api/v1/agents'),
-  approve: (aid, rule) => call('POST', `/api/v1/approvals/${id(aid)}/approve${rule ? `?auto_approve=${rule}` : ''}`),
-  deny: (aid) => call('POST', `/api/v1/approvals/${id(aid)}/deny`),
+  get: (where) => call('GET', base + where),
+  post: (where, body) => call('POST', base + where, body),
+  put: (where, body) => call('PUT', base + where, body),
+  patch: (where, body) => call('PATCH', base + where, body),
+  del: (where) => call('DELETE', base + where),
+  sessions: () => api.get('sessions'),
+  session: (sid) => api.get(path`sessions/${sid}`),
+  messages: (sid) => api.get(path`sessions/${sid}/messages`),
+  agents: () => api.get('agents'),
+  decide: (aid, action) => api.post(path`approvals/${aid}/` + (action === 'deny' ? 'deny' : 'approve' + query({ auto_approve: { auto_session: 'session', auto_always: 'permanent' }[action] }))),
 };

@@ -1,11 +1,11 @@
 // Start: who is there, and which screen to show.
 import { apiKey, auth, setApiKey, signedIn, whenSignedOut } from './api.js';
 import { login, unreachable, wizard } from './auth.js';
-import { Chat } from './chat.js';
+import { Shell } from './shell.js';
 import { device, tab } from './store.js';
 
 const root = document.getElementById('app');
-let chat = null;
+let shell = null;
 let retryTimer = 0;
 
 const theme = device.get('theme');
@@ -17,8 +17,8 @@ if (pin) history.replaceState(null, '', location.pathname + location.search);
 
 function enter() {
   pin = '';
-  chat = new Chat(root, leave);
-  chat.start();
+  shell = new Shell(root, leave);
+  shell.start();
 }
 
 async function leave() {
@@ -28,22 +28,22 @@ async function leave() {
     return 'Holt cannot be reached, so you are still logged in.';
   }
   tab.clear();
-  closeChat();
+  closeShell();
   history.replaceState(null, '', '#/');
   start('You are logged out.');
   return null;
 }
 
-function closeChat() {
-  if (chat) chat.close();
-  chat = null;
+function closeShell() {
+  shell?.close();
+  shell = null;
 }
 
 whenSignedOut(() => {
-  if (!chat) return;
+  if (!shell) return;
   const note = apiKey() ? 'This API key is no longer accepted.' : 'Your login has ended. Please log in again.';
   setApiKey(null);
-  closeChat();
+  closeShell();
   start(note);
 });
 

@@ -1,84 +1,85 @@
-// The chat screen: the list of conversations, the open one, the message box, and the state of the line.
-import { h, icon, iconButton, mark, announce, ago, clock, randomId } from './dom.js';
+// The chat: the list of conversations, the open one, the message box. It is built once and stays when other pages are
+// shown, so that answers arrive and drafts are kept.
+import { h, icon, iconButton, mark, randomId } from './dom.js';
 import { api } from './api.js';
-import { Conn } from './conn.js';
+import { ChatList } from './chatlist.js';
 import { Session, tooLong } from './session.js';
-import { device, tab } from './store.js';
+import { narrow } from './shell.js';
+import { tab } from './store.js';
 
 const SUGGESTIONS = ['How is this machine doing?', 'What uses the most memory?', 'Is a disk filling up?', 'Any errors in the logs?'];
 const SESSIONS_KEPT = 12;
 
 const touch = matchMedia('(pointer: coarse)');
-const narrow = matchMedia('(max-width: 760px)');
+
+export function chatOf(shell) {
+  if (!shell.chat) {
+    shell.chat = new Chat(shell);
+    shell.chat.start();
+  }
+  return shell.chat;
+}
+
+// `#/chat` begins a conversation (`?agent=` with whom, `?text=` with what), `#/chat/ID` opens one.
+export default function show(page) {
+  const chat = chatOf(page.shell);
+  page.el.append(chat.el);
+  chat.enter(page);
+  page.moved = (args, query) => { chat.open(args[0] || '', query); return true; };
+  page.onRefresh(() => chat.list.refreshSoon());
+  page.signal.addEventListener('abort', () => chat.away());
+}
 
 export class Chat {
-  constructor(root, leave) {
-    this.root = root;
-    this.leave = leave;
+  constructor(shell) {
+    this.shell = shell;
+    this.conn = shell.conn;
     this.sessions = new Map();
-    this.list = [];
     this.agents = [];
     this.current = null;
     this.follow = true;
-    this.conn = new Conn({
-      frame: (f) => this.frame(f),
-      state: (state) => this.lineChanged(state),
-      open: () => this.lineOpen(),
-    });
-    this.route = this.route.bind(this);
+    this.visible = false;
+    this.list = new ChatList(this);
     this.layout = this.layout.bind(this);
     this.build();
   }
 
   start() {
-    addEventListener('hashchange', this.route);
     narrow.addEventListener('change', this.layout);
-    this.conn.start();
-    this.lineTimer = setInterval(() => this.showLine(), 20000);
-    this.refreshList();
+    this.list.refresh();
     this.layout();
-    this.route();
     for (const saved of tab.get('outbox') || []) if (!this.sessions.has(saved.session)) this.session(saved.session).open();
   }
 
   close() {
     this.saveDraft();
-    removeEventListener('hashchange', this.route);
     narrow.removeEventListener('change', this.layout);
-    clearInterval(this.lineTimer);
-    clearTimeout(this.listTimer);
+    this.list.close();
     this.sizes.disconnect();
-    this.conn.stop();
     for (const session of this.sessions.values()) if (session.stream) session.stream.abort();
-    document.title = 'Holt';
+  }
+
+  // The page is shown, or no longer.
+  enter(page) {
+    this.page = page;
+    this.visible = true;
+    this.shell.lead.replaceChildren(this.menu);
+    page.actions(this.agentTag);
+    this.opened = null;
+    this.open(page.args[0] || '', page.query);
+  }
+
+  away() {
+    this.saveDraft();
+    this.visible = false;
+    this.drawerOpen = false;
   }
 
   // --- the page -------------------------------------------------------------------------------------------------
 
   build() {
-    this.listEl = h('ul', { class: 'convs' });
-    this.listNote = h('p', { class: 'list-note', hidden: true });
-    const themeButton = h('button', { type: 'button', class: 'icon-btn', onclick: () => this.nextTheme(themeButton) });
-    this.nameTheme(themeButton);
-    const logout = iconButton('out', 'Log out', async () => {
-      logout.disabled = true;
-      const problem = await this.leave();
-      logout.disabled = false;
-      if (problem) this.toast(problem);
-    });
-    this.side = h('aside', { class: 'side', id: 'side', 'aria-label': 'Conversations' },
-      h('div', { class: 'side-head' }, mark(36), h('span', { class: 'brand' }, 'Holt'),
-        iconButton('close', 'Close the list', () => this.drawer(false), { class: 'icon-btn only-narrow' })),
-      h('a', { class: 'btn primary wide new', href: '#/', onclick: () => this.drawer(false) }, icon('plus'), 'New chat'),
-      h('nav', { class: 'side-list', 'aria-label': 'Chats' }, this.listEl, this.listNote),
-      h('div', { class: 'side-foot' }, themeButton, h('span', { class: 'grow' }), logout));
-
-    this.menu = iconButton('menu', 'Open the list of chats', () => this.drawer(true), { class: 'icon-btn only-narrow', 'aria-controls': 'side', 'aria-expanded': 'false' });
-    this.heading = h('h1', { dir: 'auto' });
+    this.menu = iconButton('list', 'Open the list of chats', () => this.drawer(true), { class: 'icon-btn only-narrow', 'aria-controls': 'chats', 'aria-expanded': 'false' });
     this.agentTag = h('span', { class: 'tag', hidden: true });
-    this.line = h('span', { class: 'line', role: 'status' });
-    this.top = h('header', { class: 'top' }, this.menu, this.heading, this.agentTag, this.line);
-
     this.pane = h('div', { class: 'pane' });
     this.scroll = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Conversation', onscroll: () => this.scrolled() }, this.pane);
     this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => this.toEnd() }, icon('down'), 'Latest');
@@ -89,6 +90,8 @@ export class Chat {
     this.input = h('textarea', { id: 'message', rows: '1', placeholder: 'Ask about your machines', enterkeyhint: 'send', autocomplete: 'off', dir: 'auto',
       oninput: () => { this.grow(); this.saveDraft(); this.showButtons(); },
       onkeydown: (event) => {
+        if (event.key === 'Escape' && this.current?.busy) this.cancel();
+        if (event.key === 'ArrowUp' && !this.input.value) this.editLast(event);
         if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
         event.preventDefault();
         this.submit();
@@ -101,14 +104,10 @@ export class Chat {
       this.problem,
       h('div', { class: 'box' }, this.agentPick, h('label', { class: 'sr', for: 'message' }, 'Message'), this.input, this.stopButton, this.sendButton));
 
-    this.main = h('main', { class: 'main' }, this.top, this.scroll, h('div', { class: 'dock' }, this.jump, this.composer));
+    this.main = h('div', { class: 'chat-main' }, this.scroll, h('div', { class: 'dock' }, this.jump, this.composer));
     this.shade = h('div', { class: 'shade', hidden: true, onclick: () => this.drawer(false) });
-    this.toastEl = h('div', { class: 'toast', role: 'status', hidden: true });
-    const skip = h('button', { type: 'button', class: 'skip', onclick: () => this.input.focus() }, 'Skip to the message box');
-    this.shell = h('div', { class: 'shell', onkeydown: (event) => { if (event.key === 'Escape' && this.drawerOpen) this.drawer(false); } },
-      skip, this.side, this.shade, this.main, this.toastEl);
-    this.root.replaceChildren(this.shell);
-    this.showLine();
+    this.el = h('div', { class: 'chat', onkeydown: (event) => { if (event.key === 'Escape' && this.drawerOpen) this.drawer(false); } },
+      this.list.el, this.shade, this.main);
   }
 
   layout() {
@@ -120,48 +119,24 @@ export class Chat {
     if (!narrow.matches || open === !!this.drawerOpen) return;
     this.drawerOpen = open;
     this.showDrawer();
-    if (open) this.side.querySelector('.icon-btn').focus();
+    if (open) this.list.el.querySelector('.icon-btn').focus();
     else this.menu.focus();
   }
 
   showDrawer() {
     const open = !!this.drawerOpen;
-    this.side.classList.toggle('open', open);
-    this.side.inert = narrow.matches && !open;
+    this.list.el.classList.toggle('open', open);
+    this.list.el.inert = narrow.matches && !open;
     this.main.inert = open;
     this.shade.hidden = !open;
     this.menu.setAttribute('aria-expanded', String(open));
-  }
-
-  nextTheme(button) {
-    const order = ['', 'light', 'dark'];
-    const next = order[(order.indexOf(device.get('theme') || '') + 1) % 3];
-    device.set('theme', next);
-    if (next) document.documentElement.dataset.theme = next;
-    else delete document.documentElement.dataset.theme;
-    this.nameTheme(button);
-  }
-
-  nameTheme(button) {
-    const now = device.get('theme') || '';
-    const label = { '': 'Theme: like the device', light: 'Theme: light', dark: 'Theme: dark' }[now];
-    button.replaceChildren(icon({ '': 'auto', light: 'sun', dark: 'moon' }[now]));
-    button.setAttribute('aria-label', label);
-    button.title = label;
-  }
-
-  toast(text) {
-    this.toastEl.textContent = text;
-    this.toastEl.hidden = false;
-    clearTimeout(this.toastTimer);
-    this.toastTimer = setTimeout(() => { this.toastEl.hidden = true; }, 5000);
   }
 
   // --- the line to the hub --------------------------------------------------------------------------------------
 
   frame(f) {
     if (f.type === 'activity') {
-      this.refreshListSoon();
+      this.list.refreshSoon();
       const session = this.sessions.get(f.conversation_id);
       if (session && session.state === 'ready' && !session.live) session.refreshSoon();
       return;
@@ -172,7 +147,6 @@ export class Chat {
   }
 
   lineChanged(state) {
-    this.showLine();
     for (const session of this.sessions.values()) {
       if (state === 'sse') session.overHttp();
       else if (state !== 'open') session.disconnected();
@@ -186,22 +160,9 @@ export class Chat {
   }
 
   recover() {
-    this.refreshListSoon();
+    this.list.refreshSoon();
     if (this.current && this.current.state === 'failed') this.current.open();
     if (!this.agents.length) this.loadAgents();
-  }
-
-  showLine() {
-    const seen = clock(this.conn.lastSeen);
-    const text = {
-      open: 'Connected',
-      sse: 'Connected, basic mode',
-      connecting: 'Connecting…',
-      offline: `Offline, last seen ${seen}`,
-    }[this.conn.state];
-    this.line.dataset.state = this.conn.state;
-    this.line.title = this.conn.state === 'sse' ? 'Answers arrive over plain HTTP, because the live connection is blocked.' : text;
-    if (this.line.textContent !== text) this.line.replaceChildren(h('span', null, text));
   }
 
   // --- conversations --------------------------------------------------------------------------------------------
@@ -209,7 +170,7 @@ export class Chat {
   session(id) {
     let session = this.sessions.get(id);
     if (!session) {
-      session = new Session(id, this.conn, (each, what) => this.changed(each, what));
+      session = new Session(id, this.conn, (each, what) => this.changed(each, what), (text) => this.edit(text));
       this.sessions.set(id, session);
       for (const old of this.sessions.values()) {
         if (this.sessions.size <= SESSIONS_KEPT) break;
@@ -219,19 +180,18 @@ export class Chat {
     return session;
   }
 
-  route() {
+  open(id, query) {
     this.saveDraft();
-    const match = /^#\/chat\/(.+)$/.exec(location.hash);
-    let id = '';
-    try { id = match ? decodeURIComponent(match[1]) : ''; } catch { /* not one of ours */ }
-    if (this.current && this.current.id === id && id) return;
+    if (this.current && this.current.id === id && id && this.opened) return;
+    this.opened = true;
     this.current = id ? this.session(id) : null;
     if (this.current && this.current.state !== 'ready') this.current.open();
+    this.wanted = (!id && query && query.get('agent')) || '';
     // Machines come and go: whom to ask is looked up when it is asked, and once for the names.
     if (!this.current || !this.agents.length) this.loadAgents();
     this.drawer(false);
     this.problem.textContent = '';
-    this.input.value = tab.get('draft:' + id) || '';
+    this.input.value = (!id && query && query.get('text')) || tab.get('draft:' + id) || '';
     this.follow = true;
     this.shown = null;
     this.show();
@@ -240,9 +200,20 @@ export class Chat {
     if (!touch.matches) this.input.focus();
   }
 
+  forget(id) {
+    const session = this.sessions.get(id);
+    if (session) { session.locals = []; session.saveOutbox(); }
+    this.sessions.delete(id);
+    tab.set('draft:' + id, null);
+    if (this.current && this.current.id === id) {
+      this.input.value = '';
+      location.hash = '#/chat';
+    } else this.list.show();
+  }
+
   changed(session, what) {
-    if (what === 'done' || what === 'sent') this.refreshListSoon();
-    if (session !== this.current) { if (what === 'live' || what === 'done') this.showList(); return; }
+    if (what === 'done' || what === 'sent') this.list.refreshSoon();
+    if (session !== this.current) { if (what === 'live' || what === 'done') this.list.show(); return; }
     if (what === 'sent') this.follow = true;
     if (what !== 'frame') this.show();
     else this.showScroll();
@@ -257,15 +228,14 @@ export class Chat {
       this.pane.replaceChildren(this.content(state));
     }
     const title = current ? this.titleOf(current) : 'New chat';
-    this.heading.textContent = title;
-    document.title = current ? `${title} · Holt` : 'Holt';
+    if (this.visible) this.page.title(title);
     const agent = current && current.agent && current.agent !== 'default' ? this.agentName(current.agent) : '';
     this.agentTag.textContent = agent;
     this.agentTag.hidden = !agent;
     this.agentPick.hidden = this.agents.length < 2 || !!current;
     this.composer.hidden = state === 'missing';
     this.showButtons();
-    this.showList();
+    this.list.show();
   }
 
   content(state) {
@@ -276,7 +246,7 @@ export class Chat {
         h('button', { type: 'button', class: 'btn', onclick: () => this.current.open() }, 'Try again'));
     }
     if (state === 'missing') {
-      return h('div', { class: 'blank' }, mark(64), h('h2', null, 'This chat is not here'), h('p', null, 'It may have been deleted.'), h('a', { class: 'btn primary', href: '#/' }, 'New chat'));
+      return h('div', { class: 'blank' }, mark(64), h('h2', null, 'This chat is not here'), h('p', null, 'It may have been deleted.'), h('a', { class: 'btn primary', href: '#/chat' }, 'New chat'));
     }
     return h('div', { class: 'blank hello' }, mark(88), h('h2', null, 'What would you like to know?'),
       h('p', null, 'Ask in your own words. Holt looks and tells you what it finds.'),
@@ -284,7 +254,7 @@ export class Chat {
   }
 
   titleOf(session) {
-    const item = this.list.find((each) => each.id === session.id);
+    const item = this.list.find(session.id);
     return session.title || (item && item.title) || (item ? session.id : 'New chat');
   }
 
@@ -315,6 +285,7 @@ export class Chat {
       this.input.value = '';
       this.current = current;
       this.shown = null;
+      this.opened = true;
       location.hash = '#/chat/' + current.id;
     }
     current.submit(text, current.agent);
@@ -325,6 +296,22 @@ export class Chat {
     if (!this.current) return;
     this.current.cancel();
     this.input.focus();
+  }
+
+  // An earlier question, to be changed and asked again.
+  edit(text) {
+    this.input.value = text;
+    this.saveDraft();
+    this.grow();
+    this.showButtons();
+    this.input.focus();
+  }
+
+  editLast(event) {
+    const text = this.current && this.current.lastQuestion();
+    if (!text) return;
+    event.preventDefault();
+    this.edit(text);
   }
 
   saveDraft() {
@@ -361,94 +348,13 @@ export class Chat {
     this.showScroll();
   }
 
-  // --- the list -------------------------------------------------------------------------------------------------
-
-  refreshListSoon() {
-    clearTimeout(this.listTimer);
-    this.listTimer = setTimeout(() => this.refreshList(), 250);
-  }
-
-  async refreshList() {
-    try {
-      this.list = await api.sessions();
-      this.listError = null;
-    } catch (error) { this.listError = error; }
-    this.show();
-  }
-
-  showList() {
-    const items = [...this.list];
-    for (const session of this.sessions.values()) {
-      if (!items.some((item) => item.id === session.id) && session.locals.length) items.unshift({ id: session.id, title: session.title || 'New chat' });
-    }
-    const note = this.listError && !items.length ? this.listError.status === 403 ? 'This key may not list conversations.' : 'The list could not be loaded.' : items.length ? '' : 'Your chats will appear here.';
-    this.listNote.hidden = !note;
-    this.listNote.textContent = note;
-    if (note && this.listError && this.listError.status !== 403) this.listNote.append(' ', h('button', { type: 'button', class: 'link', onclick: () => this.refreshList() }, 'Try again'));
-    const rows = this.rows || new Map();
-    this.rows = new Map();
-    const wanted = items.map((item) => {
-      const row = rows.get(item.id) || this.row(item.id);
-      this.rows.set(item.id, row);
-      const session = this.sessions.get(item.id);
-      const here = !!this.current && this.current.id === item.id;
-      row.link.textContent = item.title || (session && session.title) || item.id;
-      row.when.textContent = session && session.busy ? '' : ago(item.last_activity || item.created_at || Date.now());
-      row.dot.hidden = !(session && session.busy);
-      row.el.classList.toggle('here', here);
-      if (here) row.link.setAttribute('aria-current', 'page');
-      else row.link.removeAttribute('aria-current');
-      row.remove.setAttribute('aria-label', `Delete ${row.link.textContent}`);
-      return row.el;
-    });
-    // Touch the page only where it differs, so that the focus stays where it is.
-    wanted.forEach((el, i) => { if (this.listEl.children[i] !== el) this.listEl.insertBefore(el, this.listEl.children[i] || null); });
-    while (this.listEl.children.length > wanted.length) this.listEl.lastChild.remove();
-  }
-
-  row(id) {
-    const link = h('a', { href: '#/chat/' + encodeURIComponent(id), dir: 'auto', onclick: () => this.drawer(false) });
-    const when = h('span', { class: 'when' });
-    const dot = h('span', { class: 'busy-dot', hidden: true }, h('span', { class: 'sr' }, 'answering'));
-    const remove = iconButton('trash', 'Delete', () => this.confirmDelete(id, link.textContent), { class: 'icon-btn del', title: 'Delete' });
-    return { el: h('li', null, link, dot, when, remove), link, when, dot, remove };
-  }
-
-  confirmDelete(id, title) {
-    const problem = h('p', { class: 'problem', role: 'alert' });
-    const yes = h('button', { type: 'button', class: 'btn danger', onclick: async () => {
-      yes.disabled = true;
-      try { await api.remove(id); } catch (error) {
-        yes.disabled = false;
-        problem.textContent = error.message;
-        return;
-      }
-      const session = this.sessions.get(id);
-      if (session) { session.locals = []; session.saveOutbox(); }
-      this.sessions.delete(id);
-      tab.set('draft:' + id, null);
-      this.list = this.list.filter((item) => item.id !== id);
-      dialog.close();
-      announce('Deleted.');
-      if (this.current && this.current.id === id) {
-        this.input.value = '';
-        location.hash = '#/';
-      } else this.showList();
-      this.refreshListSoon();
-    } }, 'Delete');
-    const dialog = h('dialog', { class: 'dialog', 'aria-labelledby': 'del-title', onclose: () => dialog.remove() },
-      h('h2', { id: 'del-title' }, 'Delete this chat?'), h('p', { dir: 'auto' }, title), problem,
-      h('div', { class: 'row' }, h('button', { type: 'button', class: 'btn', onclick: () => dialog.close() }, 'Keep it'), yes));
-    document.body.append(dialog);
-    dialog.showModal();
-  }
-
   // --- agents ---------------------------------------------------------------------------------------------------
 
   async loadAgents() {
     try { this.agents = await api.agents(); } catch { return; } // not allowed, or not now: `default` answers
     if (!Array.isArray(this.agents)) this.agents = [];
-    const before = this.agentPick.value;
+    const before = this.wanted || this.agentPick.value;
+    this.wanted = '';
     this.agentPick.replaceChildren(...this.agents.map((agent) => h('option', { value: agent.name }, (agent.display_name || agent.name) + (agent.online === false ? ' (offline)' : ''))));
     this.agentPick.value = this.agents.some((agent) => agent.name === before) ? before
       : this.agents.some((agent) => agent.name === 'default') ? 'default' : this.agents.length ? this.agents[0].name : '';

@@ -3,8 +3,9 @@
 //
 // Nothing is shown twice, nothing is lost: stored messages come from REST; frames are applied once, in the order of
 // `seq`; of a replay taken while opening only what follows the last finished turn is shown, as that is not stored yet.
-import { h, announce, clock, randomId } from './dom.js';
-import { api } from './api.js';
+import { h, announce, iconButton, randomId } from './dom.js';
+import { clock } from './format.js';
+import { api, path } from './api.js';
 import { tab } from './store.js';
 import { Markdown } from './markdown.js';
 import { Turn, assistantBubble } from './turn.js';
@@ -24,10 +25,11 @@ export function tooLong(text) {
 }
 
 export class Session {
-  constructor(id, conn, changed) {
+  constructor(id, conn, changed, edit) {
     this.id = id;
     this.conn = conn;
     this.changed = changed; // (session, what) tells the screen
+    this.edit = edit;       // (text) takes a question back into the message box
     this.el = h('ol', { class: 'messages' });
     this.title = '';
     this.agent = '';
@@ -333,7 +335,7 @@ export class Session {
         this.drawn.set(key, el);
         return el;
       };
-      if (message.role === 'user') return keep(() => userBubble(message.content, message.created_at).el);
+      if (message.role === 'user') return keep(() => userBubble(message.content, message.created_at, this.edit).el);
       let at = pool.length - 1;
       while (at >= 0 && pool[at].text.trim() !== message.content.trim()) at -= 1;
       if (at >= 0) {
@@ -370,7 +372,7 @@ export class Session {
   }
 
   addLocal(saved, state) {
-    const bubble = userBubble(saved.text, saved.at);
+    const bubble = userBubble(saved.text, saved.at, this.edit);
     const entry = { ...saved, ...bubble, turn: null };
     this.locals.push(entry);
     this.el.append(entry.el);
@@ -427,6 +429,11 @@ export class Session {
       .map(({ session, mid, text, agent, base, at }) => ({ session, mid, text, agent, base, at }));
     const all = [...others, ...mine];
     tab.set('outbox', all.length ? all : null);
+  }
+
+  lastQuestion() {
+    const local = this.locals.at(-1);
+    return local ? local.text : [...this.history].reverse().find((message) => message.role === 'user')?.content || '';
   }
 
   retry(question) {
@@ -487,7 +494,7 @@ export class Session {
 
   async cancel() {
     if (this.conn.send({ type: 'cancel', session_id: this.id })) return;
-    try { await api.stop(this.id); } catch (error) {
+    try { await api.post(path`sessions/${this.id}/stop`); } catch (error) {
       if (error.status === 409) this.reload();
       else announce(error.message);
     }
@@ -495,15 +502,15 @@ export class Session {
 
   async decide(id, action) {
     if (this.conn.send({ type: 'approval_response', approval_id: id, action })) return;
-    if (action === 'deny') await api.deny(id);
-    else await api.approve(id, { auto_session: 'session', auto_always: 'permanent' }[action]);
+    await api.decide(id, action);
   }
 }
 
-function userBubble(text, time) {
+function userBubble(text, time, edit) {
   const status = h('div', { class: 'status' });
   const at = time ? h('time', { class: 'at' }, clock(time)) : null;
-  const el = h('li', { class: 'msg user' }, h('span', { class: 'sr' }, 'You: '), h('div', { class: 'bubble', dir: 'auto' }, text), at, status);
+  const el = h('li', { class: 'msg user' }, h('span', { class: 'sr' }, 'You: '), h('div', { class: 'bubble', dir: 'auto' }, text),
+    h('div', { class: 'under' }, iconButton('edit', 'Edit and ask again', () => edit(text), { class: 'icon-btn edit' }), at), status);
   return { el, status };
 }
 

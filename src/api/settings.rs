@@ -1,0 +1,75 @@
+//! The configuration while the hub runs: read, changed, read again. Implemented by the composition root.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::error::ApiError;
+use crate::config::{Config, ConfigError, Document};
+
+/// A change of the document; runs under the file's lock and never waits for a network. May run on an empty document.
+pub type Edit<'a> = &'a mut dyn FnMut(&mut Document) -> Result<(), ConfigError>;
+
+/// The configuration that counts now, and the one way to change it.
+pub trait Settings: Send + Sync {
+    /// What counts now.
+    fn current(&self) -> Arc<Config>;
+
+    /// Changes the configuration file and puts the result in force. What a start would refuse is refused (W-27); a
+    /// failed write changes nothing (W-28). Blocks on the disk.
+    fn change(&self, edit: Edit<'_>) -> Result<Changed, SettingsError>;
+
+    /// Reads the file again and puts it in force; what a start would refuse is refused. Blocks on the disk.
+    fn reload(&self) -> Result<Changed, SettingsError>;
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Keys whose values count only after a restart, also those of earlier changes. Sorted.
+    pub restart: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug)]
+pub enum SettingsError {
+    /// A start would refuse it, or the file cannot be read or written.
+    Config(ConfigError),
+    /// A part of the hub cannot work with it; the text names the setting.
+    Part(String),
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "{error}"),
+            Self::Part(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+impl From<ConfigError> for SettingsError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<SettingsError> for ApiError {
+    /// A refused value is 400 and names its field; a file that cannot be read or written is 500.
+    fn from(error: SettingsError) -> Self {
+        let cause = match error {
+            SettingsError::Part(reason) => return Self::new(400, "invalid_setting", reason),
+            SettingsError::Config(cause) => cause,
+        };
+        match &cause {
+            ConfigError::Value { .. } | ConfigError::Syntax { .. } | ConfigError::ReferenceDatabase { .. } => {
+                Self::new(400, "invalid_setting", cause.in_short())
+            }
+            _ => {
+                let message = "the configuration file could not be read or written; nothing was changed".to_owned();
+                Self { message, ..Self::internal(&cause) }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The configuration while the hub runs. Every change goes the same way: a copy of the document is edited, loaded
+//! exactly as a start would load it, tried out by the parts that it concerns, written, and put in force part by part.
+//!
+//! Changes queue up: the lock is held over the disk, never over a network. No threads of its own.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crate::api::settings::{Changed, Edit, Settings, SettingsError};
+use crate::app::minds::{Maker, Minds};
+use crate::chat::{Engine, engine};
+use crate::config::{Config, ConfigError, ConfigWriter, Document};
+use crate::costs::{self, Budgets};
+use crate::fleet::hub::gateway::Gateway;
+use crate::llm::Catalog;
+use crate::rt::lock;
+
+/// What agents and models are made of.
+const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet.gateway"];
+
+/// Keys whose values count at once, or are only shown. A change of any other needs a restart.
+const LIVE: &[&str] = &[
+    "agent",
+    "agents",
+    "llm",
+    "session",
+    "web",
+    "costs",
+    "fleet.gateway.provider",
+    "fleet.gateway.chat_model",
+    "fleet.gateway.diagnose_model",
+    "log.level",
+    "api.websocket_enabled",
+    // Holt does nothing with these.
+    "telegram",
+    "discord",
+    "voice",
+    "sandbox",
+    "otel",
+];
+
+/// Implements [`Settings`].
+pub(super) struct Live {
+    // Set at construction.
+    writer: Arc<ConfigWriter>,
+    maker: Maker,
+    budgets: Arc<Budgets>,
+    /// What the hub was started with.
+    started: Arc<Config>,
+    /// Set once, when everything is put together.
+    parts: OnceLock<Parts>,
+    /// Held over a whole change, the disk included; `current` and the locks of parts are taken under it.
+    changing: Mutex<()>,
+    /// Guarded by this mutex: what counts now. Nothing is taken under it.
+    current: Mutex<Arc<Config>>,
+}
+
+/// Who is told of changes.
+pub(super) struct Parts {
+    pub(super) engine: Engine,
+    pub(super) catalog: Option<Arc<Catalog>>,
+    pub(super) gateway: Option<Arc<Gateway>>,
+}
+
+/// A configuration that would do.
+struct Prepared {
+    config: Config,
+    /// None when agents and models stay as they are.
+    minds: Option<Minds>,
+    changed: BTreeSet<String>,
+}
+
+impl Live {
+    pub(super) fn new(config: &Arc<Config>, writer: &Arc<ConfigWriter>, maker: Maker, budgets: &Arc<Budgets>) -> Self {
+        Self {
+            writer: Arc::clone(writer),
+            maker,
+            budgets: Arc::clone(budgets),
+            started: Arc::clone(config),
+            parts: OnceLock::new(),
+            changing: Mutex::new(()),
+            current: Mutex::new(Arc::clone(config)),
+        }
+    }
+
+    /// Who is told from now on; the first call counts.
+    pub(super) fn set_parts(&self, parts: Parts) {
+        let _ = self.parts.set(parts); // set once, by the composition root
+    }
+
+    /// What the start needs of agents and models.
+    pub(super) fn minds(&self) -> Result<Minds, SettingsError> {
+        self.maker.make(&self.current())
+    }
+
+    /// Tries a configuration out; nothing has happened when this fails.
+    fn prepare(&self, config: Config, everything: bool) -> Result<Prepared, SettingsError> {
+        let changed = self.current().tree.changed_keys(&config.tree);
+        let minds = (everything || touches(&changed, MINDS)).then(|| self.maker.make(&config)).transpose()?;
+        Ok(Prepared { config, minds, changed })
+    }
+
+    /// Puts it in force. Cannot fail: whatever could have was tried before.
+    fn put_in_force(&self, prepared: Prepared, everything: bool) -> Changed {
+        let Prepared { config, minds, changed } = prepared;
+        let config = Arc::new(config);
+        let old = std::mem::replace(&mut *lock(&self.current), Arc::clone(&config));
+        for warning in config.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
+            log::warn!("{warning}");
+        }
+        if config.log.level != old.log.level {
+            log::set_max_level(config.log.level);
+        }
+        self.budgets.set(costs::Settings::from_config(&config));
+        if let Some(parts) = self.parts.get() {
+            parts.engine.set_settings(engine_settings(&config));
+            if let Some(minds) = minds {
+                if !everything {
+                    keep_rules(&old, &config, parts, &minds);
+                }
+                if let (Some(gateway), Some(routers)) = (&parts.gateway, minds.gateway) {
+                    gateway.set_routers(routers);
+                }
+                if let Some(catalog) = &parts.catalog {
+                    catalog.set_providers(minds.providers);
+                }
+                parts.engine.set_agents(minds.agents);
+            }
+        }
+        let restart = self.started.tree.changed_keys(&config.tree).into_iter().filter(|key| !is_in(key, LIVE));
+        let restart: Vec<String> = restart.collect();
+        if !changed.is_empty() {
+            // Keys only: values may be secrets.
+            let names: Vec<&str> = changed.iter().map(String::as_str).collect();
+            log::info!("settings changed: {}", names.join(", "));
+        }
+        if !restart.is_empty() {
+            log::warn!("settings that count after a restart: {}", restart.join(", "));
+        }
+        Changed { restart }
+    }
+}
+
+impl Settings for Live {
+    fn current(&self) -> Arc<Config> {
+        Arc::clone(&lock(&self.current))
+    }
+
+    fn change(&self, edit: Edit<'_>) -> Result<Changed, SettingsError> {
+        let _one_at_a_time = lock(&self.changing);
+        let mut result = Err(SettingsError::Part(String::new()));
+        let written = self.writer.edit(|doc: &mut Document| {
+            edit(doc)?;
+            let config = self.current().source.load_document(doc)?;
+            result = self.prepare(config, false);
+            // What a part refuses must not be written: the error below is not the one that is told.
+            let refused = || ConfigError::Edit { path: PathBuf::new(), reason: "refused".to_owned() };
+            result.as_ref().map(|_| ()).map_err(|_| refused())
+        });
+        match (written, result) {
+            (Ok(()), Ok(prepared)) => Ok(self.put_in_force(prepared, false)),
+            (_, Err(SettingsError::Part(reason))) if !reason.is_empty() => Err(SettingsError::Part(reason)),
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Err(error)) => Err(error),
+        }
+    }
+
+    fn reload(&self) -> Result<Changed, SettingsError> {
+        let _one_at_a_time = lock(&self.changing);
+        let config = self.current().source.load()?;
+        let prepared = self.prepare(config, true)?;
+        Ok(self.put_in_force(prepared, true))
+    }
+}
+
+/// What agents were told with `set_fallback` counts until the next start, unless their own settings say otherwise now.
+fn keep_rules(old: &Config, new: &Config, parts: &Parts, minds: &Minds) {
+    let agents = parts.engine.agents();
+    for before in &old.agents {
+        let is_same = |now: &&crate::config::AgentConfig| now.name == before.name && now.fallback == before.fallback;
+        if old.llm.fallback == new.llm.fallback
+            && new.agents.iter().any(|now| is_same(&now))
+            && let (Some(before), Some(now)) = (agents.find(&before.name), minds.agents.find(&before.name))
+        {
+            now.router.set_rules(before.router.rules().to_vec());
+        }
+    }
+}
+
+/// What the engine takes from a configuration.
+pub(super) fn engine_settings(config: &Config) -> engine::Settings {
+    engine::Settings {
+        turns_max: config.streams.turns_max,
+        context_messages_max: config.llm.context_messages_max,
+        tool_rounds_max: config.llm.tool_rounds_max,
+        approval_ttl: config.streams.approval_timeout,
+    }
+}
+
+fn touches(changed: &BTreeSet<String>, prefixes: &[&str]) -> bool {
+    changed.iter().any(|key| is_in(key, prefixes))
+}
+
+/// Whether a key is one of these or stands below one.
+fn is_in(key: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| key.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}

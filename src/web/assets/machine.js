@@ -1,0 +1,100 @@
+// One machine: how it is now, how it was, what can be done with it.
+import { h } from './dom.js';
+import { api, path } from './api.js';
+import { duration, number, plural, when } from './format.js';
+import { presence } from './home.js';
+import { labelLines, labelMap } from './machines.js';
+import { lines, meter } from './plot.js';
+import { action, ask, choice, confirm, facts, field, labels, link, live, section, table, tag, toast } from './ui.js';
+
+const percent = (value) => `${Math.round(value)} %`;
+const SPANS = [[1, '1 hour'], [6, '6 hours'], [24, '1 day'], [168, '7 days']];
+
+export default function show(page) {
+  const id = page.args[0];
+  const at = path`machines/${id}`;
+  page.back('#/machines', 'All machines');
+  page.title('Machine');
+  const now = live(page, () => api.get(at), (machine, refresh) => {
+    page.title(machine.name);
+    return head(page, machine, at, refresh);
+  }, { every: 4000 });
+  let hours = 24;
+  const history = live(page, async () => [hours, (await api.get(`${at}/readings?hours=${hours}`)).readings], ([span, readings]) => plots(span, readings), { every: 30000 });
+  const alerts = live(page, () => api.get('alerts?state=open&machine=' + encodeURIComponent(id)), ({ alerts: list }) => (list.length ? section('Open alerts', h('ul', { class: 'rows' }, list.map((alert) => h('li', null, tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id }, alert.description?.split('\n')[0] || alert.check), when(alert.changed_at))))) : []), { every: 15000 });
+  const sessions = live(page, () => api.get(at + '/sessions'), ({ sessions: list }) => section('Last looks and chats', list.length ? table('Sessions', [
+    ['What', (each) => (each.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(each.conversation_id) }, each.type) : each.type)],
+    ['State', (each) => [each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]],
+    ['Tokens', (each) => number(each.tokens_in + each.tokens_out), 'end'], ['When', (each) => when(each.started_at)]], list.slice(0, 20)) : h('p', { class: 'soft' }, 'Nobody asked it anything yet.')), { every: 20000 });
+  page.el.append(now.el, alerts.el, section('History', choice('How far back', SPANS, hours, (value) => { hours = value; history.refresh(); }), history.el), sessions.el);
+}
+
+function head(page, machine, at, refresh) {
+  const beat = machine.heartbeat || {};
+  const state = presence(machine);
+  const chat = async (body) => {
+    const { session_id: sid } = await api.post(at + '/sessions', body);
+    location.hash = '#/chat/' + encodeURIComponent(sid);
+  };
+  const change = (values) => api.patch(at, values);
+  const approved = machine.state === 'approved';
+  return [
+    h('div', { class: 'panel' },
+      h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': state }), h('strong', null, state), machine.connected ? null : h('span', { class: 'soft' }, ' last seen ', when(machine.last_seen_at)), labels(machine.labels)),
+      machine.heartbeat ? h('div', { class: 'meters' }, meter('CPU', beat.cpu_pct, text(beat.cpu_pct)), meter('Memory', beat.mem_pct, text(beat.mem_pct)), meter('Disk', beat.disk_pct, text(beat.disk_pct), 85)) : null,
+      machine.heartbeat && facts([['Load', beat.load1?.toFixed(2)], ['Hottest', beat.temp_c != null && `${Math.round(beat.temp_c)} °C`], ['Up for', beat.host_uptime_sec != null && duration(beat.host_uptime_sec)], ['Alerts', beat.active_alerts || null], ['Events lost', beat.dropped_events || null]]),
+      machine.state === 'pending' ? h('p', null, 'It waits for approval. Its code: ', h('span', { class: 'code-big' }, machine.code)) : null,
+      h('div', { class: 'ask-row' },
+        machine.state === 'pending' ? action('Approve', async () => { await api.post(at + '/approve'); toast(`${machine.name} is in.`); refresh(); }, { kind: 'primary' }) : null,
+        approved ? [link('Chat', '#/chat?agent=' + encodeURIComponent(machine.agent), { kind: 'primary', icon: 'chat' }),
+          action('Inspect', () => look(machine, 'inspect', chat)), action('Diagnose', () => look(machine, 'diagnose', chat))] : null)),
+    section('About', facts([['Host', machine.hostname], ['Address', machine.ip || machine.address], ['System', [machine.os, machine.arch].filter(Boolean).join(', ')], ['Agent', machine.agent_version],
+      ['Watches', (machine.plugins || []).join(', ')], ['Joined', machine.created_at && when(machine.created_at)], ['Invited by', machine.created_by], ['Connected', machine.connected && when(machine.connected_at)]]),
+    h('div', { class: 'ask-row' },
+      action('Name and labels', async () => {
+        const done = await ask('Name and labels', [field('display_name', 'Name', { value: machine.display_name, hint: `Empty: ${machine.hostname || 'its own name'}.` }),
+          field('labels', 'Labels', { kind: 'list', value: labelLines(own(machine)), hint: 'One a line, such as room=garage.' }),
+          field('expected_off', 'It is meant to be off at times: no alert when it is away', { kind: 'checkbox', value: machine.expected_off })],
+        { work: (values) => change({ ...values, labels: labelMap(values.labels) }) });
+        if (done) { toast('Saved.'); refresh(); }
+      }, { icon: 'edit' }),
+      approved ? action('New token', async () => {
+        if (await confirm('Give it a new token?', 'It changes its token at its next connection; the old one ends then.', 'New token', () => api.post(at + '/rotate'))) { toast('It gets a new token.'); refresh(); }
+      }) : null,
+      approved ? action('Revoke', async () => {
+        if (await confirm('Revoke this machine?', `${machine.name} is disconnected and may not come back until it joins again.`, 'Revoke', () => api.post(at + '/revoke'))) refresh();
+      }) : action('Forget', async () => {
+        if (await confirm('Forget this machine?', `All that Holt knows of ${machine.name} is deleted.`, 'Forget', () => api.del(at))) location.hash = '#/machines';
+      }))),
+  ];
+}
+
+const text = (value) => (value == null ? '–' : percent(value));
+const own = (machine) => machine.own_labels && Object.fromEntries(Object.entries(machine.labels).filter(([name]) => !(name in machine.own_labels)));
+
+function look(machine, type, chat) {
+  const plugins = (machine.plugins || []).map((plugin) => [plugin, plugin]);
+  return ask(type === 'inspect' ? `Inspect ${machine.name}` : `Diagnose ${machine.name}`, [
+    field('plugin', 'What', { kind: 'select', value: '', options: [['', 'The whole system'], ...plugins.filter(([name]) => name !== 'system')] }),
+    field('target', 'Of it', { optional: true, hint: 'Such as a service or a disk.' }),
+    ...(type === 'diagnose' ? [field('descriptions', 'What is wrong', { kind: 'textarea', optional: true, rows: 3 })] : []),
+  ], { submit: type === 'inspect' ? 'Inspect' : 'Diagnose', intro: type === 'inspect' ? 'The machine looks at itself and reports. Nothing is changed.' : 'The machine looks for the cause. Nothing is changed.', work: (values) => chat({ type, ...values }) });
+}
+
+function plots(hours, readings) {
+  if (!readings.length) return h('p', { class: 'soft' }, 'No readings in this time.');
+  const to = Date.now();
+  const from = to - hours * 3600e3;
+  const points = (name) => readings.map((reading) => [Date.parse(reading.at), reading[name]]);
+  const steps = readings.slice(1).map((reading, i) => Date.parse(reading.at) - Date.parse(readings[i].at)).sort((a, b) => a - b);
+  // What is older than a day is kept thinner.
+  const gap = hours > 24 ? 1800e3 : Math.max(300e3, 4 * (steps[Math.floor(steps.length / 2)] || 0));
+  const share = { from, to, gap, max: 100, unit: percent };
+  const has = (name) => readings.some((reading) => reading[name] != null);
+  return h('div', { class: 'plots' }, [
+    has('cpu_pct') && lines('CPU', points('cpu_pct'), share), has('mem_pct') && lines('Memory', points('mem_pct'), share), has('disk_pct') && lines('Disk', points('disk_pct'), share),
+    has('load1') && lines('Load', points('load1'), { from, to, gap, unit: (value) => value.toFixed(1) }),
+    has('temp_c') && lines('Temperature', points('temp_c'), { from, to, gap, unit: (value) => `${Math.round(value)} °C` })].filter(Boolean),
+  h('p', { class: 'soft' }, plural(readings.length, 'reading')));
+}
+
