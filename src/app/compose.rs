@@ -86,7 +86,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let gateway = gateway(&config, routers, &budgets, &stop)?;
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
+    let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
@@ -276,7 +276,6 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
 }
 
 fn deps(
-    config: &Arc<Config>,
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
@@ -286,6 +285,7 @@ fn deps(
     journal: Arc<Journal>,
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
+    let config = crate::api::settings::Settings::current(&**live);
     let secret = match &config.auth.session_secret {
         Some(secret) => secret.clone(),
         None => data_secret(&config.data_dir)?,

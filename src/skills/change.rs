@@ -138,7 +138,7 @@ impl AgentSkills {
         let (mut front, body) = parse(&old).map_err(SkillError::Invalid)?;
         for (slot, new) in [(&mut front.description, edit.description), (&mut front.version, edit.version)] {
             if let Some(new) = new {
-                *slot = new.trim().to_owned();
+                new.trim().clone_into(slot);
             }
         }
         if let Some(triggers) = edit.triggers {
@@ -203,11 +203,10 @@ impl AgentSkills {
 
     /// `<name>.md` or `<directory>/SKILL.md` below the agent's own directory.
     fn skill_file(&self, file: &str) -> Result<PathBuf, SkillError> {
-        let stem = file.strip_suffix(".md").unwrap_or(file);
-        let stem = stem.strip_suffix("/SKILL").unwrap_or(stem);
+        let directory = file.strip_suffix("/SKILL.md");
+        let stem = directory.or_else(|| file.strip_suffix(".md")).unwrap_or_default();
         let is_plain = !stem.is_empty() && !stem.starts_with('.') && !stem.contains(['/', '\0']);
-        let directory = self.own.join(stem);
-        if !is_plain || !file.ends_with(".md") || (file.ends_with("/SKILL.md") && directory.is_symlink()) {
+        if !is_plain || directory.is_some_and(|directory| self.own.join(directory).is_symlink()) {
             return Err(SkillError::Invalid(format!("{} is no file of a skill", quoted(file))));
         }
         Ok(self.own.join(file))

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::files::{self, Stamp};
+use super::more_files::files_of;
 use super::persona::Persona;
 use super::skill::{Occasion, Skill, SkillInfo, parse};
 use crate::limits;
@@ -22,10 +23,13 @@ pub struct AgentSkills {
     persona: Persona,
     /// Guarded by this mutex: what was read of each file; None for a broken one, which is reported once. Nothing is
     /// taken under it.
-    known: Mutex<BTreeMap<PathBuf, (Stamp, Option<Arc<SkillInfo>>)>>,
+    known: Mutex<BTreeMap<PathBuf, Known>>,
     /// Queues changes; held over I/O on purpose: two changes of one file must not mix.
     pub(super) writing: Mutex<()>,
 }
+
+/// A file as last seen, and the skill in it.
+type Known = (Stamp, Option<Arc<SkillInfo>>);
 
 impl AgentSkills {
     /// What an agent has in `<persona_dir>` and `<persona_dir>/skills`, and what it shares in `shared`. Neither needs to
@@ -76,7 +80,8 @@ impl AgentSkills {
 
     /// The skill of that exact name, with its body.
     pub fn find(&self, name: &str) -> Option<Skill> {
-        self.load(&*self.info(name)?)
+        let info = self.info(name)?;
+        load(&info)
     }
 
     /// The bodies of all skills that are used on that occasion, as a part of a system prompt; empty when there are none.
@@ -88,14 +93,14 @@ impl AgentSkills {
         // What is always there gives way to what was asked for.
         used.sort_by_key(|skill| skill.triggers.is_empty());
         for info in used {
-            let Some(skill) = self.load(&info) else { continue };
+            let Some(skill) = load(&info) else { continue };
             let mut text = format!("\n\n## {}\n", info.name);
             for part in [info.description.as_str(), skill.body.as_str()].into_iter().filter(|part| !part.is_empty()) {
                 text.push('\n');
                 text.push_str(part);
                 text.push('\n');
             }
-            let more = self.files_of(&info);
+            let more = files_of(&info);
             if !more.is_empty() {
                 text.push_str("\nIts files, which skill_get reads:");
                 for (path, _) in more {
@@ -115,12 +120,6 @@ impl AgentSkills {
             prompt.push_str(text.trim_end());
         }
         if prompt.is_empty() { prompt } else { format!("# Skills{prompt}") }
-    }
-
-    pub(super) fn load(&self, info: &SkillInfo) -> Option<Skill> {
-        let text = files::read(&info.path, limits::SKILL_BYTES_MAX).ok()?;
-        let (_, body) = parse(&text).ok()?;
-        Some(Skill { info: info.clone(), body: body.to_owned() })
     }
 
     /// Every skill file of a directory in the order of their names.
@@ -171,4 +170,11 @@ impl AgentSkills {
         lock(&self.known).insert(path.clone(), (stamp, info.clone()));
         (path, info)
     }
+}
+
+/// A skill with its body; None when its file is gone or broken meanwhile.
+fn load(info: &SkillInfo) -> Option<Skill> {
+    let text = files::read(&info.path, limits::SKILL_BYTES_MAX).ok()?;
+    let (_, body) = parse(&text).ok()?;
+    Some(Skill { info: info.clone(), body: body.to_owned() })
 }

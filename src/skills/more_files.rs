@@ -16,7 +16,8 @@ const NAME_BYTES_MAX: usize = 64;
 impl AgentSkills {
     /// The files of a skill with their bytes, by path.
     pub fn files(&self, name: &str) -> Result<Vec<(String, u64)>, SkillError> {
-        Ok(self.files_of(&*self.known(name)?))
+        let info = self.known(name)?;
+        Ok(files_of(&info))
     }
 
     /// The text of one file.
@@ -38,7 +39,7 @@ impl AgentSkills {
         }
         let _queue = lock(&self.writing);
         let mut info = self.own_skill(name)?;
-        let known = self.files_of(&info);
+        let known = files_of(&info);
         if known.len() >= limits::SKILL_FILES_MAX && !known.iter().any(|(known, _)| known == path) {
             return Err(SkillError::Invalid(format!("no more than {} files", limits::SKILL_FILES_MAX)));
         }
@@ -66,16 +67,6 @@ impl AgentSkills {
         Ok(())
     }
 
-    /// See [`Self::files`].
-    pub(super) fn files_of(&self, info: &SkillInfo) -> Vec<(String, u64)> {
-        let mut found = Vec::new();
-        if let Some(directory) = directory_of(info) {
-            walk(directory, "", limits::SKILL_FILE_DEPTH_MAX, &mut found);
-            found.sort();
-        }
-        found
-    }
-
     fn known(&self, name: &str) -> Result<std::sync::Arc<SkillInfo>, SkillError> {
         self.info(name).ok_or_else(|| SkillError::NotFound { name: name.to_owned() })
     }
@@ -90,6 +81,16 @@ impl AgentSkills {
         }
         Ok(SkillInfo::clone(&info))
     }
+}
+
+/// See [`AgentSkills::files`].
+pub(super) fn files_of(info: &SkillInfo) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    if let Some(directory) = directory_of(info) {
+        walk(directory, "", limits::SKILL_FILE_DEPTH_MAX, &mut found);
+        found.sort();
+    }
+    found
 }
 
 /// The directory of a skill that has one.

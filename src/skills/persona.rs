@@ -139,7 +139,7 @@ impl Persona {
         if chars > max {
             return Err(PersonaError::TooLong { chars, max });
         }
-        self.replace(section, content, |_| true).map(|before| before.unwrap_or_default())
+        self.replace(section, content, |_| true).map(Option::unwrap_or_default)
     }
 
     /// Puts an older text back, however long, if `expected` likes what is there now; false if not.
