@@ -22,7 +22,8 @@ struct LoginBody {
 
 /// Which login methods exist.
 pub(super) fn config(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
-    Ok(ok(&json!({"password_enabled": ctx.password_hash().is_some(), "oidc_enabled": false})))
+    let has_oidc = ctx.deps.oidc_provider.is_some();
+    Ok(ok(&json!({"password_enabled": ctx.password_hash().is_some(), "oidc_enabled": has_oidc})))
 }
 
 /// Password login; the check runs in the password lane.

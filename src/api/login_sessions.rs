@@ -58,7 +58,7 @@ pub(super) fn revoke_all(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> 
 pub(super) fn status(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let mut shape = json!({
         "password_enabled": ctx.password_hash().is_some(),
-        "oidc_enabled": false,
+        "oidc_enabled": ctx.deps.oidc_provider.is_some(),
         "sessions_trackable": ctx.deps.sessions.store.is_some(),
     });
     if let Some(count) = ctx.deps.sessions.store.as_ref().and_then(|store| store.count().ok()) {

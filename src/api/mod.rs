@@ -23,6 +23,7 @@ mod machines;
 pub mod message;
 mod models;
 mod notifications;
+mod oidc;
 mod panic;
 mod persona;
 pub mod routes;

@@ -7,8 +7,8 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, journal, keys, kv, login,
-    login_sessions, machine_sessions, machines, models, notifications, panic, persona, sessions, setup, skills, tools,
-    ws,
+    login_sessions, machine_sessions, machines, models, notifications, oidc, panic, persona, sessions, setup, skills,
+    tools, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -78,6 +78,8 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/auth/login", Guard::Open, login::login),
     route("POST", "/auth/logout", Guard::Open, login::logout),
     route("GET", "/auth/session", Guard::Open, login::session),
+    route("GET", "/auth/oidc/login", Guard::Open, oidc::login),
+    route("GET", "/auth/callback", Guard::Open, oidc::callback),
     route("GET", "/api/v1/setup", Guard::Open, setup::status),
     route("POST", "/api/v1/setup", Guard::Open, setup::first_key),
     route("POST", "/api/v1/setup/account", Guard::Open, setup::account),
@@ -120,6 +122,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/approvals/{id}", Guard::Scope(&["approvals:read"]), approvals::get),
     route("POST", "/api/v1/approvals/{id}/approve", Guard::Scope(&["approvals:write"]), approvals::approve),
     route("POST", "/api/v1/approvals/{id}/deny", Guard::Scope(&["approvals:write"]), approvals::deny),
+    // Its token is its credential.
+    route("POST", "/api/v1/approvals/{id}/button", Guard::Open, approvals::button),
     route("GET", "/api/v1/auto-approve", Guard::Scope(&["approvals:read"]), approvals::rules),
     route("POST", "/api/v1/auto-approve", Guard::Scope(&["approvals:write"]), approvals::add_rule),
     route("DELETE", "/api/v1/auto-approve/{id}", Guard::Scope(&["approvals:write"]), approvals::remove_rule),

@@ -17,6 +17,7 @@ use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
 use crate::api::{gateway, guard};
 use crate::audit::AuditLog;
+use crate::auth::oidc::OidcProvider;
 use crate::auth::origin::{OriginRules, shows_agent_token};
 use crate::auth::password::PasswordLane;
 use crate::auth::setup::Setup;
@@ -76,6 +77,8 @@ pub struct Deps {
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// People log in through it; None: its routes are not there.
+    pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
     /// This machine's own name, for the host check.
     pub machine_name: Option<String>,

@@ -17,6 +17,7 @@ use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
+use crate::auth::oidc::OidcProvider;
 use crate::chat::Engine;
 use crate::chat::recorder::{self, Retention};
 use crate::chat::replay::ReplayStore;
@@ -98,13 +99,18 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = deps.gateway.clone();
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts { engine: engine.clone(), catalog: Some(catalog), gateway });
-    let credential_exists = !config.auth.keys.is_empty() || config.auth.password_hash.is_some();
+    // With a provider people log in through it: nobody may come and make the first key (W-2).
+    let credential_exists =
+        !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
     let pin = server.ctx().setup.begin(credential_exists)?;
     let threads = Threads::new();
     let work = keeper::Keeper::new(Arc::clone(&server), Arc::clone(&hub), engine.clone(), stop.clone());
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, agents.as_ref(), &sse).map_err(AppError::Thread)?;
     let address = http.address();
+    if let Some(provider) = &server.ctx().deps.oidc_provider {
+        provider.warm_up();
+    }
     // Last: what fails before leaves no child behind, and requests are answered first.
     if let Some(servers) = &server.ctx().deps.lifecycle {
         let approvals = Arc::clone(engine.approvals());
@@ -262,6 +268,14 @@ fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Ve
     tools
 }
 
+/// What cookies, buttons and secrets at rest are made with.
+fn hub_secret(config: &Config) -> Result<String, AppError> {
+    match &config.auth.session_secret {
+        Some(secret) => Ok(secret.clone()),
+        None => data_secret(&config.data_dir),
+    }
+}
+
 /// Telling people; the channels begin at once with what waits since the last stop.
 fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispatcher>, AppError> {
     let setup = notify::Setup {
@@ -270,6 +284,7 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
         situation: Arc::new(HubSituation::new(Arc::clone(db))),
         timezone: config.api.timezone.clone(),
         external_url: config.api.external_url.clone(),
+        secret: Some(hub_secret(config)?),
         topic: notify::HUB_TOPIC.to_owned(),
     };
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
@@ -286,19 +301,19 @@ fn deps(
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
     let config = crate::api::settings::Settings::current(&**live);
-    let secret = match &config.auth.session_secret {
-        Some(secret) => secret.clone(),
-        None => data_secret(&config.data_dir)?,
-    };
+    let secret = hub_secret(&config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    let sessions = Arc::new(sessions);
+    let oidc = config.auth.oidc.as_ref().map(|oidc| OidcProvider::new(oidc, Arc::clone(&sessions)));
+    let oidc = oidc.transpose().map_err(|reason| AppError::Setting { reason })?.map(Arc::new);
     Ok(Deps {
         db: Arc::clone(db),
         key_store: Some(Arc::clone(keys)),
         kv_store: Some(kv_store),
         cost_tracker: None,
-        sessions: Arc::new(sessions),
+        sessions,
         approvals: Some(Arc::clone(engine.approvals())),
         model_lister: None,
         model_detail_lister: None,
@@ -313,6 +328,7 @@ fn deps(
         alerts: None,
         fleet: None,
         gateway: None,
+        oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })

@@ -178,6 +178,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(provider) = &self.server.ctx().deps.oidc_provider {
+            late.extend(provider.stop(left().min(Duration::from_millis(500))));
+        }
         if let Some(gateway) = &self.server.ctx().deps.gateway {
             late.extend(gateway.join(left().min(Duration::from_millis(500))));
         }

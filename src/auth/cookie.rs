@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aes_gcm::aead::{Aead, KeyInit};
+use aes_gcm::aead::{Aead, KeyInit, Payload as Sealed};
 use aes_gcm::{Aes256Gcm, Nonce};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -142,22 +142,34 @@ impl SessionManager {
         Ok(format!("{COOKIE_NAME}={value}; Path=/; Max-Age={}; HttpOnly{secure}; SameSite=Lax", self.max_age_s))
     }
 
-    fn encrypt(&self, payload: &Payload) -> Result<String, CookieError> {
-        let mut nonce = [0_u8; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|_| CookieError::Random)?;
-        let plain = serde_json::to_vec(payload).map_err(|_| CookieError::Encrypt)?;
-        let sealed = self.cipher.encrypt(&Nonce::from(nonce), plain.as_slice()).map_err(|_| CookieError::Encrypt)?;
-        let mut value = nonce.to_vec();
-        value.extend_from_slice(&sealed);
-        Ok(URL_SAFE.encode(value))
+    /// Whether the server itself speaks TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
     }
 
-    fn decrypt(&self, value: &str) -> Option<Payload> {
+    /// The value of another cookie, for that purpose only: no session cookie, and none of another purpose.
+    pub fn seal(&self, purpose: &str, plain: &[u8]) -> Result<String, CookieError> {
+        let mut nonce = [0_u8; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|_| CookieError::Random)?;
+        let payload = Sealed { msg: plain, aad: purpose.as_bytes() };
+        let sealed = self.cipher.encrypt(&Nonce::from(nonce), payload).map_err(|_| CookieError::Encrypt)?;
+        Ok(URL_SAFE.encode([&nonce[..], &sealed].concat()))
+    }
+
+    /// What [`SessionManager::seal`] has sealed for that purpose.
+    pub fn open(&self, purpose: &str, value: &str) -> Option<Vec<u8>> {
         let bytes = URL_SAFE.decode(value).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_BYTES)?;
         let nonce: [u8; NONCE_BYTES] = nonce.try_into().ok()?;
-        let plain = self.cipher.decrypt(&Nonce::from(nonce), sealed).ok()?;
-        serde_json::from_slice(&plain).ok()
+        self.cipher.decrypt(&Nonce::from(nonce), Sealed { msg: sealed, aad: purpose.as_bytes() }).ok()
+    }
+
+    fn encrypt(&self, payload: &Payload) -> Result<String, CookieError> {
+        self.seal("", &serde_json::to_vec(payload).map_err(|_| CookieError::Encrypt)?)
+    }
+
+    fn decrypt(&self, value: &str) -> Option<Payload> {
+        serde_json::from_slice(&self.open("", value)?).ok()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Who is asking, and what they may do: keys, login sessions, setup, throttles, origins and hosts.
 //!
-//! Knows AES-GCM and bcrypt. Threads: `bcrypt-N` (2; one password check each; end when their queue is closed).
+//! Knows AES-GCM and bcrypt. Threads: `bcrypt-N` (2; one password check each; end when their queue is closed); `oidc` (see
+//! [`oidc`]).
 
 pub mod cookie;
+pub mod jwt;
+pub mod oidc;
 pub mod origin;
 pub mod password;
 pub mod scope;

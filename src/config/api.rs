@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::check::{at_least, number, time, time_above_zero};
 use super::duration::parse_go_duration;
+use super::env::Env;
 use super::error::ConfigError;
+use super::oidc::oidc;
 use super::raw::Typed;
 use super::{ApiConfig, AuthConfig, StaticKey};
 use crate::limits;
@@ -116,10 +118,8 @@ pub(super) fn api(typed: &mut Typed, reference: bool) -> Result<ApiConfig, Confi
     })
 }
 
-pub(super) fn auth(typed: &mut Typed) -> Result<AuthConfig, ConfigError> {
-    if typed.raw.api.auth.oidc.enabled {
-        typed.warnings.push("api.auth.oidc: logging in through OIDC is not supported yet".to_owned());
-    }
+pub(super) fn auth(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<AuthConfig, ConfigError> {
+    let oidc = oidc(typed, env, data_dir)?;
     let raw = &typed.raw.api.auth;
     let hash = &raw.password_hash;
     if !hash.is_empty() && !is_bcrypt(hash) {
@@ -141,6 +141,7 @@ pub(super) fn auth(typed: &mut Typed) -> Result<AuthConfig, ConfigError> {
             raw.session_max_age.as_deref(),
             SESSION_AGE_MAX,
         )?,
+        oidc,
     })
 }
 

@@ -67,7 +67,7 @@ pub(super) fn load_document(doc: &Document, flags: &Flags, env: &Env) -> Result<
 fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Result<Config, ConfigError> {
     let data_dir = chosen_data_dir(&place, &typed)?;
     let api = api(&mut typed, place.reference)?;
-    let auth = auth(&mut typed)?;
+    let auth = auth(&mut typed, env, &data_dir)?;
     let llm = llm(&mut typed, env, &data_dir)?;
     let agents = agents(&mut typed, &llm, &data_dir)?;
     check_others(&typed)?;

@@ -14,6 +14,7 @@ mod env;
 mod error;
 mod fallback;
 mod fleet;
+mod fleet_times;
 mod front_matter;
 mod gateway;
 mod json;
@@ -24,6 +25,7 @@ mod load;
 mod notify;
 #[cfg(test)]
 mod notify_tests;
+mod oidc;
 mod place;
 mod raw;
 mod raw_llm;
@@ -50,6 +52,7 @@ pub use env::Env;
 pub use error::{ConfigError, Origin};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
+pub use fleet_times::FleetTimes;
 pub use front_matter::{FrontMatter, Requires};
 pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
@@ -58,6 +61,7 @@ pub use notify::{
     ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
     WebhookConfig, notify_channels,
 };
+pub use oidc::OidcConfig;
 pub use report::{Report, check};
 pub use secret::seal;
 pub use source::{Source, Tree};
@@ -164,6 +168,8 @@ pub struct AuthConfig {
     /// Hex, at least 32 bytes. None: Holt keeps its own in `<data dir>/secret`.
     pub session_secret: Option<String>,
     pub session_max_age: Duration,
+    /// None: off.
+    pub oidc: Option<OidcConfig>,
 }
 
 impl std::fmt::Debug for AuthConfig {
@@ -173,6 +179,7 @@ impl std::fmt::Debug for AuthConfig {
             .field("has_password", &self.password_hash.is_some())
             .field("has_session_secret", &self.session_secret.is_some())
             .field("session_max_age", &self.session_max_age)
+            .field("oidc", &self.oidc)
             .finish_non_exhaustive()
     }
 }

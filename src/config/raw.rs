@@ -281,9 +281,15 @@ typed!(Auth { password_hash, session_secret, session_max_age, oidc });
 #[derive(Default)]
 pub(super) struct Oidc {
     pub(super) enabled: bool,
+    pub(super) issuer: String,
+    pub(super) client_id: String,
+    pub(super) client_secret: String,
+    pub(super) redirect_url: String,
+    pub(super) scopes: Vec<String>,
+    pub(super) allowed_emails: Vec<String>,
 }
 
-typed!(Oidc { enabled });
+typed!(Oidc { enabled, issuer, client_id, client_secret, redirect_url, scopes, allowed_emails });
 
 #[derive(Default)]
 pub(super) struct Http {

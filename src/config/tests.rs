@@ -557,3 +557,38 @@ fn machines_and_who_may_use_them() {
     assert!(nobody.starts_with("fleet.access[0].machines: is missing"), "{nobody}");
     assert!(complaint("[fleet]\nshared_token = \"short\"").starts_with("fleet.shared_token: must be at least 16"));
 }
+
+#[test]
+fn logging_in_through_a_provider_needs_all_of_it() {
+    const GOOD: &str = "[api.auth.oidc]\nenabled = true\nissuer = \"https://id.example.org/a/\"\nclient_id = \"c\"\n\
+                        client_secret = \"s3cret\"\nredirect_url = \"https://h/auth/callback\"\n\
+                        allowed_emails = [\" Me@Example.ORG\"]";
+    let config = load_text(GOOD).unwrap();
+    assert!(config.warnings.is_empty() && !format!("{config:?}").contains("s3cret"));
+    let oidc = config.auth.oidc.unwrap();
+    assert_eq!((oidc.issuer.as_str(), &oidc.allowed_emails[0][..]), ("https://id.example.org/a/", "me@example.org"));
+    assert_eq!(oidc.scopes, ["openid", "email", "profile"]);
+    let scopes = load_text(&format!("{GOOD}\nscopes = [\"email\"]")).unwrap().auth.oidc.unwrap().scopes;
+    assert_eq!(scopes, ["openid", "email"]);
+    assert!(load_text(&GOOD.replace("true", "false")).unwrap().auth.oidc.is_none());
+    let without = |key: &str| GOOD.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n");
+    for key in ["issuer", "client_id", "client_secret", "redirect_url", "allowed_emails"] {
+        let said = complaint(&without(key));
+        assert!(said.starts_with(&format!("api.auth.oidc.{key}: must ")), "{said}");
+    }
+    for (from, to, key) in [
+        ("https://id.example.org/a/", "id.example.org", "issuer"),
+        ("https://id.example.org/a/", "https://id.example.org/?a", "issuer"),
+        ("/auth/callback", "/elsewhere", "redirect_url"),
+        (" Me@Example.ORG", "me", "allowed_emails"),
+        ("[\" Me@Example.ORG\"]", "[]", "allowed_emails"),
+    ] {
+        let said = complaint(&GOOD.replace(from, to));
+        assert!(said.starts_with(&format!("api.auth.oidc.{key}: ")), "{said}");
+    }
+    let external = format!("[api]\nexternal_url = \"https://h/x/\"\n{}", without("redirect_url"));
+    assert_eq!(load_text(&external).unwrap().auth.oidc.unwrap().redirect_url, "https://h/x/auth/callback");
+    let plain = GOOD.replace("https://id.example.org/a/", "http://id.example.org");
+    assert!(load_text(&plain).unwrap().warnings[0].contains("use https://"));
+    assert!(load_text(&plain.replace("id.example.org", "localhost:80")).unwrap().warnings.is_empty());
+}

@@ -15,6 +15,7 @@ mod error;
 pub mod guard;
 #[cfg(test)]
 mod guard_tests;
+pub mod oauth;
 pub mod sse;
 #[cfg(test)]
 pub(crate) mod test_peer;

@@ -4,12 +4,14 @@
 pub mod agent;
 pub mod http;
 pub mod hub;
+pub mod issuer;
 pub mod link_agent;
 pub mod link_hub;
 pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;
+pub mod script;
 pub mod site;
 pub mod tool_server;
 pub mod ws;
