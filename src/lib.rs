@@ -135,6 +135,7 @@ pub mod net;
 pub mod notify;
 pub mod rt;
 pub mod sched;
+pub mod skills;
 pub mod store;
 pub mod sys;
 pub mod tls;

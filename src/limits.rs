@@ -2,10 +2,12 @@
 //! field of [`crate::config::Config`] there.
 
 mod machines;
+mod skills;
 
 use std::time::Duration;
 
 pub use machines::*;
+pub use skills::*;
 
 // --- HTTP: architecture section 2 -----------------------------------------------------------------------------
 

@@ -11,7 +11,10 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched", "moving"],
+    &[
+        "auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched", "moving",
+        "skills",
+    ],
     &["llm", "mcp", "store"],
     &["net", "tls"],
     &["alert", "rt", "sys", "config", "limits", "metrics"],

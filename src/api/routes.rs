@@ -6,9 +6,9 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, keys,
-    kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications, oidc,
-    openapi, panic, schedules, server_settings, sessions, setup, tools, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, journal,
+    keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications,
+    oidc, openapi, panic, persona, schedules, server_settings, sessions, setup, skills, tools, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
@@ -63,6 +63,8 @@ const SCHEDULES_WRITE: Guard = Guard::Scope(&["schedules:write"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
+const SKILLS_READ: Guard = Guard::Scope(&["skills:read"]);
+const SKILLS_WRITE: Guard = Guard::Scope(&["skills:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
@@ -116,6 +118,21 @@ pub static ROUTES: &[Route] = &[
     route("PATCH", "/api/v1/server/config", ADMIN, server_settings::change),
     route("POST", "/api/v1/server/reload", ADMIN, server_settings::reload),
     route("POST", "/api/v1/server/restart", ADMIN, server_settings::restart),
+    route("GET", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:read"]), persona::get),
+    route("PUT", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:write"]), persona::put),
+    route("GET", "/api/v1/skills", SKILLS_READ, skills::list),
+    route("GET", "/api/v1/skills/{agent}", SKILLS_READ, skills::list_of),
+    route("POST", "/api/v1/skills/{agent}", SKILLS_WRITE, skills::create),
+    route("GET", "/api/v1/skills/{agent}/{name}", SKILLS_READ, skills::get),
+    route("PUT", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::update),
+    route("DELETE", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::delete),
+    route("GET", "/api/v1/skills/{agent}/{name}/files", SKILLS_READ, skills::files),
+    route("GET", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_READ, skills::file),
+    route("PUT", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::put_file),
+    route("DELETE", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::delete_file),
+    route("GET", "/api/v1/journal", Guard::Scope(&["agents:read"]), journal::list),
+    route("GET", "/api/v1/journal/{id}", Guard::Scope(&["agents:read"]), journal::get),
+    route("POST", "/api/v1/journal/{id}/undo", Guard::Scope(&["agents:write"]), journal::undo),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
     route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),

@@ -33,6 +33,7 @@ use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::sched::Scheduler;
+use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
@@ -70,6 +71,8 @@ pub struct Deps {
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     pub fleet: Option<Arc<Fleet>>,
+    /// What agents changed about themselves.
+    pub journal: Arc<Journal>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     /// What is wrong on the machines.

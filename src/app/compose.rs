@@ -34,6 +34,7 @@ use crate::llm::{Catalog, Provider};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
+use crate::skills::{Journal, Skills, skill_tools};
 use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
@@ -66,7 +67,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
     let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let skills = Arc::new(Skills::default());
+    let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
     let mut tools = built_in_tools(&db, &kv_store, &budgets);
+    tools.extend(skill_tools(&skills, &journal));
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
     let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
@@ -76,7 +80,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
     tools.extend(builtin::schedule_tools(&desk));
-    let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()) };
+    let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
@@ -93,7 +97,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let gateway = gateway(&config, routers, &budgets, &stop)?;
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, engine, notify, &live)?;
+    let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
@@ -332,16 +336,17 @@ fn scheduler(config: &Config, db: &Arc<Db>, engine: &Engine, notify: &Arc<Dispat
 }
 
 fn deps(
-    config: &Arc<Config>,
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
     admin: ServerAdmin,
     engine: Engine,
     notify: Arc<Dispatcher>,
+    journal: Arc<Journal>,
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
-    let secret = hub_secret(config)?;
+    let config = crate::api::settings::Settings::current(&**live);
+    let secret = hub_secret(&config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions =
@@ -363,6 +368,7 @@ fn deps(
         settings: Arc::clone(live) as Arc<dyn crate::api::settings::Settings>,
         audit: admin.audit,
         writer: admin.writer,
+        journal,
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
         alerts: None,

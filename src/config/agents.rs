@@ -75,6 +75,8 @@ fn agent(
         "" => data_dir.join("agents").join(&raw.name),
         dir => dir.into(),
     };
+    let shared = [&raw.skills_dir, &typed.raw.agent.skills_dir].into_iter().find(|dir| !dir.is_empty());
+    let skills_dir = shared.map_or_else(|| data_dir.join("skills"), Into::into);
     Ok(AgentConfig {
         name: raw.name.clone(),
         description: raw.description.clone(),
@@ -83,6 +85,7 @@ fn agent(
         fallback,
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
+        skills_dir,
         adapters: raw.adapters.clone(),
         cost_limit_soft: raw.cost_limit_soft,
         cost_limit_hard: raw.cost_limit_hard,

@@ -17,6 +17,7 @@ mod expression;
 mod fallback;
 mod fleet;
 mod fleet_times;
+mod front_matter;
 mod gateway;
 mod json;
 mod keys;
@@ -57,6 +58,7 @@ pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use fleet_times::FleetTimes;
+pub use front_matter::{FrontMatter, Requires};
 pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
@@ -314,6 +316,8 @@ pub struct AgentConfig {
     /// Replaces the global rules when it is not empty.
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
+    /// The skills that it shares with others; its own are in `<persona_dir>/skills`.
+    pub skills_dir: PathBuf,
     pub adapters: Vec<String>,
     /// USD per conversation; None is the value of `[llm]`, 0 is off.
     pub cost_limit_soft: Option<f64>,

@@ -153,15 +153,17 @@ typed!(Session { tier, approval_timeout });
 #[derive(Default)]
 pub(super) struct MadeUpAgent {
     pub(super) persona_dir: String,
+    pub(super) skills_dir: String,
 }
 
-typed!(MadeUpAgent { persona_dir });
+typed!(MadeUpAgent { persona_dir, skills_dir });
 
 #[derive(Default)]
 pub(super) struct Agent {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) persona_dir: String,
+    pub(super) skills_dir: String,
     pub(super) adapters: Vec<String>,
     pub(super) auto_approve_tools: Vec<String>,
     pub(super) llm_model: String,
@@ -177,6 +179,7 @@ typed!(Agent {
     name,
     description,
     persona_dir,
+    skills_dir,
     adapters,
     auto_approve_tools,
     llm_model,

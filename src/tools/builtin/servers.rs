@@ -10,10 +10,10 @@ use std::time::Instant;
 use crossbeam_channel::{bounded, select};
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config::{ConfigWriter, ToolServerConfig};
 use crate::llm::ToolSpec;
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::servers::{ChangeError, Status, ToolServers, audit_detail};
 use crate::tools::{Tool, ToolContext, ToolError};
 
