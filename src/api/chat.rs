@@ -30,7 +30,7 @@ struct ChatBody {
     wait_secs: Option<u32>,
 }
 
-typed!(ChatBody { agent, session_id, message, user_name, message_id, resume_after_seq, epoch });
+typed!(ChatBody { agent, session_id, message, user_name, message_id, resume_after_seq, epoch, wait_secs });
 
 /// Runs a turn, or follows a session from a number on.
 pub(super) fn chat(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

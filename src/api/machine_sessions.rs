@@ -34,7 +34,7 @@ struct Body {
     wait_secs: Option<u32>,
 }
 
-typed!(Body { kind: "type", plugin, target, descriptions, message, session_id, message_id, user_name });
+typed!(Body { kind: "type", plugin, target, descriptions, message, session_id, message_id, user_name, wait_secs });
 
 /// Starts a session; 202 names the conversation to follow.
 pub(super) fn start(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

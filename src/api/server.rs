@@ -272,6 +272,7 @@ impl Server {
         let cors = self.cors_headers(req);
         match &reply {
             Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::File(answer) => metrics::count(found, answer.head.status_code().0),
             Reply::Stream(_) => metrics::count(found, 200),
             Reply::Upgrade(_) => metrics::count(found, 101),
             Reply::Later(_) => {}

@@ -86,10 +86,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
-    let told = Arc::clone(&notify);
-    engine.approvals().on_asked(move |row| {
-        told.notify(&Notice::of_approval(row));
-    });
+    tell_of_approvals(&engine, &notify);
     let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
     let alerts = Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?;
     let fleet = fleet(&config, &db, &audit, &alerts, &stop)?;
@@ -138,13 +135,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     }
     // Last: what fails before leaves no child behind, and requests are answered first.
     if let Some(servers) = &server.ctx().deps.lifecycle {
-        let approvals = Arc::clone(engine.approvals());
-        servers.on_replaced(move |name| {
-            if let Err(error) = approvals.forget_server(name) {
-                log::error!("forget what was allowed for tool server {name}: {error}");
-            }
-        });
-        servers.start();
+        start_servers(servers, &engine);
     }
     scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
@@ -164,6 +155,17 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })
+}
+
+/// A server that becomes another takes what was allowed for it along.
+fn start_servers(servers: &ToolServers, engine: &Engine) {
+    let approvals = Arc::clone(engine.approvals());
+    servers.on_replaced(move |name| {
+        if let Err(error) = approvals.forget_server(name) {
+            log::error!("forget what was allowed for tool server {name}: {error}");
+        }
+    });
+    servers.start();
 }
 
 /// After everything has ended: no numbers are promised any more, and both files are whole.
@@ -333,6 +335,13 @@ fn scheduler(config: &Config, db: &Arc<Db>, engine: &Engine, notify: &Arc<Dispat
         runs_kept: limits::SCHEDULE_RUNS_KEPT,
         stop: stop.clone(),
     })
+}
+
+fn tell_of_approvals(engine: &Engine, notify: &Arc<Dispatcher>) {
+    let told = Arc::clone(notify);
+    engine.approvals().on_asked(move |row| {
+        told.notify(&Notice::of_approval(row));
+    });
 }
 
 fn deps(

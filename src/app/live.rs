@@ -4,7 +4,6 @@
 //! Changes queue up: the lock is held over the disk, never over a network. No threads of its own.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::api::Server;
