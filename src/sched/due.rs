@@ -51,8 +51,8 @@ impl Moments {
         let mut list: Vec<i64> = successors(after_ms).take(COUNTED_MAX).collect();
         let mut more = false;
         if let Some(&counted) = list.last().filter(|_| list.len() == COUNTED_MAX) {
-            let late = LOOK_BACK_MS.iter().map(|back| (now_ms - back).max(counted));
-            if let Some(last) = late.filter_map(|from| successors(from).last()).next() {
+            let mut late = LOOK_BACK_MS.iter().map(|back| (now_ms - back).max(counted));
+            if let Some(last) = late.find_map(|from| successors(from).last()) {
                 more = true;
                 list.push(last);
             }

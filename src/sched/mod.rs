@@ -24,7 +24,7 @@ mod scheduler;
 mod simulation_tests;
 mod wish;
 
-pub use chat::ChatLauncher;
+pub use chat::{ChatLauncher, Tell};
 pub use clock::{Clock, SystemClock};
 pub use due::{next_run, preview};
 pub use entry::ScheduleInfo;

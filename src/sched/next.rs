@@ -61,9 +61,7 @@ fn next_local(cron: &Cron, from: DateTime, until: DateTime) -> Option<DateTime> 
     let mut date = from.date();
     let mut earliest = (from.hour(), from.minute());
     while date <= until.date() {
-        if !has(cron.months, date.month()) {
-            date = first_of_next_month(date)?;
-        } else {
+        if has(cron.months, date.month()) {
             let weekday = date.weekday().to_sunday_zero_offset();
             if has(cron.days, date.day())
                 && has(cron.weekdays, weekday)
@@ -73,6 +71,8 @@ fn next_local(cron: &Cron, from: DateTime, until: DateTime) -> Option<DateTime> 
                 return (found < until).then_some(found);
             }
             date = date.tomorrow().ok()?;
+        } else {
+            date = first_of_next_month(date)?;
         }
         earliest = (0, 0);
     }
