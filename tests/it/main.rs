@@ -35,6 +35,7 @@ mod notifications;
 mod oidc;
 mod page;
 mod providers;
+mod proxies;
 mod setup;
 mod streams;
 mod tls;
