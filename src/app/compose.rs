@@ -64,8 +64,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
-    let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
-    let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
+    let kv_store = Arc::new(kv_store(&config, &db));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let skills = Arc::new(Skills::default());
     let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
@@ -87,8 +86,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
     tell_of_approvals(&engine, &notify);
-    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
-    let alerts = Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?;
+    let alerts = Alerts::start(&db, Arc::clone(&notify) as Arc<dyn Teller>, stop.clone()).map_err(AppError::Thread)?;
     let fleet = fleet(&config, &db, &audit, &alerts, &stop)?;
     engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
     engine.recover().map_err(AppError::Chat)?;
@@ -155,6 +153,11 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })
+}
+
+fn kv_store(config: &Config, db: &Arc<Db>) -> KvStore {
+    let limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
+    KvStore::new(Arc::clone(db), limits)
 }
 
 /// A server that becomes another takes what was allowed for it along.

@@ -44,6 +44,7 @@ mod oidc;
 mod page;
 mod persona;
 mod providers;
+mod proxies;
 mod restart;
 mod routes;
 mod schedules;

@@ -51,6 +51,11 @@ fn chat_speaks_tls_with_whom_it_believes() {
     std::fs::write(dir.path().join("holt.toml"), config).unwrap();
     let (code, out, error) = run(&mut holt(dir.path(), &["chat", "say hello"]));
     assert_eq!((code, out.as_str(), error.as_str()), (0, "hello\n", ""));
+    // A certificate that nobody signed but itself is believed where it is named.
+    let own = tls::file("self-signed.pem").display().to_string();
+    let words = ["chat", "--url", &url(&hub, "localhost"), "--ca-file", &own, "say hello"];
+    let (code, out, error) = run(&mut holt(dir.path(), &words));
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "hello\n", ""));
     // What speaks TLS is not reached without, and says so.
     let (code, _, error) = run(&mut holt(dir.path(), &["chat", "--url", &hub.address, "--key", "dk_x", "hi"]));
     assert!(code == 1 && error.contains("use an https:// address"), "{error}");
