@@ -19,21 +19,25 @@ mod backup;
 mod chat;
 mod check;
 mod command;
+mod completions;
 mod config;
 mod costs;
 mod database;
 mod doctor;
+mod health;
 mod help;
 mod import;
 mod inspect;
 mod keys;
 mod machines;
+mod man;
 mod output;
 mod panic;
 mod parse;
 mod passwd;
 mod restore;
 mod serve;
+mod service;
 mod sessions;
 mod setup_pin;
 mod table;
@@ -66,18 +70,22 @@ const COMMANDS: &[Command] = &[
     backup::COMMAND,
     chat::COMMAND,
     check::COMMAND,
+    completions::COMMAND,
     config::COMMAND,
     costs::COMMAND,
     doctor::COMMAND,
+    health::COMMAND,
     import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
+    man::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     restore::COMMAND,
     panic::RESUME,
     serve::COMMAND,
+    service::COMMAND,
     sessions::COMMAND,
     setup_pin::COMMAND,
     version::COMMAND,
