@@ -19,15 +19,18 @@ mod backup;
 mod chat;
 mod check;
 mod command;
+mod completions;
 mod config;
 mod costs;
 mod database;
 mod doctor;
+mod health;
 mod help;
 mod import;
 mod inspect;
 mod keys;
 mod machines;
+mod man;
 mod output;
 mod panic;
 mod parse;
@@ -35,6 +38,7 @@ mod passwd;
 mod restore;
 mod schedules;
 mod serve;
+mod service;
 mod sessions;
 mod setup_pin;
 mod table;
@@ -67,19 +71,23 @@ const COMMANDS: &[Command] = &[
     backup::COMMAND,
     chat::COMMAND,
     check::COMMAND,
+    completions::COMMAND,
     config::COMMAND,
     costs::COMMAND,
     doctor::COMMAND,
+    health::COMMAND,
     import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
+    man::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
     restore::COMMAND,
     panic::RESUME,
     schedules::COMMAND,
     serve::COMMAND,
+    service::COMMAND,
     sessions::COMMAND,
     setup_pin::COMMAND,
     version::COMMAND,

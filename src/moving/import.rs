@@ -85,6 +85,12 @@ pub fn import(order: &Order<'_>) -> Result<Report, MoveError> {
     report.kinds.push(("skills", skills));
     if let Some(memory) = &memory {
         take_rows(order, memory, &db, &mut report)?;
+        let tokens = if secret_is_theirs {
+            adopt::tokens(memory, &db, order.rehearsal)?
+        } else {
+            all_skipped(memory, "oauth_tokens", "they were sealed with another session secret; connect the tools again")
+        };
+        report.kinds.push(("tokens", tokens));
     }
     if let Some(sessions) = &sessions {
         let logins = if secret_is_theirs {

@@ -6,6 +6,7 @@ pub mod backup;
 pub mod doctor;
 pub mod import;
 pub mod restore;
+pub mod service;
 mod source;
 mod tar;
 mod trees;

@@ -1,6 +1,6 @@
 //! Taking rows of the reference over into `holt.db`, a transaction for each kind. What is here already stays as it is.
 
-use rusqlite::types::Value;
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Row, Transaction, params_from_iter};
 
 use crate::rt::clock;
@@ -225,20 +225,14 @@ pub fn logins(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, Store
     })
 }
 
-/// Tokens of tool servers. `reseal` makes Holt's sealed form of the reference's; None when it was sealed with another
-/// secret.
-pub fn tokens(
-    from: &Reference,
-    db: &Db,
-    rehearsal: bool,
-    reseal: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
-) -> Result<Tally, StoreError> {
+/// Tokens of tool servers, sealed as they are: for a Holt with the same session secret.
+pub fn tokens(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, StoreError> {
     let judge = |row: &Row<'_>| {
         let name = text_or_empty(row, 0);
-        // Null stays null.
+        // Null stays null; the rest has at least a nonce and a seal.
         let sealed = |index: usize| match row.get_ref(index) {
-            Ok(rusqlite::types::ValueRef::Blob(bytes)) => reseal(bytes).map(Value::Blob),
-            Ok(rusqlite::types::ValueRef::Null) => Some(Value::Null),
+            Ok(ValueRef::Blob(bytes)) if bytes.len() > 28 => Some(Value::Blob(bytes.to_vec())),
+            Ok(ValueRef::Null) => Some(Value::Null),
             _ => None,
         };
         let read = || {
@@ -264,7 +258,7 @@ pub fn tokens(
                 updated,
             ])
         };
-        (read().ok_or("is damaged or was sealed with another secret; connect the tool again"), name)
+        (read().ok_or(DAMAGED), name)
     };
     in_one(db, rehearsal, |tx, tally| {
         Rows {
@@ -284,7 +278,7 @@ pub fn tokens(
                 "created_at",
                 "updated_at",
             ],
-            // Sealing makes other bytes each time; ours may be a refreshed one.
+            // Ours may have been renewed since.
             find: "SELECT 1 FROM oauth_tokens WHERE tool_name = ?1",
             judge: &judge,
             against: &nothing_against,

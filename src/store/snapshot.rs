@@ -42,6 +42,11 @@ pub fn verify(path: &Path, in_use: bool) -> Result<u64, StoreError> {
     schema(&conn)
 }
 
+/// The schema of a database that somebody may be using.
+pub fn schema_of(path: &Path) -> Result<u64, StoreError> {
+    schema(&open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+}
+
 fn schema(conn: &Connection) -> Result<u64, StoreError> {
     Ok(conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))?.cast_unsigned())
 }

@@ -31,6 +31,12 @@ CREATE TABLE kv(agent_name TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL
   updated_at DATETIME DEFAULT CURRENT_TIMESTAMP, expires_at DATETIME, PRIMARY KEY(agent_name, key));
 CREATE TABLE api_keys(id TEXT PRIMARY KEY, name TEXT NOT NULL, key_hash TEXT NOT NULL UNIQUE, scopes TEXT NOT NULL,
   created_at DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP, last_used_at DATETIME, revoked_at DATETIME);
+CREATE TABLE oauth_tokens(tool_name TEXT PRIMARY KEY, access_token BLOB NOT NULL, refresh_token BLOB,
+  token_type TEXT DEFAULT 'Bearer', expiry DATETIME, scopes TEXT, client_id TEXT, client_secret BLOB, token_url TEXT,
+  auth_style INTEGER, resource_url TEXT, created_at DATETIME DEFAULT CURRENT_TIMESTAMP,
+  updated_at DATETIME DEFAULT CURRENT_TIMESTAMP);
+INSERT INTO oauth_tokens(tool_name, access_token, expiry, scopes, auth_style)
+  VALUES ('calendar', zeroblob(40), '2099-01-01 00:00:00.5 +0000 UTC m=+3', 'a b', 2), ('cut', zeroblob(5), NULL, '', 0);
 ";
 
 fn hash(key: &str) -> String {
@@ -178,7 +184,7 @@ fn counts(report: &Value, kind: &str) -> [u64; 4] {
     ["new", "grown", "there", "skipped"].map(|field| found[field].as_u64().unwrap())
 }
 
-const KINDS: [(&str, [u64; 4]); 9] = [
+const KINDS: [(&str, [u64; 4]); 10] = [
     ("config", [1, 0, 0, 0]),
     ("personas", [2, 0, 0, 0]),
     ("skills", [2, 0, 0, 1]),
@@ -187,6 +193,7 @@ const KINDS: [(&str, [u64; 4]); 9] = [
     ("rules", [1, 0, 0, 0]),
     ("values", [2, 0, 0, 1]),
     ("approvals", [0, 0, 0, 1]),
+    ("tokens", [1, 0, 0, 1]),
     ("logins", [1, 0, 0, 1]),
 ];
 
@@ -252,6 +259,9 @@ fn everything_comes_over_once_and_is_served() {
     assert_eq!(hub.client().with_key("dk_gone").get("/api/v1/sessions").status, 401, "revoked it stays");
     assert_eq!(std::fs::read_to_string(target.join("agents/cook/SOUL.md")).unwrap(), "You cook.\n");
     assert!(target.join("skills/garden/SKILL.md").is_file());
+    let sql = "SELECT access_token, expiry FROM oauth_tokens";
+    let token = hub.database().query_row(sql, [], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)));
+    assert_eq!(token.unwrap(), (vec![0; 40], "2099-01-01T00:00:00.500Z".to_owned()));
     let costs = hub.database().query_row("SELECT sum(cost_usd), count(*) FROM llm_calls", [], |row| {
         Ok((row.get::<_, f64>(0)?, row.get::<_, i64>(1)?))
     });
@@ -344,5 +354,6 @@ fn what_cannot_be_imported_is_refused_or_reported() {
     assert!(out.contains("api.listen") && out.contains("is damaged"), "{out}");
     assert_eq!(counts(&report(&out), "personas")[0], 2);
     assert_eq!(counts(&report(&out), "logins"), [0, 0, 0, 2], "without its secret no cookie can be read");
+    assert_eq!(counts(&report(&out), "tokens")[..3], [0, 0, 0]);
     assert!(!target.join("holt.toml").exists());
 }
