@@ -639,7 +639,7 @@ fn every_route_turns_away_who_may_not() {
     let mut wrong = Vec::new();
     for operation in world.description.operations() {
         let name = format!("{} {}", operation.method, operation.path);
-        let path = operation.path.replace('{', "").replace('}', "");
+        let path = operation.path.replace(['{', '}'], "");
         let mut expect = |what: &str, answer: &Answer, status: u16| {
             // Machines know a shape of their own.
             let is_json = serde_json::from_slice::<Value>(&answer.body)
