@@ -82,7 +82,8 @@ fn sockets_and_replay() {
     let _ = |conn: &Conn| WsStreamSession::new(conn, "s").send_event(&ChatEvent::Done);
 
     let buffer = ReplayBuffer::new(1024);
-    assert!(buffer.is_empty() && buffer.len() == 0);
+    assert!(buffer.is_empty());
+    let _: fn(&ReplayBuffer) -> u64 = ReplayBuffer::len;
     let _: fn(&ReplayBuffer, Arc<holt::store::log::Run>) -> Option<isize> = ReplayBuffer::append;
     let _: fn(&ReplayBuffer, u64, usize) -> Since = ReplayBuffer::replay_since;
     let store = ReplayStore::new(Duration::from_secs(60));

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::support::agent::{Agent, ID};
+use crate::support::http::read_answer;
 use crate::support::hub::Builder;
 use crate::support::{Answer, Client, Hub, Model, Socket, wait_until};
 
@@ -200,14 +201,15 @@ fn a_machine_is_looked_at_and_its_report_is_the_answer() {
     let (mut agent, _) = Agent::join(&bench.hub.address, SHARED, ID, "pi");
     let listed = json_of(&client, "machines_list", json!({}));
     assert_eq!(listed["machines"][0]["id"], ID);
-    let asking = {
-        let client = client.clone();
-        std::thread::spawn(move || json_of(&client, "machines_inspect", json!({"id": ID, "plugin": "disk"})))
-    };
+    // The answer is read when the machine has done its part.
+    let arguments = json!({"name": "machines_inspect", "arguments": {"id": ID, "plugin": "disk"}});
+    let message = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": arguments});
+    let mut asking = client.open("POST", PATH, &message.to_string());
     let start = agent.take_session();
     assert_eq!(start["session_type"].as_str(), Some("inspect"), "{start}");
     agent.done(&start["session_id"], "all is well");
-    let answer = asking.join().unwrap();
+    let told = read_answer(&mut asking, false).json();
+    let answer: Value = serde_json::from_str(told["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
     assert!(answer["response"].as_str().unwrap().contains("all is well"), "{answer}");
     assert!(call(&client, "machines_inspect", json!({"id": "nobody"})).1);
     assert_eq!(json_of(&client, "alerts_list", json!({"state": "all"}))["alerts"], json!([]));

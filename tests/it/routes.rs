@@ -229,6 +229,19 @@ impl World {
         name
     }
 
+    fn schedule(&self) -> String {
+        let name = self.name("s");
+        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        name
+    }
+
+    /// One without tools: nothing is started for it.
+    fn plugin(&self) -> String {
+        let name = self.name("plugin");
+        self.make("/api/v1/plugins", json!({"name": name, "type": "subprocess", "command": "true"}));
+        name
+    }
+
     /// The path of a skill.
     fn skill(&self) -> String {
         let name = self.name("skill");
@@ -368,6 +381,30 @@ impl World {
                 plain(file)
             }
             "GET /journal/{id}" | "POST /journal/{id}/undo" => plain(on(&self.change().to_string())),
+            "GET /schedules" => {
+                self.schedule();
+                plain(path)
+            }
+            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily"})),
+            "POST /schedules/preview" => {
+                with(path, json!({"schedule": "@hourly", "timezone": "Europe/Berlin", "n": 2}))
+            }
+            "PATCH /schedules/{name}" => with(named(&self.schedule()), json!({"schedule": "@weekly"})),
+            "DELETE /schedules/{name}" | "POST /schedules/{name}/run" | "POST /schedules/{name}/dry-run" => {
+                plain(named(&self.schedule()))
+            }
+            "GET /schedules/{name}/runs" => {
+                let name = self.schedule();
+                self.make(&format!("/api/v1/schedules/{name}/run"), json!({}));
+                plain(named(&name))
+            }
+            "GET /plugins" | "GET /plugins/{name}" | "DELETE /plugins/{name}" => plain(named(&self.plugin())),
+            "POST /plugins" => {
+                with(path, json!({"name": self.name("plugin"), "type": "subprocess", "command": "true"}))
+            }
+            "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
+            "GET /tools/oauth/pending" => plain(path),
+            "GET /tools/{name}/oauth" => plain(named("scripted")),
             "POST /mcp" => with(path, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})),
             "POST /chat" => with(path, json!({"message": "say hi"})),
             "GET /ws" => Try { headers: upgrade(), ..plain(path) },
@@ -602,7 +639,7 @@ fn every_route_turns_away_who_may_not() {
     let mut wrong = Vec::new();
     for operation in world.description.operations() {
         let name = format!("{} {}", operation.method, operation.path);
-        let path = operation.path.replace('{', "").replace('}', "");
+        let path = operation.path.replace(['{', '}'], "");
         let mut expect = |what: &str, answer: &Answer, status: u16| {
             // Machines know a shape of their own.
             let is_json = serde_json::from_slice::<Value>(&answer.body)
