@@ -30,6 +30,7 @@ mod sessions;
 pub mod settings;
 mod setup;
 mod tools;
+pub mod tools_oauth;
 mod ws;
 
 pub use server::{Deps, Server, WebHandler};

@@ -7,7 +7,7 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, login, login_sessions,
-    machine_sessions, machines, models, notifications, oidc, panic, sessions, setup, tools, ws,
+    machine_sessions, machines, models, notifications, oidc, panic, sessions, setup, tools, tools_oauth, ws,
 };
 use crate::auth::Identity;
 use crate::limits;
@@ -114,6 +114,11 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/machines/{id}/sessions", Guard::Scope(&["chat"]), machine_sessions::start),
     route("GET", "/api/v1/tools", TOOLS_READ, tools::list),
     route("POST", "/api/v1/tools", TOOLS_WRITE, tools::create),
+    route("GET", tools_oauth::CALLBACK_PATH, Guard::Open, tools_oauth::callback),
+    route("GET", "/api/v1/tools/oauth/pending", TOOLS_READ, tools_oauth::pending),
+    route("GET", "/api/v1/tools/{name}/oauth", TOOLS_READ, tools_oauth::token),
+    route("POST", "/api/v1/tools/{name}/oauth/connect", TOOLS_WRITE, tools_oauth::connect),
+    route("DELETE", "/api/v1/tools/{name}/oauth/token", TOOLS_WRITE, tools_oauth::forget),
     route("GET", "/api/v1/tools/{name}", TOOLS_READ, tools::get),
     route("PUT", "/api/v1/tools/{name}", TOOLS_WRITE, tools::update),
     route("DELETE", "/api/v1/tools/{name}", TOOLS_WRITE, tools::delete),

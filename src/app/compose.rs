@@ -12,11 +12,13 @@ use crate::agents::Agents;
 use crate::agents::remote::RemoteAgents;
 use crate::api::WebHandler;
 use crate::api::server::Deps;
+use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
+use crate::auth::cookie::key_of;
 use crate::auth::oidc::OidcProvider;
 use crate::chat::Engine;
 use crate::chat::recorder::{self, Retention};
@@ -30,6 +32,7 @@ use crate::fleet::hub::gateway::{self, Gateway};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
+use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::store::{
@@ -92,6 +95,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    deps.oauth = oauth(&config, &db, &listener)?;
     let gateway = deps.gateway.clone();
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts { engine: engine.clone(), catalog: Some(catalog), gateway });
@@ -115,6 +119,9 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
                 log::error!("forget what was allowed for tool server {name}: {error}");
             }
         });
+        if let Some(oauth) = &server.ctx().deps.oauth {
+            servers.set_oauth(oauth.clone());
+        }
         servers.start();
     }
     sys::release_code_pages();
@@ -287,10 +294,7 @@ fn deps(
     notify: Arc<Dispatcher>,
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
-    let secret = match &config.auth.session_secret {
-        Some(secret) => secret.clone(),
-        None => data_secret(&config.data_dir)?,
-    };
+    let secret = session_secret(config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
@@ -316,10 +320,40 @@ fn deps(
         alerts: None,
         fleet: None,
         gateway: None,
+        oauth: None,
         oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })
+}
+
+/// What cookies and tokens are sealed with, in hex.
+fn session_secret(config: &Config) -> Result<String, AppError> {
+    match &config.auth.session_secret {
+        Some(secret) => Ok(secret.clone()),
+        None => data_secret(&config.data_dir),
+    }
+}
+
+/// What logins at tool servers need.
+fn oauth(config: &Config, db: &Arc<Db>, listener: &TcpListener) -> Result<Option<OAuthDeps>, AppError> {
+    let key = key_of(&session_secret(config)?).map_err(AppError::Cookie)?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    Ok(TokenStore::new(Arc::clone(db), &key).map(|tokens| OAuthDeps {
+        token_store: Arc::new(tokens),
+        pending_mgr: Arc::new(PendingMgr::new(oauth_callback(config, port))),
+    }))
+}
+
+/// Where browsers come back to from logins at tool servers (contract http-api 11.2).
+fn oauth_callback(config: &Config, port: u16) -> String {
+    let base = config.api.external_url.clone().unwrap_or_else(|| {
+        let host = config.api.listen.rsplit_once(':').map_or("", |(host, _)| host);
+        // Where it listens everywhere, a browser on this machine finds it.
+        let host = if ["", "0.0.0.0", "[::]"].contains(&host) { "localhost" } else { host };
+        format!("http://{host}:{port}")
+    });
+    base + CALLBACK_PATH
 }
 
 fn page(directory: Option<&Path>) -> Result<Arc<dyn WebHandler>, AppError> {
