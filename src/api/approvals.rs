@@ -10,12 +10,17 @@ use crate::api::login::{decode, json_line, ok};
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::audit::{Entry, Outcome};
 use crate::auth::{AuthError, Identity};
 use crate::chat::Approvals;
 use crate::chat::approvals::{Removed, too_late};
 use crate::rt::clock;
+use crate::rt::text::cut;
 use crate::store::approvals::{ApprovalRow, Decided, Decision};
 use crate::store::rules::{NewRule, RuleRow, RuleScope};
+
+/// Longest name of a channel that is quoted.
+const CHANNEL_BYTES_MAX: usize = 32;
 
 #[derive(Serialize)]
 struct ApprovalShape<'a> {
@@ -110,6 +115,39 @@ fn decide(ctx: &Ctx, call: &Call<'_>, approve: bool, rule: Option<RuleScope>) ->
     let decision = Decision { approve, by: "api", identity: &identity, source: &source, rule };
     match approvals(ctx)?.decide(call.params.get("id"), &decision)? {
         Decided::Done(row, _) => Ok(Reply::Full(json_line(200, &shape(&row)))),
+        Decided::NotFound => Err(ApiError::not_found("not found")),
+        Decided::Already(row) => Err(ApiError::new(409, "already_resolved", too_late(&row))),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ButtonBody {
+    channel: String,
+    approve: bool,
+    token: String,
+}
+
+/// Decides from a notification: the token of its button is the credential ([`crate::notify::Dispatcher::may_decide`]).
+pub(super) fn button(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let id = call.params.get("id");
+    let body: ButtonBody = decode(&call.req.body, "invalid JSON")?;
+    let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
+    let identity = format!("button:{}", cut(&body.channel, CHANNEL_BYTES_MAX));
+    if !ctx.deps.notify.may_decide(&body.channel, id, body.approve, &body.token) {
+        ctx.deps.audit.record_repeatable(&Entry {
+            actor: &identity,
+            target: id,
+            source: &source,
+            detail: "its token is not valid",
+            result: Outcome::Denied,
+            ..Entry::ok("approval.button")
+        });
+        return Err(ApiError::new(403, "bad_button", "this button is not valid; decide on the hub's page"));
+    }
+    let decision = Decision { approve: body.approve, by: "button", identity: &identity, source: &source, rule: None };
+    match approvals(ctx)?.decide(id, &decision)? {
+        Decided::Done(row, _) => Ok(Reply::Full(json_line(200, &json!({"id": row.id, "status": row.status})))),
         Decided::NotFound => Err(ApiError::not_found("not found")),
         Decided::Already(row) => Err(ApiError::new(409, "already_resolved", too_late(&row))),
     }

@@ -104,6 +104,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/approvals/{id}", Guard::Scope(&["approvals:read"]), approvals::get),
     route("POST", "/api/v1/approvals/{id}/approve", Guard::Scope(&["approvals:write"]), approvals::approve),
     route("POST", "/api/v1/approvals/{id}/deny", Guard::Scope(&["approvals:write"]), approvals::deny),
+    // Its token is its credential.
+    route("POST", "/api/v1/approvals/{id}/button", Guard::Open, approvals::button),
     route("GET", "/api/v1/auto-approve", Guard::Scope(&["approvals:read"]), approvals::rules),
     route("POST", "/api/v1/auto-approve", Guard::Scope(&["approvals:write"]), approvals::add_rule),
     route("DELETE", "/api/v1/auto-approve/{id}", Guard::Scope(&["approvals:write"]), approvals::remove_rule),

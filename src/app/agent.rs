@@ -167,6 +167,7 @@ impl Agent {
                 situation: Arc::new(AgentSituation::new(&self.agent_id, &name)),
                 timezone: String::new(),
                 external_url: None,
+                secret: None,
                 topic: format!("{HUB_TOPIC}/{}", self.agent_id),
             };
             let dispatcher = Arc::new(Dispatcher::start(setup, &stop)?);

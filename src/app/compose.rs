@@ -271,6 +271,14 @@ fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Ve
     tools
 }
 
+/// What cookies, buttons and secrets at rest are made with.
+fn hub_secret(config: &Config) -> Result<String, AppError> {
+    match &config.auth.session_secret {
+        Some(secret) => Ok(secret.clone()),
+        None => data_secret(&config.data_dir),
+    }
+}
+
 /// Telling people; the channels begin at once with what waits since the last stop.
 fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispatcher>, AppError> {
     let setup = notify::Setup {
@@ -279,6 +287,7 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
         situation: Arc::new(HubSituation::new(Arc::clone(db))),
         timezone: config.api.timezone.clone(),
         external_url: config.api.external_url.clone(),
+        secret: Some(hub_secret(config)?),
         topic: notify::HUB_TOPIC.to_owned(),
     };
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
@@ -294,7 +303,7 @@ fn deps(
     notify: Arc<Dispatcher>,
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
-    let secret = session_secret(config)?;
+    let secret = hub_secret(config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
     let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
@@ -327,17 +336,9 @@ fn deps(
     })
 }
 
-/// What cookies and tokens are sealed with, in hex.
-fn session_secret(config: &Config) -> Result<String, AppError> {
-    match &config.auth.session_secret {
-        Some(secret) => Ok(secret.clone()),
-        None => data_secret(&config.data_dir),
-    }
-}
-
 /// What logins at tool servers need.
 fn oauth(config: &Config, db: &Arc<Db>, listener: &TcpListener) -> Result<Option<OAuthDeps>, AppError> {
-    let key = key_of(&session_secret(config)?).map_err(AppError::Cookie)?;
+    let key = key_of(&hub_secret(config)?).map_err(AppError::Cookie)?;
     let port = listener.local_addr().map_or(0, |address| address.port());
     Ok(TokenStore::new(Arc::clone(db), &key).map(|tokens| OAuthDeps {
         token_store: Arc::new(tokens),

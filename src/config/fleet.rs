@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::check::time_above_zero;
 use super::env::Env;
 use super::error::ConfigError;
+use super::fleet_times::{FleetTimes, RawTimes, times};
 use super::gateway::{GatewayConfig, RawGateway, gateway};
 use super::json::typed;
 use super::raw::Typed;
@@ -30,6 +31,7 @@ pub struct FleetConfig {
     /// Who may do what; nobody but admins may do what is not here.
     pub access: Vec<AccessRule>,
     pub gateway: GatewayConfig,
+    pub times: FleetTimes,
 }
 
 impl std::fmt::Debug for FleetConfig {
@@ -61,9 +63,10 @@ pub(super) struct RawFleet {
     down_after: Option<String>,
     access: Vec<RawAccess>,
     gateway: RawGateway,
+    times: RawTimes,
 }
 
-typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access, gateway });
+typed!(RawFleet { shared_token, allow_shared, approval_requests, down_after, access, gateway, times });
 
 #[derive(Default)]
 struct RawAccess {
@@ -108,5 +111,6 @@ pub(super) fn fleet(typed: &Typed, env: &Env, data_dir: &Path) -> Result<FleetCo
         down_after: time_above_zero(typed, "fleet.down_after", raw.down_after.as_deref(), limits::MACHINE_DOWN_AFTER)?,
         access,
         gateway: gateway(typed, &raw.gateway)?,
+        times: times(typed, &raw.times)?,
     })
 }

@@ -47,6 +47,8 @@ pub struct ChannelConfig {
     pub recoveries: bool,
     /// Whether requests for approval are told.
     pub approvals: bool,
+    /// Whether a request for approval can be decided from the notification: by whoever reads the channel.
+    pub buttons: bool,
     /// Templates; None is the default.
     pub title: Option<String>,
     pub body: Option<String>,
@@ -214,6 +216,10 @@ fn channel(name: &str, table: Table<'_>) -> Result<ChannelConfig, BadKey> {
         "mqtt" => mqtt(&table)?,
         _ => Service::Console,
     };
+    let buttons = table.flag("approve_buttons", false)?;
+    if buttons && !matches!(service, Service::Ntfy(_) | Service::Webhook(_)) {
+        return Err(table.bad("approve_buttons", "works with channels of type ntfy and webhook only"));
+    }
     let quiet = table.text("quiet")?;
     let config = ChannelConfig {
         name: name.to_owned(),
@@ -232,6 +238,7 @@ fn channel(name: &str, table: Table<'_>) -> Result<ChannelConfig, BadKey> {
         escalate_after: table.time("escalate_after", DAY)?,
         recoveries: table.flag("recoveries", true)?,
         approvals: table.flag("approvals", true)?,
+        buttons,
         title: table.text("title")?.map(str::to_owned),
         body: table.text("body")?.map(str::to_owned),
         timeout: table.time("timeout", TIMEOUT_MAX)?.unwrap_or(TIMEOUT),

@@ -17,6 +17,8 @@ pub(super) struct Message<'a> {
     pub(super) body: String,
     /// Absolute, or empty.
     pub(super) link: String,
+    /// What can be done from the message itself: label, address to post to, body.
+    pub(super) buttons: Vec<(&'static str, String, serde_json::Value)>,
 }
 
 /// Why a message was not taken. Texts name no secret and no address with one.
@@ -61,6 +63,9 @@ pub(super) trait Channel: Send {
 
 /// The channel of a configuration; the error is what cannot be used.
 pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Result<Box<dyn Channel>, String> {
+    if config.buttons && (shared.base_url.is_none() || shared.buttons.is_none()) {
+        return Err("approve_buttons needs api.external_url of the hub: that is where buttons lead".to_owned());
+    }
     match &config.service {
         Service::Ntfy(ntfy) => Ok(Box::new(web::ntfy(config, ntfy)?)),
         Service::Gotify(gotify) => Ok(Box::new(web::gotify(config, gotify)?)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, never, select};
 use jiff::tz::TimeZone;
 
+use super::buttons::Buttons;
 use super::lane::{ChannelStatus, Lane};
 use super::notice::{Kind, Notice};
 use super::queue::Queue;
@@ -38,6 +39,8 @@ pub struct Setup {
     pub timezone: String,
     /// `api.external_url`.
     pub external_url: Option<String>,
+    /// The hub's secret, from which the tokens of buttons are made; None: no buttons.
+    pub secret: Option<String>,
     /// What topics of MQTT begin with: [`HUB_TOPIC`], or one below it for an agent.
     pub topic: String,
 }
@@ -74,7 +77,8 @@ impl Dispatcher {
             TimeZone::get(&setup.timezone).unwrap_or(TimeZone::UTC)
         };
         let base_url = setup.external_url.map(|url| url.trim_end_matches('/').to_owned());
-        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, zone, base_url });
+        let buttons = setup.secret.as_deref().map(Buttons::new);
+        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, zone, base_url, buttons });
         let names: Vec<&str> = setup.channels.iter().map(|channel| channel.name.as_str()).collect();
         if let Err(error) = shared.queue.keep_channels(&names) {
             log::error!("notify: look through what waits: {error}");
@@ -166,6 +170,13 @@ impl Dispatcher {
             status: lock(&channel.status).clone(),
         };
         self.channels.iter().map(info).collect()
+    }
+
+    /// Whether a button of that channel may decide on a request for approval.
+    pub fn may_decide(&self, channel: &str, approval_id: &str, approve: bool, token: &str) -> bool {
+        let has_buttons = self.channels.iter().any(|known| known.config.name == channel && known.config.buttons);
+        let buttons = self.shared.buttons.as_ref().filter(|_| has_buttons);
+        buttons.is_some_and(|buttons| buttons.is_valid(channel, approval_id, approve, token))
     }
 
     /// Waiting, held and failed notices, newest first.

@@ -76,6 +76,7 @@ fn config() -> ChannelConfig {
         approvals: true,
         title: None,
         body: None,
+        buttons: false,
         timeout: Duration::from_secs(1),
     }
 }
@@ -89,6 +90,7 @@ impl Desk {
             situation: Arc::<World>::clone(&world),
             zone: jiff::tz::TimeZone::UTC,
             base_url: Some("http://hub".into()),
+            buttons: None,
         });
         let escalate_ms = config.escalate_after.map_or(0, millis);
         let channel = Box::new(Scripted(Arc::clone(&script)));

@@ -4,6 +4,7 @@
 //! is sent. Each channel works on its rows in order, on a thread of its own (`notify-NAME`, asleep until something is
 //! due; ended by [`Dispatcher::stop`]), so that a slow one holds up no other.
 
+mod buttons;
 mod channel;
 mod console;
 mod dispatcher;
@@ -52,4 +53,6 @@ struct Shared {
     zone: TimeZone,
     /// Where the hub's page is, without a slash at the end.
     base_url: Option<String>,
+    /// None on an agent: it decides nothing.
+    buttons: Option<buttons::Buttons>,
 }

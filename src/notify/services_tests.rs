@@ -68,6 +68,7 @@ fn config(service: Service, timeout: Duration) -> ChannelConfig {
         escalate_after: None,
         recoveries: true,
         approvals: true,
+        buttons: false,
         title: None,
         body: None,
         timeout,
@@ -90,7 +91,10 @@ fn notice() -> Notice {
 fn try_send(channel: &mut dyn Channel, cancel: &Cancel) -> Result<(), SendError> {
     let notice = notice();
     let (title, body) = (notice.shown_title(), notice.body.clone());
-    channel.send(&Message { notice: &notice, title, body, link: "http://hub/#/alerts".into() }, cancel)
+    channel.send(
+        &Message { notice: &notice, title, body, link: "http://hub/#/alerts".into(), buttons: Vec::new() },
+        cancel,
+    )
 }
 
 fn deliver(channel: &mut dyn Channel) -> Result<(), SendError> {
@@ -690,7 +694,13 @@ fn a_lost_session_is_made_anew_and_told_everything_again() {
 fn tests_and_approvals_say_what_they_are() {
     let peer = test_peer::Peer::one(vec![whole("200 OK", "", "{}"), Http::Cut]);
     let notice = Notice { kind: Kind::Approval, title: "Approval: default wants to use kv_set".into(), ..notice() };
-    let message = Message { notice: &notice, title: notice.title.clone(), body: String::new(), link: String::new() };
+    let message = Message {
+        notice: &notice,
+        title: notice.title.clone(),
+        body: String::new(),
+        link: String::new(),
+        buttons: Vec::new(),
+    };
     assert_eq!(ntfy(peer.url(), LONG).send(&message, &Cancel::new()), Ok(()));
     let (_, body) = peer.requests.recv().unwrap();
     assert_eq!((&body["tags"][0], &body["message"]), (&json!("raised_hand"), &json!(notice.title)));

@@ -105,7 +105,7 @@ impl Smtp {
     }
 
     fn mail(&self, message: &Message<'_>) -> String {
-        let Message { notice, title, body, link } = message;
+        let Message { notice, title, body, link, .. } = message;
         let text = if link.is_empty() { body.clone() } else { format!("{body}\n\n{link}\n") };
         let id = hex(&Sha256::digest(notice.to_value().to_string().as_bytes())[..12]);
         let mail = Mail {

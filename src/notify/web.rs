@@ -81,7 +81,7 @@ fn web(config: &ChannelConfig, url: String, headers: Vec<(String, String)>, form
 
 impl Web {
     fn body(&self, message: &Message<'_>) -> Value {
-        let Message { notice, title, body, link } = message;
+        let Message { notice, title, body, link, buttons } = message;
         let text = if body.is_empty() { title } else { body };
         match &self.format {
             Format::Ntfy { topic, priorities, tags } => {
@@ -91,9 +91,18 @@ impl Web {
                     "topic": topic, "title": title, "message": text, "tags": tags,
                     "priority": priority(priorities, notice),
                 });
+                let mut actions = Vec::new();
                 if !link.is_empty() {
                     shape["click"] = json!(link);
-                    shape["actions"] = json!([{"action": "view", "label": "Open", "url": link}]);
+                    actions.push(json!({"action": "view", "label": "Open", "url": link}));
+                }
+                actions.extend(buttons.iter().map(|(label, url, body)| {
+                    let headers = json!({"Content-Type": "application/json"});
+                    json!({"action": "http", "label": label, "url": url, "method": "POST", "headers": headers,
+                        "body": body.to_string(), "clear": true})
+                }));
+                if !actions.is_empty() {
+                    shape["actions"] = Value::Array(actions);
                 }
                 shape
             }
@@ -104,7 +113,14 @@ impl Web {
                 }
                 shape
             }
-            Format::Webhook { .. } => event_shape(message),
+            Format::Webhook { .. } => {
+                let mut shape = event_shape(message);
+                if !buttons.is_empty() {
+                    let action = |(label, url, body): &(&str, String, Value)| json!({"label": label, "method": "POST", "url": url, "body": body});
+                    shape["actions"] = buttons.iter().map(action).collect();
+                }
+                shape
+            }
         }
     }
 

@@ -33,7 +33,8 @@ struct Outgoing {
     queue: VecDeque<Arc<[u8]>>,
     bytes: usize,
     pongs: VecDeque<Vec<u8>>,
-    pings: Option<Instant>,
+    /// The next `ping`, and how often there is one.
+    pings: Option<(Instant, Duration)>,
     /// A close frame, to be written behind the queue.
     close: Option<Vec<u8>>,
     /// The reading thread is done.
@@ -61,8 +62,8 @@ impl Peer for AgentSocket {
         true
     }
 
-    fn begin_pings(&self) {
-        lock(&self.outgoing).pings.get_or_insert_with(|| Instant::now() + limits::AGENT_PING_INTERVAL);
+    fn begin_pings(&self, interval: Duration) {
+        lock(&self.outgoing).pings.get_or_insert_with(|| (Instant::now() + interval, interval));
         self.bell.notify_one();
     }
 
@@ -107,8 +108,10 @@ impl AgentSocket {
         loop {
             let mut taken = Taken { frames: Vec::new(), control: Vec::new(), is_last: false };
             taken.control.extend(outgoing.pongs.drain(..).flatten());
-            if outgoing.pings.is_some_and(|at| at <= Instant::now()) {
-                outgoing.pings = Some(Instant::now() + limits::AGENT_PING_INTERVAL);
+            if let Some((at, interval)) = outgoing.pings
+                && at <= Instant::now()
+            {
+                outgoing.pings = Some((Instant::now() + interval, interval));
                 taken.control.extend(frame::text(&ping()));
             }
             let mut bytes = 0;
@@ -132,8 +135,9 @@ impl AgentSocket {
             if outgoing.read_ended {
                 return None;
             }
-            let timeout =
-                outgoing.pings.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+            let timeout = outgoing
+                .pings
+                .map_or(Duration::from_secs(3600), |(at, _)| at.saturating_duration_since(Instant::now()));
             outgoing = match self.bell.wait_timeout(outgoing, timeout) {
                 Ok((guard, _)) => guard,
                 Err(poisoned) => poisoned.into_inner().0,

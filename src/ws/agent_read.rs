@@ -45,7 +45,7 @@ pub(super) fn run(conn: &AgentSocket, mut arrival: Arrival, early: Vec<u8>) {
                     break Ending::Refused;
                 }
                 if source.deadline.take().is_some()
-                    && conn.socket.set_read_timeout(Some(limits::AGENT_SILENCE_MAX)).is_err()
+                    && conn.socket.set_read_timeout(Some(arrival.silence_max())).is_err()
                 {
                     break Ending::Lost("its socket is gone".to_owned());
                 }

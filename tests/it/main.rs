@@ -28,6 +28,7 @@ mod inspect;
 mod kv;
 mod logins;
 mod machine_sessions;
+mod machine_times;
 mod machines;
 mod machines_cli;
 mod notifications;

@@ -119,6 +119,56 @@ fn a_request_for_approval_is_told_without_its_arguments_and_outlives_a_kill() {
 }
 
 #[test]
+fn a_request_for_approval_is_decided_by_a_button_once() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let site = taking();
+    let api = "[api]\nexternal_url = \"http://hub.lan:8080\"\n[[api.keys]]\nname = \"all\"\n\
+               key = \"dk_of_this_test\"\nscopes = [\"chat\", \"machines:read\", \"approvals:read\", \"audit:read\"]\n";
+    let config = format!("{api}{}", channel(&site, "approve_buttons = true\n"));
+    let hub = Builder::new(dir.path()).config(&config).model(&model).start();
+    let all = hub.client().with_key("dk_of_this_test");
+    let mut socket = Socket::open(&all);
+    socket.chat("s1", SET);
+    site.wait_for("kv_set");
+    let told = body(&site.requests()[0]);
+    let actions = told["actions"].as_array().unwrap();
+    let labels: Vec<&str> = actions.iter().map(|action| action["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["Open", "Approve", "Deny"], "{told}");
+    let (approve, deny) = (&actions[1], &actions[2]);
+    assert_eq!((&approve["action"], &approve["method"]), (&json!("http"), &json!("POST")));
+    let path = approve["url"].as_str().unwrap().strip_prefix("http://hub.lan:8080").unwrap();
+    let approving = approve["body"].as_str().unwrap();
+    let parsed: Value = serde_json::from_str(approving).unwrap();
+    let token = parsed["token"].as_str().unwrap().to_owned();
+    assert!(!path.contains(&token) && !listed(&all).to_string().contains(&token));
+    // Nobody else's, and not for another verdict.
+    let stranger = hub.client();
+    let denying = deny["body"].as_str().unwrap();
+    for wrong in [
+        approving.replace(&token, "00"),
+        approving.replace("true", "false"),
+        approving.replace("phone", "other"),
+        "{}".to_owned(),
+    ] {
+        let answer = stranger.post(path, &wrong);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (403, Some("bad_button")), "{wrong}");
+    }
+    assert_eq!(stranger.post("/api/v1/approvals/nothing/button", approving).status, 403);
+    assert_eq!(all.get("/api/v1/approvals?status=pending").json().as_array().unwrap().len(), 1);
+    let pressed = stranger.post(path, approving);
+    assert_eq!((pressed.status, &pressed.json()["status"]), (200, &json!("approved")), "{}", pressed.text());
+    assert_eq!(socket.turn().last().unwrap()["type"], "done");
+    for late in [approving, denying] {
+        assert_eq!(stranger.post(path, late).status, 409);
+    }
+    let row = &all.get("/api/v1/approvals").json()[0];
+    assert_eq!((&row["decided_by"], &row["status"]), (&json!("button:phone"), &json!("approved")), "{row}");
+    let audit = all.get("/api/v1/audit?limit=50").text();
+    assert!(audit.contains("button:phone") && !audit.contains(&token), "{audit}");
+    assert!(!hub.log_tail().contains(&token));
+}
+
+#[test]
 fn what_waits_can_be_given_up() {
     let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
     let site = taking();

@@ -116,6 +116,11 @@ impl Arrival {
         }
     }
 
+    /// Without a message for this long the connection is over.
+    pub fn silence_max(&self) -> Duration {
+        self.fleet.config.times.silence
+    }
+
     /// The connection is over.
     pub fn end(self, ending: Ending) {
         lock(&self.fleet.arriving).remove(&self.serial);
@@ -198,7 +203,7 @@ impl Arrival {
             old.peer.close(1000, "replaced by a new connection");
         }
         lock(&fleet.arriving).remove(&self.serial);
-        self.peer.begin_pings();
+        self.peer.begin_pings(fleet.config.times.ping);
         log::info!("machine {id} ({}) registered from {}", facts.hostname, self.admission.address);
         lock(&fleet.presences).came(&id, &facts.hostname, Instant::now());
         fleet.tell(&id, "online", true);
@@ -210,7 +215,7 @@ impl Arrival {
     fn rival(&self, facts: &Facts) -> Option<Arc<Link>> {
         let old = self.fleet.link(&self.admission.machine_id)?;
         let is_same = old.hostname == facts.hostname && old.ip == facts.ip;
-        let silence = i64::try_from(limits::AGENT_TAKEOVER_SILENCE.as_millis()).unwrap_or(i64::MAX);
+        let silence = i64::try_from(self.fleet.config.times.takeover.as_millis()).unwrap_or(i64::MAX);
         (!is_same && old.silent_ms() < silence).then_some(old)
     }
 

@@ -23,7 +23,7 @@ mod upkeep;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -49,8 +49,8 @@ use crate::store::{Db, JoinCodeStore, MachineReadings, MachineSessionStore, Mach
 pub trait Peer: Send + Sync {
     /// Queues a message; false when the connection is over, or the machine so far behind that it is now.
     fn send(&self, message: &[u8]) -> bool;
-    /// A `ping` every [`limits::AGENT_PING_INTERVAL`] from now on.
-    fn begin_pings(&self);
+    /// A `ping` that often from now on.
+    fn begin_pings(&self, interval: Duration);
     /// Closes behind what is queued.
     fn close(&self, code: u16, reason: &str);
     /// Ends both directions at once.

@@ -1,7 +1,7 @@
 //! A machine as an agent: a turn becomes a session, or a further input of one (contract agent-link 4).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, select};
 
@@ -16,7 +16,6 @@ use crate::fleet::hub::session::{Answer, Session, cancel, lost, refused, wait};
 use crate::fleet::hub::stages::Progress;
 use crate::fleet::hub::{Fleet, message_id};
 use crate::fleet::wire::{Message, SessionError, SessionInput, SessionOutput, TO_AGENT_BYTES_MAX};
-use crate::limits;
 use crate::rt::text::cut;
 use crate::rt::{Cancel, lock};
 use crate::store::machine_sessions::SessionEnd;
@@ -191,7 +190,8 @@ impl Run<'_> {
     fn listen(&self, session: &Session, progress: &mut Progress, sink: &mut dyn RemoteSink) -> Over {
         let mut error: Option<SessionError> = None;
         let is_chat = self.turn.operation == Operation::Chat;
-        let mut deadline = Instant::now() + limits::MACHINE_SESSION_TIMEOUT;
+        let patience = self.fleet.config.times.session;
+        let mut deadline = Instant::now() + patience;
         loop {
             let said = select! {
                 recv(session.said) -> said => said,
@@ -201,14 +201,14 @@ impl Run<'_> {
                 }
                 default(deadline.saturating_duration_since(Instant::now())) => {
                     cancel(self.link, &session.id, "time is over");
-                    let minutes = limits::MACHINE_SESSION_TIMEOUT.as_secs() / 60;
+                    let time = duration(patience);
                     let what = if is_chat { "was silent" } else { "worked" };
-                    let message = format!("{} {what} for {minutes} minutes without a result; the session was ended", self.link.hostname);
+                    let message = format!("{} {what} for {time} without a result; the session was ended", self.link.hostname);
                     return Over::Session { state: "timeout", error: Some(RemoteError { code: "provider_timeout", message }) };
                 }
             };
             if is_chat {
-                deadline = Instant::now() + limits::MACHINE_SESSION_TIMEOUT;
+                deadline = Instant::now() + patience;
             }
             match said {
                 Err(_) => return Over::Session { state: "lost", error: Some(lost(self.link)) },
@@ -288,6 +288,14 @@ enum Over {
         state: &'static str,
         error: Option<RemoteError>,
     },
+}
+
+/// As people say it.
+fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        seconds if seconds >= 120 => format!("{} minutes", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
 }
 
 fn cancelled() -> RemoteError {

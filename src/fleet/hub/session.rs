@@ -195,7 +195,7 @@ impl Fleet {
                 SessionEnd { state: "lost", error: "connection lost", ..SessionEnd::default() },
             );
         }
-        for (session_id, link) in self.sessions.take_idle(|chat| chat.used.elapsed() >= limits::MACHINE_CHAT_IDLE) {
+        for (session_id, link) in self.sessions.take_idle(|chat| chat.used.elapsed() >= self.config.times.chat_idle) {
             self.end_chat(&link, &session_id, "idle");
         }
     }

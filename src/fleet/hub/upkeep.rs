@@ -67,6 +67,7 @@ impl Fleet {
     pub fn tick(&self) {
         self.follow_changes();
         self.judge_presence();
+        self.end_idle_chats();
         let left = std::mem::take(&mut lock(&self.upkeep).left);
         if let Err(error) = self.readings.write(&left, &[]) {
             log::warn!("record when machines were last seen: {error}");
@@ -86,7 +87,6 @@ impl Fleet {
         };
         if flushes {
             self.flush(false);
-            self.end_idle_chats();
             self.forget_clones(now);
         }
         if purges && let Err(error) = self.purge() {
