@@ -83,7 +83,11 @@ impl Browser {
                     let is_login = answer.text().contains("name=\"login\"");
                     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
                     method = "POST";
-                    body = if is_login { format!("prompt=login&login={user}&password=x") } else { "prompt=consent".into() };
+                    body = if is_login {
+                        format!("prompt=login&login={user}&password=x")
+                    } else {
+                        "prompt=consent".into()
+                    };
                 }
                 back if back.starts_with(CALLBACK) => return back.split_once('?').unwrap().1.to_owned(),
                 next => next.strip_prefix(&base).unwrap_or(next).clone_into(&mut path),
@@ -113,7 +117,13 @@ fn people_log_in_through_a_certified_provider() {
             hub.client().with("Cookie", &cookie).get(&format!("/auth/callback?{query}"))
         };
         let answer = try_as("me");
-        assert_eq!((answer.status, answer.header("location")), (302, "/#/overview"), "{} {}", answer.text(), hub.log_tail());
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (302, "/#/overview"),
+            "{} {}",
+            answer.text(),
+            hub.log_tail()
+        );
         let me = hub.client().with_cookie_of(&answer);
         assert_eq!(me.get("/auth/session").json(), json!({"authenticated": true, "email": "me@example.org"}));
         let answer = try_as("eve");
