@@ -183,7 +183,10 @@ fn a_login_leads_to_tools_and_outlives_a_restart() {
     let actions: Vec<Value> = bench.tools.get("/api/v1/audit?limit=50").json()["entries"].as_array().unwrap().clone();
     for action in ["oauth_connect", "oauth_connected", "oauth_revoke"] {
         let action = format!("tool_server.{action}");
-        let found = actions.iter().find(|entry| entry["action"] == action).unwrap_or_else(|| panic!("{action}"));
+        let found = actions
+            .iter()
+            .find(|entry| entry["action"] == action && entry["result"] == "ok")
+            .unwrap_or_else(|| panic!("{action}"));
         assert_eq!((&found["actor"], &found["target"]), (&json!("key:tools"), &json!("r")), "{action}");
     }
 }
