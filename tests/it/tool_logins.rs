@@ -198,7 +198,7 @@ fn tokens_are_renewed_in_time_by_one_and_replaced_as_a_whole() {
     bench.add(json!({}));
     bench.log_in();
     // The life of a token is over in a moment, each time.
-    wait_until("it was renewed twice", || (bench.call() >= "done: access-token-3".to_owned()).then_some(()));
+    wait_until("it was renewed twice", || (bench.call().as_str() >= "done: access-token-3").then_some(()));
     let renewals: Vec<String> =
         bench.server.script.asked_at("/tokens").iter().map(|asked| asked.form("refresh_token")).collect();
     assert_eq!(renewals[..3], ["", "refresh-token-1", "refresh-token-2"], "each refresh token was used once");
