@@ -50,6 +50,8 @@
 //! | causes of trouble, by evidence and without a model | [`llm::local::Diagnostician`] |
 //! | what a remote session does on its machine | [`fleet::runner`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
+//! | a login at a tool server; its token | `tools::servers::login`; [`mcp::oauth`] |
+//! | logging in through an identity provider; signed tokens | [`auth::oidc`]; [`auth::jwt`] |
 //! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
 //! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
 //! | a socket that is TLS; a new certificate without a restart | [`tls::Transport`]; [`tls::Acceptor`] |

@@ -45,6 +45,7 @@ pub mod settings;
 mod setup;
 mod skills;
 mod tools;
+pub mod tools_oauth;
 mod ws;
 
 pub use server::{Deps, Server, WebHandler};

@@ -8,7 +8,7 @@ use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, journal,
     keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications,
-    oidc, openapi, panic, persona, schedules, server_settings, sessions, setup, skills, tools, ws,
+    oidc, openapi, panic, persona, schedules, server_settings, sessions, setup, skills, tools, tools_oauth, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
@@ -156,6 +156,11 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/machines/{id}/sessions", Guard::Scope(&["chat"]), machine_sessions::start),
     route("GET", "/api/v1/tools", TOOLS_READ, tools::list),
     route("POST", "/api/v1/tools", TOOLS_WRITE, tools::create),
+    route("GET", tools_oauth::CALLBACK_PATH, Guard::Open, tools_oauth::callback),
+    route("GET", "/api/v1/tools/oauth/pending", TOOLS_READ, tools_oauth::pending),
+    route("GET", "/api/v1/tools/{name}/oauth", TOOLS_READ, tools_oauth::token),
+    route("POST", "/api/v1/tools/{name}/oauth/connect", TOOLS_WRITE, tools_oauth::connect),
+    route("DELETE", "/api/v1/tools/{name}/oauth/token", TOOLS_WRITE, tools_oauth::forget),
     route("GET", "/api/v1/tools/{name}", TOOLS_READ, tools::get),
     route("PUT", "/api/v1/tools/{name}", TOOLS_WRITE, tools::update),
     route("DELETE", "/api/v1/tools/{name}", TOOLS_WRITE, tools::delete),

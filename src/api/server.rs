@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 use tiny_http::Method;
 
 use crate::api::costs::CostReports;
@@ -15,6 +18,7 @@ use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
+use crate::api::tools_oauth::{CALLBACK_PATH, CALLBACK_SCRIPT};
 use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
@@ -30,6 +34,7 @@ use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
+use crate::mcp::oauth::OAuthDeps;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
 use crate::sched::Scheduler;
@@ -83,6 +88,8 @@ pub struct Deps {
     pub scheduler: Option<Arc<Scheduler>>,
     /// The certificate in force, when we speak TLS.
     pub tls: Option<Arc<Acceptor>>,
+    /// Logins at tool servers.
+    pub oauth: Option<OAuthDeps>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -95,6 +102,8 @@ pub struct Server {
     ctx: Ctx,
     api_headers: Vec<u8>,
     page_headers: Vec<u8>,
+    /// Of the page that browsers see behind a login at a tool server.
+    callback_headers: Vec<u8>,
 }
 
 /// What handlers see.
@@ -225,7 +234,11 @@ impl Server {
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
             .as_slice()]
         .concat();
-        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes() })
+        let script = STANDARD.encode(Sha256::digest(CALLBACK_SCRIPT.as_bytes()));
+        let callback_headers = String::from_utf8_lossy(&api_headers)
+            .replace("default-src 'none'", &format!("default-src 'none'; script-src 'sha256-{script}'"));
+        let callback_headers = callback_headers.into_bytes();
+        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes(), callback_headers })
     }
 
     /// What handlers see; for the composition root.
@@ -245,7 +258,11 @@ impl Server {
 
     /// Lines that every response to that path carries.
     pub fn common_headers(&self, path: &str) -> &[u8] {
-        if is_api(path) { &self.api_headers } else { &self.page_headers }
+        match path {
+            CALLBACK_PATH => &self.callback_headers,
+            path if is_api(path) => &self.api_headers,
+            _ => &self.page_headers,
+        }
     }
 
     /// Whether the route of a request takes bodies beyond the general limit.

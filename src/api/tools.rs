@@ -329,7 +329,7 @@ fn status_shape(status: &Status) -> Value {
     insert(&mut shape, "restart_count", json!(status.restart_count), status.restart_count == 0);
     insert(&mut shape, "last_error", json!(status.last_error), status.last_error.is_empty());
     insert(&mut shape, "uptime_secs", json!(uptime(status)), status.uptime.is_none());
-    oauth(&mut shape, config);
+    oauth(&mut shape, status);
     Value::Object(shape)
 }
 
@@ -352,7 +352,7 @@ fn detail_shape(status: &Status, sees_secrets: bool) -> Value {
     shape.insert("restart_count".into(), json!(status.restart_count));
     shape.insert("last_error".into(), json!(status.last_error));
     shape.insert("uptime_secs".into(), json!(uptime(status)));
-    oauth(&mut shape, config);
+    oauth(&mut shape, status);
     shape.insert("args".into(), names(&config.args));
     shape.insert("env".into(), map(&config.env));
     shape.insert("headers".into(), map(&config.headers));
@@ -373,10 +373,11 @@ fn insert(shape: &mut Map<String, Value>, name: &str, value: Value, is_empty: bo
 }
 
 /// Tokens come with the login flow; until then there is none.
-fn oauth(shape: &mut Map<String, Value>, config: &ToolServerConfig) {
-    if config.auth == "oauth" {
+fn oauth(shape: &mut Map<String, Value>, status: &Status) {
+    if let Some(login) = &status.login {
         shape.insert("auth_type".into(), json!("oauth"));
-        shape.insert("oauth_status".into(), json!({"has_token": false, "needs_reauth": true}));
+        let login = json!({"has_token": login.has_token, "needs_reauth": login.needs_reauth});
+        shape.insert("oauth_status".into(), login);
     }
 }
 

@@ -12,12 +12,14 @@ use crate::agents::Agents;
 use crate::agents::remote::RemoteAgents;
 use crate::api::WebHandler;
 use crate::api::server::Deps;
+use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
+use crate::auth::cookie::key_of;
 use crate::auth::oidc::OidcProvider;
 use crate::chat::Engine;
 use crate::chat::recorder::{self, Retention};
@@ -31,6 +33,7 @@ use crate::fleet::hub::gateway::{self, Gateway};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
+use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
@@ -101,6 +104,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
     let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
@@ -133,6 +137,9 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     }
     // Last: what fails before leaves no child behind, and requests are answered first.
     if let Some(servers) = &server.ctx().deps.lifecycle {
+        if let Some(oauth) = &server.ctx().deps.oauth {
+            servers.set_oauth(oauth.clone());
+        }
         start_servers(servers, &engine);
     }
     scheduler.apply(&sched::Changes::config(&*live).schedules)?;
@@ -388,10 +395,32 @@ fn deps(
         gateway: None,
         scheduler: None,
         tls: None,
+        oauth: None,
         oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })
+}
+
+/// What logins at tool servers need.
+fn oauth(config: &Config, db: &Arc<Db>, listener: &TcpListener) -> Result<Option<OAuthDeps>, AppError> {
+    let key = key_of(&hub_secret(config)?).map_err(AppError::Cookie)?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    Ok(TokenStore::new(Arc::clone(db), &key).map(|tokens| OAuthDeps {
+        token_store: Arc::new(tokens),
+        pending_mgr: Arc::new(PendingMgr::new(oauth_callback(config, port))),
+    }))
+}
+
+/// Where browsers come back to from logins at tool servers (contract http-api 11.2).
+fn oauth_callback(config: &Config, port: u16) -> String {
+    let base = config.api.external_url.clone().unwrap_or_else(|| {
+        let host = config.api.listen.rsplit_once(':').map_or("", |(host, _)| host);
+        // Where it listens everywhere, a browser on this machine finds it.
+        let host = if ["", "0.0.0.0", "[::]"].contains(&host) { "localhost" } else { host };
+        format!("http://{host}:{port}")
+    });
+    base + CALLBACK_PATH
 }
 
 fn page(directory: Option<&Path>) -> Result<Arc<dyn WebHandler>, AppError> {

@@ -27,6 +27,11 @@ impl Mask {
         Self { secrets }
     }
 
+    /// The same with one more.
+    pub(super) fn with(&self, secret: Option<&str>) -> Self {
+        Self::new(self.secrets.iter().map(String::as_str).chain(secret))
+    }
+
     /// The text without them.
     pub fn apply(&self, text: &str) -> String {
         let mut shown = text.to_owned();

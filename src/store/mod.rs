@@ -30,6 +30,7 @@ mod machines_tests;
 pub mod meta;
 mod migrate;
 pub mod notices;
+pub mod oauth_tokens;
 pub mod parked;
 pub mod reference;
 pub mod rules;

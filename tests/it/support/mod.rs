@@ -9,6 +9,7 @@ pub mod link_agent;
 pub mod link_hub;
 pub mod machine;
 pub mod model;
+pub mod oauth_server;
 pub mod peer;
 pub mod remote;
 pub mod schema;
