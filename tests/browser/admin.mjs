@@ -137,6 +137,21 @@ const tests = {
     await page.waitForFunction(async () => (await (await fetch('/api/v1/server/config')).json()).timezone === 'Europe/Berlin');
   },
 
+  async 'the first steps: a provider is set up and tested before it goes on'({ model, open }) {
+    const page = await open({ where: '/#/welcome' });
+    await page.getByText('Use a model').click();
+    await page.getByLabel('Provider').selectOption('openai');
+    await page.getByLabel('API key').fill('another');
+    await page.getByLabel('Address').fill('http://127.0.0.1:9/v1');
+    await page.getByLabel('Model').fill('scripted');
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.locator('.form > .problem', { hasText: 'openai says' }).waitFor();
+    await page.getByLabel('Address').fill(model.baseUrl);
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.getByText('Step 2 of 3').waitFor();
+    await page.getByText('No channel is set up.', { exact: false }).waitFor();
+  },
+
   async 'agents: made, changed, and deleted'({ hub, open }) {
     const page = await open({ where: '/#/agents' });
     await page.getByRole('button', { name: 'Add an agent' }).click();
