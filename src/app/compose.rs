@@ -123,25 +123,14 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         tls,
     });
     let _ = desk.parts.set((Arc::clone(&scheduler), Arc::clone(&live) as Arc<dyn sched::Changes>)); // only here
-    // With a provider people log in through it: nobody may come and make the first key (W-2).
-    let credential_exists =
-        !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
-    let pin = server.ctx().setup.begin(credential_exists)?;
+    let pin = server.ctx().setup.begin(has_credential(&config))?;
     let threads = Threads::new();
     let work = keeper::Keeper::new(Arc::clone(&server), Arc::clone(&hub), engine.clone(), stop.clone());
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, agents.as_ref(), &sse).map_err(AppError::Thread)?;
     let address = http.address();
-    if let Some(provider) = &server.ctx().deps.oidc_provider {
-        provider.warm_up();
-    }
     // Last: what fails before leaves no child behind, and requests are answered first.
-    if let Some(servers) = &server.ctx().deps.lifecycle {
-        if let Some(oauth) = &server.ctx().deps.oauth {
-            servers.set_oauth(oauth.clone());
-        }
-        start_servers(servers, &engine);
-    }
+    start_servers(&server.ctx().deps);
     scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
     let app = App {
@@ -167,9 +156,21 @@ fn kv_store(config: &Config, db: &Arc<Db>) -> KvStore {
     KvStore::new(Arc::clone(db), limits)
 }
 
-/// A server that becomes another takes what was allowed for it along.
-fn start_servers(servers: &ToolServers, engine: &Engine) {
-    let approvals = Arc::clone(engine.approvals());
+/// With a provider people log in through it: nobody may come and make the first key (W-2).
+fn has_credential(config: &Config) -> bool {
+    !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some()
+}
+
+/// Tool servers, and what logins need of others. A server that becomes another takes what was allowed for it along.
+fn start_servers(deps: &Deps) {
+    if let Some(provider) = &deps.oidc_provider {
+        provider.warm_up();
+    }
+    let Some(servers) = &deps.lifecycle else { return };
+    if let Some(oauth) = &deps.oauth {
+        servers.set_oauth(oauth.clone());
+    }
+    let approvals = Arc::clone(deps.engine.approvals());
     servers.on_replaced(move |name| {
         if let Err(error) = approvals.forget_server(name) {
             log::error!("forget what was allowed for tool server {name}: {error}");
