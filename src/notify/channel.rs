@@ -63,7 +63,7 @@ pub(super) trait Channel: Send {
 
 /// The channel of a configuration; the error is what cannot be used.
 pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Result<Box<dyn Channel>, String> {
-    if config.buttons && (shared.base_url.is_none() || shared.buttons.is_none()) {
+    if config.buttons && (shared.base_url().is_none() || shared.buttons.is_none()) {
         return Err("approve_buttons needs api.external_url of the hub: that is where buttons lead".to_owned());
     }
     match &config.service {

@@ -303,7 +303,7 @@ impl Lane {
         };
         let title = fill(&self.title).unwrap_or_else(|| notice.shown_title());
         let body = fill(&self.body).unwrap_or_else(|| notice.body.clone());
-        let buttons = match (&self.shared.buttons, &self.shared.base_url, notice.approval_id()) {
+        let buttons = match (&self.shared.buttons, &self.shared.base_url(), notice.approval_id()) {
             (Some(buttons), Some(base), Some(id)) if self.config.buttons => {
                 buttons.of(base, &self.config.name, id).into()
             }
