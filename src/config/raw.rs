@@ -61,8 +61,6 @@ enum As {
 #[derive(Default)]
 pub(super) struct Raw {
     pub(super) data_dir: Option<String>,
-    pub(super) telegram: Channel,
-    pub(super) discord: Channel,
     pub(super) llm: Llm,
     pub(super) memory: Memory,
     pub(super) log: Log,
@@ -83,17 +81,12 @@ pub(super) struct Raw {
     pub(super) costs: super::costs::RawCosts,
     pub(super) fleet: super::fleet::RawFleet,
     pub(super) web: Web,
-    pub(super) sandbox: Sandbox,
-    pub(super) otel: Otel,
-    pub(super) voice: Voice,
     /// See `config::notify`.
     pub(super) notify: serde_json::Map<String, serde_json::Value>,
 }
 
 typed!(Raw {
     data_dir,
-    telegram,
-    discord,
     llm,
     memory,
     log,
@@ -114,18 +107,8 @@ typed!(Raw {
     costs,
     fleet,
     web,
-    sandbox,
-    otel,
-    voice,
     notify
 });
-
-#[derive(Default)]
-pub(super) struct Channel {
-    pub(super) token: String,
-}
-
-typed!(Channel { token });
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -316,13 +299,6 @@ pub(super) struct Audit {
 }
 
 typed!(Audit { retention, rows_max });
-
-#[derive(Default)]
-pub(super) struct Sandbox {
-    pub(super) runtime: String,
-}
-
-typed!(Sandbox { runtime });
 
 /// What was typed, and where.
 pub(super) struct Typed {
