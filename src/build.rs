@@ -33,7 +33,7 @@ fn main() {
             let page = String::from_utf8(content).expect("the page is UTF-8");
             page.replace("/assets/", &format!("/assets/{version}/")).into_bytes()
         } else {
-            content
+            lean(&name, content)
         };
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(&content).expect("a Vec takes every write");
@@ -44,6 +44,25 @@ fn main() {
     }
     table.push_str("];\n");
     fs::write(out_dir.join("assets.rs"), table).expect("OUT_DIR is writable");
+}
+
+/// Scripts and styles without indentation and without lines that are only a comment: a tenth less to send and to keep.
+/// No text of theirs goes over several lines.
+fn lean(name: &str, content: Vec<u8>) -> Vec<u8> {
+    let kind = Path::new(name).extension().unwrap_or_default();
+    let (is_script, is_style) = (kind == "js", kind == "css");
+    if !is_script && !is_style {
+        return content;
+    }
+    let text = String::from_utf8(content).expect("the page is UTF-8");
+    let is_comment =
+        |line: &str| is_script && line.starts_with("//") || is_style && line.starts_with("/*") && line.ends_with("*/");
+    let mut lean = String::with_capacity(text.len());
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_comment(line)) {
+        lean.push_str(line);
+        lean.push('\n');
+    }
+    lean.into_bytes()
 }
 
 /// Relocations in the packed form, a tenth of the size: lld can write it, glibc reads it from 2.36 on. Only where rustc

@@ -20,7 +20,7 @@ const tests = {
     await page.getByText('That PIN is not right.').waitFor();
   },
 
-  async 'first run: the PIN of a link is taken, and the account made'({ hub, open }) {
+  async 'first run: the PIN of a link is taken, and the steps lead to the chat'({ hub, open }) {
     if (hub.external) return 'skipped';
     const pin = await hub.setupPin();
     const page = await open({ login: false, where: `/#pin=${pin}` });
@@ -33,7 +33,15 @@ const tests = {
     await page.getByLabel('New password').fill(PASSWORD);
     await page.getByLabel('The same again').fill(PASSWORD);
     await page.getByLabel('The same again').press('Enter');
-    await page.getByRole('heading', { name: 'Home' }).waitFor();
+    await page.getByRole('heading', { name: 'Welcome' }).waitFor();
+    await shot(page, 'welcome');
+    await page.getByText('Who answers').waitFor();
+    await page.getByRole('button', { name: 'Next' }).click();
+    await page.getByText('How you are told').waitFor();
+    await page.getByRole('button', { name: 'Next' }).click();
+    await page.getByRole('button', { name: 'Add a machine' }).waitFor();
+    await page.getByRole('button', { name: 'To the chat' }).click();
+    await messageBox(page).waitFor();
   },
 
   async 'wrong password, login, reload, logout'({ hub, open }) {

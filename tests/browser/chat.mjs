@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { Hub, shot } from './hub.mjs';
+import { Hub, keep, shot } from './hub.mjs';
 import { answers, ask, connected, messageBox, questions, settled } from './steps.mjs';
 
 // With the built-in `local` agent: no key, no network.
@@ -17,6 +17,7 @@ const tests = {
     assert.ok((await answers(page).last().locator('.md').innerText()).length > 20);
     await page.locator('.steps > summary').click();
     await shot(page, 'answer-light');
+    await keep(page, 'chat');
     await page.locator('.step > summary').first().click();
     assert.ok(await page.locator('.step-body').first().isVisible());
   },
@@ -56,6 +57,54 @@ const tests = {
     assert.equal(await messageBox(page).inputValue(), 'half a thought');
   },
 
+  async 'a question is edited and asked again'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'What uses the most memory?');
+    await settled(page);
+    await questions(page).last().hover();
+    await questions(page).last().getByRole('button', { name: 'Edit and ask again' }).click();
+    assert.equal(await messageBox(page).inputValue(), 'What uses the most memory?');
+    await messageBox(page).fill('What uses the most processor?');
+    await messageBox(page).press('Enter');
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
+    await settled(page);
+    await messageBox(page).press('ArrowUp');
+    assert.equal(await messageBox(page).inputValue(), 'What uses the most processor?');
+    await messageBox(page).fill('');
+  },
+
+  async 'chats are searched, and what another device asked is unread until it is opened'({ hub, open }) {
+    const page = await open();
+    await connected(page);
+    await page.locator('.convs li').first().waitFor();
+    assert.equal(await page.locator('.convs li.unread').count(), 0, 'old chats are unread at the first look');
+    const made = await hub.send('POST', '/api/v1/chat', { message: 'Is the pantry full of herrings?' });
+    await page.getByRole('link', { name: 'Home' }).click();
+    await page.getByRole('link', { name: 'Chat', exact: true }).click();
+    const row = page.locator('.convs li.unread', { hasText: 'herrings' });
+    await row.waitFor();
+    await page.getByLabel('Search chats').fill('HERRING');
+    await page.waitForFunction(() => document.querySelectorAll('.convs li').length === 1);
+    await page.getByLabel('Search chats').fill('no chat is called this');
+    await page.getByText('No chat has that in its title.').waitFor();
+    await page.getByLabel('Search chats').fill('default threshold that nobody said');
+    await page.getByRole('button', { name: 'Look inside the chats' }).click();
+    await page.getByText('Nothing was found.').waitFor();
+    await page.getByLabel('Search chats').fill('memory');
+    const before = await page.locator('.convs li').count();
+    await page.getByRole('button', { name: 'Look inside the chats' }).click();
+    await page.waitForFunction((n) => document.querySelectorAll('.convs li').length > n, before);
+    await page.getByLabel('Search chats').fill('');
+    await row.getByRole('link').click();
+    await answers(page).first().waitFor();
+    await page.waitForFunction(() => !document.querySelector('.convs li.unread'));
+    await page.reload();
+    await answers(page).first().waitFor();
+    assert.ok(page.url().includes(made.session_id));
+    assert.equal(await page.locator('.convs li.unread').count(), 0);
+  },
+
   async 'what is said is shown as text, never as markup'({ open }) {
     const page = await open();
     await connected(page);
@@ -89,7 +138,7 @@ const tests = {
     const page = await open();
     await connected(page);
     const focused = () => page.evaluate(() => document.activeElement.textContent || document.activeElement.getAttribute('aria-label') || document.activeElement.id);
-    assert.equal(await page.evaluate(() => document.activeElement.id), 'message');
+    await page.waitForFunction(() => document.activeElement.id === 'message');
     await page.keyboard.type('How is this');
     await page.keyboard.press('Shift+Enter');
     await page.keyboard.type('machine doing?');

@@ -89,6 +89,14 @@ export class Hub {
     return fetch(this.url + where, { method: 'POST', headers: { 'Content-Type': 'application/json', Origin: this.url }, body: JSON.stringify(body) });
   }
 
+  // A change, as the page makes it.
+  async send(method, where, body) {
+    const cookie = await this.account();
+    const response = await fetch(this.url + where, { method, headers: { 'Content-Type': 'application/json', Origin: this.url, Cookie: `${cookie.name}=${cookie.value}` }, body: JSON.stringify(body) });
+    if (!response.ok) throw new Error(`${method} ${where}: ${response.status} ${await response.text()}`);
+    return response.status === 204 ? null : response.json();
+  }
+
   async get(where) {
     const cookie = await this.account();
     const response = await fetch(this.url + where, { headers: { Cookie: `${cookie.name}=${cookie.value}` } });
@@ -127,4 +135,12 @@ export async function shot(page, name) {
   if (!process.env.SHOTS) return;
   fs.mkdirSync(process.env.SHOTS, { recursive: true });
   await page.screenshot({ path: path.join(process.env.SHOTS, name + '.png') });
+}
+
+// A picture for the README: made when KEEP_SHOTS is set, small enough to be kept.
+export async function keep(page, name) {
+  if (!process.env.KEEP_SHOTS) return;
+  const dir = new URL('shots/', import.meta.url).pathname;
+  fs.mkdirSync(dir, { recursive: true });
+  await page.screenshot({ path: path.join(dir, name + '.png') });
 }

@@ -1,50 +1,116 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import fs from 'node:fs';
-import os from 'node:os';
-import path from 'node:path';
 import { Hub, shot } from './hub.mjs';
-import { answers, ask, connected, settled } from './steps.mjs';
+import { ALERTING, Machine, machines, until } from './fleet.mjs';
+import { answers, ask, connected, go, settled } from './steps.mjs';
 
-// A real machine: `holt agent`, joined with a code from the command line.
+const PHONE = { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile: true };
+
 const tests = {
-  async 'a machine that joins can be asked, and says when it is away'({ hub, open }) {
-    const joined = execFileSync(process.env.HOLT_BIN, ['machines', 'join', '--data-dir', hub.dir, '--url', hub.url], { encoding: 'utf8' });
-    const code = /hj_[\w-]+/.exec(joined)[0];
-    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holt-machine-'));
-    fs.writeFileSync(path.join(dir, 'agent.toml'), '[global.labels]\nfrom_hostname = "pi-garage"\n');
-    const agent = spawn(process.env.HOLT_BIN, ['agent', '--hub', hub.url, '--join', code, '--data-dir', dir], { stdio: 'ignore' });
-    try {
-      const page = await open();
-      await connected(page);
-      const pick = page.getByLabel('Agent');
-      // The list is asked for whenever a new chat begins.
-      for (let i = 0; i < 50 && !(await pick.innerText().catch(() => '')).includes('pi-garage'); i += 1) {
-        await page.goto(hub.url + '/#/chat/none');
-        await page.goto(hub.url + '/#/chat');
-        await page.waitForTimeout(100);
-      }
-      await pick.selectOption({ label: 'pi-garage' });
-      await ask(page, 'How is this machine doing?');
-      await settled(page);
-      assert.ok((await answers(page).last().locator('.md').innerText()).includes('memory'));
-      assert.ok(await page.locator('.step code').first().isVisible() || await page.locator('.steps > summary').isVisible());
-      await shot(page, 'machine');
-      const gone = new Promise((done) => agent.once('exit', done));
-      agent.kill('SIGTERM');
-      await gone;
-      await ask(page, 'Still there?');
-      await page.getByText('pi-garage', { exact: false }).last().waitFor();
-    } finally {
-      agent.kill('SIGKILL');
-      fs.rmSync(dir, { recursive: true, force: true });
-    }
+  async 'machines: the empty page says what to do, and one command joins a machine'({ world, hub, open }) {
+    const page = await open({ where: '/#/machines', ...PHONE });
+    await page.getByRole('heading', { name: 'No machines yet' }).waitFor();
+    await page.getByRole('button', { name: 'Add a machine' }).last().tap();
+    await page.getByRole('textbox', { name: 'Name' }).fill('pi-attic');
+    await page.getByRole('button', { name: 'Make the command' }).tap();
+    const command = await page.locator('.copy-box code').textContent();
+    assert.match(command, /^holt agent --hub http.* --join hj_/);
+    world.machine = Machine.start(hub, { code: /hj_[\w-]+/.exec(command)[0], config: ALERTING });
+    await page.getByRole('link', { name: 'Show it' }).tap();
+    await page.getByRole('heading', { name: 'pi-attic' }).waitFor();
+    await page.locator('.state[data-state=online]').waitFor();
+    await page.getByText('Last looks and chats').waitFor();
+  },
+
+  async 'machines: a machine is inspected from its page, and reports in a chat on a phone'({ hub, open }) {
+    const [machine] = await machines(hub);
+    const page = await open({ where: '/#/machines/' + machine.id, ...PHONE });
+    await page.getByRole('button', { name: 'Inspect' }).tap();
+    await page.getByRole('dialog').getByRole('button', { name: 'Inspect' }).tap();
+    await page.locator('.msg.assistant').waitFor();
+    await settled(page);
+    assert.ok((await answers(page).last().locator('.md').innerText()).length > 40);
+    await shot(page, 'machine-report');
+  },
+
+  async 'machines: name and labels are changed'({ hub, open }) {
+    const [machine] = await machines(hub);
+    const page = await open({ where: '/#/machines/' + machine.id });
+    await page.getByRole('button', { name: 'Name and labels' }).click();
+    await page.getByRole('textbox', { name: 'Name' }).fill('pi-garage');
+    await page.getByRole('textbox', { name: 'Labels' }).fill('room=garage');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('heading', { name: 'pi-garage' }).waitFor();
+    assert.equal((await machines(hub))[0].labels.room, 'garage');
+    await go(page, 'Machines');
+    await page.getByRole('link', { name: /pi-garage/ }).waitFor();
+  },
+
+  async 'alerts: acknowledged, silenced, and closed on the page'({ hub, open }) {
+    const { alerts } = await until(hub, '/api/v1/alerts', (body) => body.alerts.some((alert) => /procnum/.test(alert.check)));
+    const alert = alerts.find((each) => /procnum/.test(each.check));
+    const page = await open({ where: '/#/alerts/' + alert.id });
+    await page.getByRole('button', { name: 'Acknowledge' }).click();
+    await page.getByRole('dialog').getByLabel('Note').fill('on my way');
+    await page.getByRole('dialog').getByRole('button', { name: 'Acknowledge' }).click();
+    await page.getByText('acknowledged by').first().waitFor();
+    await page.getByRole('button', { name: 'Silence' }).click();
+    await page.getByRole('dialog').getByLabel('For').selectOption('8h');
+    await page.getByRole('dialog').getByRole('button', { name: 'Silence' }).click();
+    await page.getByText('silent until').first().waitFor();
+    const now = await hub.get('/api/v1/alerts/' + alert.id);
+    assert.ok(now.acknowledged_at && now.silenced_until && now.note);
+    await go(page, 'Alerts');
+    await page.getByRole('button', { name: 'Add a silence' }).click();
+    await page.getByLabel('Which alerts').fill('machine garage');
+    await page.getByRole('dialog').getByRole('button', { name: 'Silence' }).click();
+    await page.getByText('Each line needs a name').waitFor();
+    await page.getByLabel('Which alerts').fill('machine=garage');
+    await page.getByRole('dialog').getByRole('button', { name: 'Silence' }).click();
+    await page.getByRole('heading', { name: 'Silences' }).waitFor();
+    await page.getByRole('button', { name: 'End' }).click();
+    await page.getByRole('button', { name: 'End it' }).click();
+    await page.getByRole('heading', { name: 'Silences' }).waitFor({ state: 'detached' });
+  },
+
+  async 'a machine that joins can be asked, and says when it is away'({ world, hub, open }) {
+    const [{ id }] = await machines(hub);
+    const page = await open({ where: '/#/machines/' + id, ...PHONE });
+    await page.locator('.outlet').getByRole('link', { name: 'Chat', exact: true }).tap();
+    await connected(page);
+    await page.waitForFunction(() => document.querySelector('.agent-pick')?.selectedOptions[0]?.textContent === 'pi-garage');
+    await ask(page, 'How is this machine doing?');
+    await settled(page);
+    assert.ok((await answers(page).last().locator('.md').innerText()).includes('memory'));
+    assert.ok(await page.locator('.step code').first().isVisible() || await page.locator('.steps > summary').isVisible());
+    await shot(page, 'machine');
+    await world.machine.stop();
+    await ask(page, 'Still there?');
+    await page.locator('.messages').getByText('pi-garage', { exact: false }).last().waitFor();
+  },
+
+  async 'machines: revoked and forgotten after a question'({ hub, open }) {
+    const id = (await hub.get('/api/v1/machines')).machines[0].id;
+    const page = await open({ where: '/#/machines/' + id });
+    await page.getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Cancel' }).click();
+    assert.equal((await hub.get('/api/v1/machines/' + id)).state, 'approved');
+    await page.getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Revoke' }).click();
+    await page.getByRole('button', { name: 'Forget' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Forget' }).click();
+    await page.getByRole('heading', { name: 'No machines yet' }).waitFor();
   },
 };
 
 export default {
   name: 'machines',
-  async before() { return { hub: await Hub.start() }; },
-  after: ({ hub }) => hub.close(),
+  async before() {
+    const world = {};
+    return { world, hub: await Hub.start() };
+  },
+  async after({ world, hub }) {
+    await world.machine?.close();
+    await hub.close();
+  },
   tests,
 };

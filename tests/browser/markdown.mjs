@@ -6,7 +6,9 @@ class Node {
   append(...kids) { for (const kid of kids) this.add(typeof kid === 'string' ? new Text(kid) : kid); }
   add(kid) { kid.parent = this; this.childNodes.push(kid); }
   get lastChild() { return this.childNodes.at(-1); }
-  remove() { this.parent.childNodes.splice(this.parent.childNodes.indexOf(this), 1); }
+  get firstChild() { return this.childNodes[0]; }
+  replaceChild(fresh, old) { fresh.remove(); this.childNodes[this.childNodes.indexOf(old)] = fresh; fresh.parent = this; }
+  remove() { const at = this.parent ? this.parent.childNodes.indexOf(this) : -1; if (at >= 0) this.parent.childNodes.splice(at, 1); }
   replaceChildren(...kids) { this.childNodes = []; this.append(...kids); }
   setAttribute(name, value) { this.attributes[name] = String(value); }
   addEventListener() {}
@@ -83,6 +85,16 @@ const tests = {
       drawn(text);
       const took = performance.now() - started;
       assert.ok(took < 700, `${Math.round(took)} ms for ${JSON.stringify(text.slice(0, 20))}`);
+    }
+  },
+
+  async 'markdown: one long list or table at full speed'() {
+    for (const line of ['- an item with `code` and **more**\n', '| a cell | another |\n']) {
+      const text = (line[0] === '|' ? '| a | b |\n|---|---|\n' : '') + line.repeat(1500);
+      const started = performance.now();
+      assert.equal(streamed(text, 60).length, drawn(text).length);
+      const each = (performance.now() - started) / Math.ceil(text.length / 60);
+      assert.ok(each < 8, `${each.toFixed(2)} ms a frame`);
     }
   },
 

@@ -31,12 +31,28 @@ export async function linesSeen(page, at_least) {
 }
 
 // Measured against the size that was asked for: a phone's layout grows with what does not fit.
-export async function noSideways(page) {
+export async function noSideways(page, where = 'the page') {
   const { width } = page.viewportSize();
   const wide = await page.evaluate((limit) => [...document.querySelectorAll('body *')]
     .filter((el) => !el.closest('.sr, pre, .table, .side:not(.open)') && el.getBoundingClientRect().width
       && (el.getBoundingClientRect().right > limit + 1 || el.getBoundingClientRect().left < -1))
     .map((el) => `${el.tagName}.${el.className}`), width);
-  assert.deepEqual(wide, [], 'wider than the window');
-  assert.equal(await page.evaluate(() => innerWidth), width, 'the layout is wider than the window');
+  assert.deepEqual(wide, [], `${where} is wider than the window`);
+  assert.equal(await page.evaluate(() => innerWidth), width, `the layout of ${where} is wider than the window`);
+}
+
+// To a page by the navigation, as people go there.
+export async function go(page, title) {
+  const link = page.getByRole('navigation', { name: 'Pages', exact: true }).getByRole('link', { name: new RegExp(`^${title}`) });
+  if (await link.count()) await link.first().click();
+  else {
+    await page.getByRole('button', { name: /^More/ }).click();
+    await page.getByRole('dialog').getByRole('link', { name: new RegExp(`^${title}`) }).click();
+  }
+  await page.locator('.top h1', { hasText: title }).waitFor();
+}
+
+// Everything that a page loads has come.
+export async function loaded(page) {
+  await page.waitForFunction(() => !document.querySelector('.outlet .loading, .outlet [aria-busy=true]') && document.querySelector('.outlet .page')?.childElementCount > 0);
 }

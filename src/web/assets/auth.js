@@ -90,6 +90,7 @@ export function wizard(root, pin, available, done) {
         if (error.status === 409) throw complain('Setup is closed: an account exists, or the PIN is used up. Reload this page.');
         throw error;
       }
+      history.replaceState(null, '', '#/welcome');
       done();
     })));
   (pin ? first : code).input.focus();

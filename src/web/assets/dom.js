@@ -8,7 +8,7 @@ export function h(tag, props, ...kids) {
     else if (key.startsWith('on')) el.addEventListener(key.slice(2), value);
     else el.setAttribute(key, value === true ? '' : value);
   }
-  el.append(...kids.flat().filter((kid) => kid != null && kid !== false));
+  el.append(...kids.flat(Infinity).filter((kid) => kid != null && kid !== false));
   return el;
 }
 

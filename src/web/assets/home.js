@@ -3,15 +3,13 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, plural, when } from './format.js';
 import { meter } from './plot.js';
-import { empty, link, live, section, tag } from './ui.js';
+import { empty, link, live, perhaps, section, tag } from './ui.js';
 
 const RECENT_MS = 30 * 60 * 1000;
 
 // One panel: its own request, its own errors. What this login may not see, or this hub does not have, is left out.
 function panel(page, fetch, draw, every) {
-  return live(page, async () => {
-    try { return await fetch(); } catch (error) { if ([403, 404, 503].includes(error.status)) return null; throw error; }
-  }, (data, refresh) => (data ? draw(data, refresh) : []), { every }).el;
+  return live(page, () => perhaps(fetch()), (data, refresh) => (data ? draw(data, refresh) : []), { every }).el;
 }
 
 const more = (label, href) => h('a', { class: 'more-link', href }, label);
@@ -56,7 +54,7 @@ export function machineCard(machine) {
   const state = presence(machine);
   return h('a', { class: 'card-link', href: '#/machines/' + encodeURIComponent(machine.id) },
     h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': state }), h('strong', { dir: 'auto' }, machine.name), h('span', { class: 'soft' }, state)),
-    machine.connected ? [meter('CPU', beat.cpu_pct, pct(beat.cpu_pct)), meter('Memory', beat.mem_pct, pct(beat.mem_pct)), meter('Disk', beat.disk_pct, pct(beat.disk_pct), 85)]
+    machine.connected && !machine.heartbeat ? h('p', { class: 'soft' }, 'Its first numbers come within a minute.') : machine.connected ? [meter('CPU', beat.cpu_pct, pct(beat.cpu_pct)), meter('Memory', beat.mem_pct, pct(beat.mem_pct)), meter('Disk', beat.disk_pct, pct(beat.disk_pct), 85)]
       : h('p', { class: 'soft' }, machine.state === 'pending' ? `Waits for approval, code ${machine.code || ''}` : ['Last seen ', when(machine.last_seen_at)]),
     beat.active_alerts ? h('span', { class: 'tag warning' }, plural(beat.active_alerts, 'alert')) : null);
 }

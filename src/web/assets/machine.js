@@ -5,7 +5,7 @@ import { duration, number, plural, when } from './format.js';
 import { presence } from './home.js';
 import { labelLines, labelMap } from './machines.js';
 import { lines, meter } from './plot.js';
-import { action, ask, choice, confirm, facts, field, labels, link, live, section, table, tag, toast } from './ui.js';
+import { action, ask, choice, confirm, facts, field, labels, link, live, section, swap, table, tag, toast } from './ui.js';
 
 const percent = (value) => `${Math.round(value)} %`;
 const SPANS = [[1, '1 hour'], [6, '6 hours'], [24, '1 day'], [168, '7 days']];
@@ -17,8 +17,10 @@ export default function show(page) {
   page.title('Machine');
   const now = live(page, () => api.get(at), (machine, refresh) => {
     page.title(machine.name);
-    return head(page, machine, at, refresh);
+    swap(more, about(machine, at, refresh));
+    return head(machine, at, refresh);
   }, { every: 4000 });
+  const more = h('div', { class: 'live-part' });
   let hours = 24;
   const history = live(page, async () => [hours, (await api.get(`${at}/readings?hours=${hours}`)).readings], ([span, readings]) => plots(span, readings), { every: 30000 });
   const alerts = live(page, () => api.get('alerts?state=open&machine=' + encodeURIComponent(id)), ({ alerts: list }) => (list.length ? section('Open alerts', h('ul', { class: 'rows' }, list.map((alert) => h('li', null, tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id }, alert.description?.split('\n')[0] || alert.check), when(alert.changed_at))))) : []), { every: 15000 });
@@ -26,36 +28,38 @@ export default function show(page) {
     ['What', (each) => (each.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(each.conversation_id) }, each.type) : each.type)],
     ['State', (each) => [each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]],
     ['Tokens', (each) => number(each.tokens_in + each.tokens_out), 'end'], ['When', (each) => when(each.started_at)]], list.slice(0, 20)) : h('p', { class: 'soft' }, 'Nobody asked it anything yet.')), { every: 20000 });
-  page.el.append(now.el, alerts.el, section('History', choice('How far back', SPANS, hours, (value) => { hours = value; history.refresh(); }), history.el), sessions.el);
+  page.el.append(now.el, alerts.el, section('History', choice('How far back', SPANS, hours, (value) => { hours = value; history.refresh(); }), history.el), more, sessions.el);
 }
 
-function head(page, machine, at, refresh) {
+function head(machine, at, refresh) {
   const beat = machine.heartbeat || {};
   const state = presence(machine);
   const chat = async (body) => {
     const { session_id: sid } = await api.post(at + '/sessions', body);
     location.hash = '#/chat/' + encodeURIComponent(sid);
   };
-  const change = (values) => api.patch(at, values);
   const approved = machine.state === 'approved';
-  return [
-    h('div', { class: 'panel' },
-      h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': state }), h('strong', null, state), machine.connected ? null : h('span', { class: 'soft' }, ' last seen ', when(machine.last_seen_at)), labels(machine.labels)),
-      machine.heartbeat ? h('div', { class: 'meters' }, meter('CPU', beat.cpu_pct, text(beat.cpu_pct)), meter('Memory', beat.mem_pct, text(beat.mem_pct)), meter('Disk', beat.disk_pct, text(beat.disk_pct), 85)) : null,
-      machine.heartbeat && facts([['Load', beat.load1?.toFixed(2)], ['Hottest', beat.temp_c != null && `${Math.round(beat.temp_c)} °C`], ['Up for', beat.host_uptime_sec != null && duration(beat.host_uptime_sec)], ['Alerts', beat.active_alerts || null], ['Events lost', beat.dropped_events || null]]),
-      machine.state === 'pending' ? h('p', null, 'It waits for approval. Its code: ', h('span', { class: 'code-big' }, machine.code)) : null,
-      h('div', { class: 'ask-row' },
+  return h('div', { class: 'panel' },
+    h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': state }), h('strong', null, state), machine.connected ? null : h('span', { class: 'soft' }, ' last seen ', when(machine.last_seen_at)), labels(machine.labels)),
+    machine.heartbeat ? h('div', { class: 'meters' }, meter('CPU', beat.cpu_pct, text(beat.cpu_pct)), meter('Memory', beat.mem_pct, text(beat.mem_pct)), meter('Disk', beat.disk_pct, text(beat.disk_pct), 85)) : null,
+    machine.heartbeat && facts([['Load', beat.load1?.toFixed(2)], ['Hottest', beat.temp_c != null && `${Math.round(beat.temp_c)} °C`], ['Up for', beat.host_uptime_sec != null && duration(beat.host_uptime_sec)], ['Alerts', beat.active_alerts || null], ['Events lost', beat.dropped_events || null]]),
+    machine.state === 'pending' ? h('p', null, 'It waits for approval. Its code: ', h('span', { class: 'code-big' }, machine.code)) : null,
+    h('div', { class: 'ask-row' },
         machine.state === 'pending' ? action('Approve', async () => { await api.post(at + '/approve'); toast(`${machine.name} is in.`); refresh(); }, { kind: 'primary' }) : null,
         approved ? [link('Chat', '#/chat?agent=' + encodeURIComponent(machine.agent), { kind: 'primary', icon: 'chat' }),
-          action('Inspect', () => look(machine, 'inspect', chat)), action('Diagnose', () => look(machine, 'diagnose', chat))] : null)),
-    section('About', facts([['Host', machine.hostname], ['Address', machine.ip || machine.address], ['System', [machine.os, machine.arch].filter(Boolean).join(', ')], ['Agent', machine.agent_version],
-      ['Watches', (machine.plugins || []).join(', ')], ['Joined', machine.created_at && when(machine.created_at)], ['Invited by', machine.created_by], ['Connected', machine.connected && when(machine.connected_at)]]),
+          action('Inspect', () => look(machine, 'inspect', chat)), action('Diagnose', () => look(machine, 'diagnose', chat))] : null));
+}
+
+function about(machine, at, refresh) {
+  const approved = machine.state === 'approved';
+  return [section('About', facts([['Host', machine.hostname], ['Address', machine.ip || machine.address], ['System', [machine.os, machine.arch].filter(Boolean).join(', ')], ['Agent', machine.agent_version],
+      ['Watches', (machine.plugins || []).join(', ')], ['Joined', machine.created_at && when(machine.created_at)], ['Invited by', machine.created_by], ['Connected', machine.connected && when(machine.connected_at)]])),
     h('div', { class: 'ask-row' },
       action('Name and labels', async () => {
         const done = await ask('Name and labels', [field('display_name', 'Name', { value: machine.display_name, hint: `Empty: ${machine.hostname || 'its own name'}.` }),
           field('labels', 'Labels', { kind: 'list', value: labelLines(own(machine)), hint: 'One a line, such as room=garage.' }),
           field('expected_off', 'It is meant to be off at times: no alert when it is away', { kind: 'checkbox', value: machine.expected_off })],
-        { work: (values) => change({ ...values, labels: labelMap(values.labels) }) });
+        { work: (values) => api.patch(at, { ...values, labels: labelMap(values.labels) }) });
         if (done) { toast('Saved.'); refresh(); }
       }, { icon: 'edit' }),
       approved ? action('New token', async () => {
@@ -65,8 +69,7 @@ function head(page, machine, at, refresh) {
         if (await confirm('Revoke this machine?', `${machine.name} is disconnected and may not come back until it joins again.`, 'Revoke', () => api.post(at + '/revoke'))) refresh();
       }) : action('Forget', async () => {
         if (await confirm('Forget this machine?', `All that Holt knows of ${machine.name} is deleted.`, 'Forget', () => api.del(at))) location.hash = '#/machines';
-      }))),
-  ];
+      }))];
 }
 
 const text = (value) => (value == null ? '–' : percent(value));

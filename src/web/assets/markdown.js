@@ -127,18 +127,38 @@ function renderBlock(block, depth) {
     case 'rule': return h('hr');
     case 'heading': return h('h' + Math.min(6, block.level + 2), null, ...inline(block.text, 0));
     case 'quote': return h('blockquote', null, ...renderLines(block.lines, depth + 1));
-    case 'list': {
-      const list = h(block.ordered ? 'ol' : 'ul', block.from !== 1 ? { start: block.from } : null);
-      for (const lines of block.items) list.append(h('li', null, ...renderItem(lines, block.loose, depth + 1)));
-      return list;
-    }
+    case 'list': return grow(h(block.ordered ? 'ol' : 'ul', block.from !== 1 ? { start: block.from } : null), { items: [] }, block, depth);
     case 'table': {
-      const row = (tag, list) => h('tr', null, ...block.align.map((align, i) => h(tag, align && { class: align }, ...inline(list[i] || '', 0))));
-      const body = h('tbody', null, ...block.rows.slice(1).map((list) => row('td', list)));
-      return h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table' }, h('table', null, h('thead', null, row('th', block.rows[0])), body));
+      const el = h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Table' }, h('table', null, h('thead', null, row(block, 'th', block.rows[0])), h('tbody')));
+      return grow(el, { rows: block.rows.slice(0, 1) }, block);
     }
     default: return h('p', null, ...inline(block.text, 0));
   }
+}
+
+const row = (block, tag, list) => h('tr', null, ...block.align.map((align, i) => h(tag, align && { class: align }, ...inline(list[i] || '', 0))));
+
+// Brings a drawn list or table from what it was to what it is: what did not change is not touched.
+function grow(el, old, block, depth) {
+  const isList = block.type === 'list';
+  const place = isList ? el : el.firstChild.lastChild;
+  const [before, now] = isList ? [old.items, block.items] : [old.rows.slice(1), block.rows.slice(1)];
+  for (let i = 0; i < now.length; i += 1) {
+    if (i < before.length && before[i].length === now[i].length && before[i].every((part, at) => part === now[i][at])) continue;
+    const part = isList ? h('li', null, ...renderItem(now[i], block.loose, depth + 1)) : row(block, 'td', now[i]);
+    if (i < before.length) place.replaceChild(part, place.childNodes[i]);
+    else place.append(part);
+  }
+  while (place.childNodes.length > now.length) place.lastChild.remove();
+  return el;
+}
+
+// The element of a block that was drawn before and may have grown; null when it has to be drawn anew.
+function redrawn({ block: old, node }, block) {
+  if (old.type !== block.type) return null;
+  if (block.type === 'list') return old.ordered === block.ordered && old.from === block.from && old.loose === block.loose ? grow(node, old, block, 0) : null;
+  if (block.type === 'table') return String([old.align, old.rows[0]]) === String([block.align, block.rows[0]]) ? grow(node, old, block) : null;
+  return block.type !== 'quote' && block.type !== 'code' && old.text === block.text && old.level === block.level ? node : null;
 }
 
 function renderLines(lines, depth) {
@@ -282,6 +302,7 @@ export class Markdown {
   reset() {
     this.stable = 0;      // offset of the first character that may still be drawn differently
     this.stableNodes = 0;
+    this.tail = [];       // what was drawn from there on
     this.openCode = null;
     this.el.replaceChildren();
   }
@@ -305,13 +326,19 @@ export class Markdown {
       this.openCode.data = blocks[0].text;
       return;
     }
-    while (this.el.childNodes.length > this.stableNodes) this.el.lastChild.remove();
     this.openCode = null;
     const last = blocks.length - 1;
     // The last block may grow. While it is one unfinished line, it may even turn out to belong to the one before.
     const keep = last > 0 && blocks[last].line === lines.length - 1 ? last - 1 : last;
-    const nodes = blocks.map((block) => renderBlock(block, 0));
-    this.el.append(...nodes);
+    const nodes = blocks.map((block, i) => (i < this.tail.length && redrawn(this.tail[i], block)) || renderBlock(block, 0));
+    nodes.forEach((node, i) => {
+      const there = this.el.childNodes[this.stableNodes + i];
+      if (there === node) return;
+      if (there) this.el.replaceChild(node, there);
+      else this.el.append(node);
+    });
+    while (this.el.childNodes.length > this.stableNodes + nodes.length) this.el.lastChild.remove();
+    this.tail = blocks.slice(Math.max(0, keep)).map((block, i) => ({ block, node: nodes[Math.max(0, keep) + i] }));
     if (keep > 0) {
       this.stableNodes += keep;
       for (let i = 0; i < blocks[keep].line; i += 1) this.stable += lines[i].length + 1;

@@ -17,8 +17,14 @@ export const PAGES = [
   { name: 'machines', title: 'Machines', icon: 'machine', group: 1, tab: true, load: () => import('./machines.js') },
   { name: 'alerts', title: 'Alerts', icon: 'bell', group: 1, load: () => import('./alerts.js') },
   { name: 'costs', title: 'Costs', icon: 'coin', group: 1, load: () => import('./costs.js') },
+  { name: 'agents', title: 'Agents', icon: 'agent', group: 2, load: () => import('./agents.js') },
+  { name: 'schedules', title: 'Schedules', icon: 'clock', group: 2, load: () => import('./schedules.js') },
+  { name: 'tools', title: 'Tools', icon: 'tool', group: 2, load: () => import('./tools.js') },
   { name: 'kv', title: 'Key-value', icon: 'box', group: 2, load: () => import('./kv.js') },
   { name: 'audit', title: 'Audit', icon: 'list', group: 3, load: () => import('./audit.js') },
   { name: 'keys', title: 'API keys', icon: 'key', group: 3, load: () => import('./keys.js') },
   { name: 'logins', title: 'Logins', icon: 'device', group: 3, load: () => import('./logins.js') },
+  { name: 'settings', title: 'Settings', icon: 'gear', group: 3, load: () => import('./settings.js') },
+  // Reached only by a link.
+  { name: 'welcome', title: 'Welcome', icon: 'home', group: -1, load: () => import('./welcome.js') },
 ];

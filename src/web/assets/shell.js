@@ -53,6 +53,7 @@ export class Shell {
     this.root = root;
     this.leave = leave;
     this.counts = {};
+    this.blind = new Set();
     this.page = null;
     this.chat = null; // once it was visited
     this.conn = new Conn({
@@ -138,7 +139,7 @@ export class Shell {
 
   showMore() {
     dialog('More', (close) => {
-      const links = PAGES.filter((about) => !about.tab).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
+      const links = PAGES.filter((about) => !about.tab && about.group >= 0).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
         this.counts[about.name] ? h('span', { class: 'count' }, String(this.counts[about.name])) : null)));
       return [h('nav', { 'aria-label': 'More pages' }, h('ul', { class: 'more-list' }, links)), h('div', { class: 'nav-foot' }, this.tools())];
     });
@@ -215,7 +216,11 @@ export class Shell {
   }
 
   async count() {
-    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map((where) => api.get(where).catch(() => null)));
+    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map(async (where) => {
+      if (this.blind.has(where)) return null;
+      // What this login may not see, or this hub does not have, is not asked for again.
+      try { return await api.get(where); } catch (error) { if (error.status === 403 || error.status === 503) this.blind.add(where); return null; }
+    }));
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
     if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
   }

@@ -216,28 +216,34 @@ export function live(page, fetch, draw, { every = 0 } = {}) {
   return { el, refresh };
 }
 
+// What this login may not see, or this hub does not have, is null.
+export async function perhaps(work) {
+  try { return await work; } catch (error) { if ([403, 404, 503].includes(error.status)) return null; throw error; }
+}
+
 // New content for a place; the focus and what was folded out stay where they were. Marks: `data-k`, or an id.
 export function swap(place, ...kids) {
   const name = (el) => el && (el.dataset.k || el.id || (el.getAttribute && (el.getAttribute('href') || el.getAttribute('aria-label') || el.textContent)));
   const inside = place.contains(document.activeElement) && document.activeElement !== place ? document.activeElement : null;
   const key = inside && name(inside);
   const open = new Set([...place.querySelectorAll('details[open][data-k]')].map((each) => each.dataset.k));
-  place.replaceChildren(...kids.flat().filter((kid) => kid != null && kid !== false));
+  place.replaceChildren(...kids.flat(Infinity).filter((kid) => kid != null && kid !== false));
   for (const each of place.querySelectorAll('details[data-k]')) if (open.has(each.dataset.k)) each.open = true;
   if (key) [...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key)?.focus({ preventScroll: true });
 }
 
 // --- small things -----------------------------------------------------------------------------------------------------
 
-export const tag = (text, kind = '') => h('span', { class: 'tag ' + kind }, text);
+export const tag = (text, kind = '') => h('span', { class: 'tag ' + (kind || '').toLowerCase() }, text);
 export const labels = (map) => h('span', { class: 'labels' }, Object.entries(map || {}).map(([name, value]) => h('span', { class: 'tag plain', dir: 'auto' }, `${name}: ${value}`)));
 export const section = (title, ...kids) => h('section', { class: 'section' }, h('h2', null, title), kids);
 export const facts = (rows) => h('dl', { class: 'facts' }, rows.filter((row) => row && row[1] != null && row[1] !== '' && row[1] !== false).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', { dir: 'auto' }, value))));
 
-// A table that scrolls in itself. `columns`: [title, row -> content, class].
-export const table = (label, columns, rows) => h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': label }, h('table', null,
-  h('thead', null, h('tr', null, columns.map(([title, , kind]) => h('th', { scope: 'col', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
-  h('tbody', null, rows.map((row) => h('tr', null, columns.map(([, cell, kind]) => h('td', { class: kind, dir: 'auto' }, cell(row))))))));
+// A table that scrolls in itself; on a phone each row is a card. `columns`: [title, row -> content, class]. The roles
+// stay when the style makes blocks of its parts.
+export const table = (label, columns, rows) => h('div', { class: 'table cardlike', tabindex: '0', role: 'region', 'aria-label': label }, h('table', { role: 'table' },
+  h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, columns.map(([title, , kind]) => h('th', { scope: 'col', role: 'columnheader', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
+  h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row' }, columns.map(([title, cell, kind]) => h('td', { role: 'cell', class: kind, dir: 'auto', 'data-label': title }, cell(row))))))));
 
 // A switch of a few choices, one of which is on. `choose(value)`.
 export function choice(label, options, value, choose) {

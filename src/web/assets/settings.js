@@ -1,0 +1,99 @@
+// Settings: models and their keys, notifications, the server itself, backup, doctor, the emergency stop.
+import { h } from './dom.js';
+import { api, headers, failure, path } from './api.js';
+import { dateTime, when } from './format.js';
+import { action, ask, confirm, copyBox, facts, field, form, live, perhaps, section, table, tag, toast } from './ui.js';
+
+export default function show(page) {
+  page.el.append(...[models(page), notifications(page), server(page), care(page), stop(page)].map((part) => part.el));
+}
+
+// --- models ------------------------------------------------------------------------------------------------------------
+
+const BUILT_IN = 'The built-in agent answers without a model: it knows this machine, needs no key and costs nothing.';
+
+export function models(page) {
+  return live(page, () => perhaps(api.get('llm/providers')), (llm, refresh) => (llm ? [section('Models', h('p', { class: 'soft' }, llm.providers.some((each) => each.api_key_set) ? 'Who answers, and with which keys.' : BUILT_IN),
+    table('Providers', [['Provider', (each) => h('strong', null, each.name)], ['State', (each) => (each.api_key_set ? tag('key is set') : each.name === 'ollama' ? tag('needs no key', 'plain') : tag('no key', 'plain'))], ['Address', (each) => each.base_url || ''],
+      ['', (each) => h('div', { class: 'ask-row' }, action('Change', () => provider(each, refresh), { kind: 'small', 'aria-label': `Change ${each.name}` }), each.enabled ? action('Test', () => test(each.name), { kind: 'small', 'aria-label': `Test ${each.name}` }) : null), 'end']], llm.providers)),
+  section('Defaults', form([
+    field('default_provider', 'Provider', { kind: 'select', options: [['', 'The first that has a key'], ['local', 'The built-in agent'], ...llm.providers.map((each) => [each.name, each.name])], value: llm.default_provider }),
+    field('default_model', 'Model', { value: llm.default_model, optional: true }),
+    field('cost_limit_soft', 'Warn when one chat costs more than (dollars)', { kind: 'number', value: llm.cost_limit_soft, hint: '0: never.' }), field('cost_limit_hard', 'Stop a chat at (dollars)', { kind: 'number', value: llm.cost_limit_hard, hint: '0: never.' }),
+  ], { kind: '', work: async (values) => { told(await api.patch('llm/config', changed(values, llm))); refresh(); } }))] : []));
+}
+
+const changed = (values, before) => Object.fromEntries(Object.entries(values).filter(([name, value]) => value !== before[name]));
+
+// What only a restart puts in force is said.
+function told(answer) {
+  const keys = answer?.restart_required;
+  toast(keys ? `Saved. After a restart: ${keys.join(', ')}.` : answer?.status === 'reloaded' ? 'Loaded again.' : 'Saved.');
+}
+
+async function test(name) {
+  const { ok, error, latency_ms: ms } = await api.post(path`llm/providers/${name}/test`);
+  if (ok) toast(`${name} answered in ${ms} ms.`);
+  else toast(`${name}: ${error || 'no answer'}`, { bad: true });
+}
+
+async function provider(each, refresh) {
+  const done = await ask(`Change ${each.name}`, [
+    each.name === 'ollama' ? null : field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: each.api_key_set ? 'One is set. Empty: it stays.' : 'From the provider’s site. It is kept in holt.toml and never shown again.' }),
+    each.name === 'openrouter' ? null : field('base_url', 'Address', { value: each.base_url, optional: true, hint: each.name === 'ollama' ? 'Such as http://127.0.0.1:11434' : 'Empty: the provider’s own. Another one for a compatible service.' }),
+    each.name === 'openai' ? field('organization', 'Organisation', { value: each.organization, optional: true }) : null].filter(Boolean),
+  { work: async (values) => { if (!values.api_key) delete values.api_key; told(await api.patch(path`llm/providers/${each.name}`, values)); } });
+  if (done) refresh();
+}
+
+// --- notifications -----------------------------------------------------------------------------------------------------
+
+const EXAMPLE = '[notify.phone]\ntype = "ntfy"\ntopic = "choose-a-secret-name"';
+
+export function notifications(page) {
+  return live(page, () => perhaps(api.get('notifications')), (data, refresh) => (data ? section('Notifications', data.channels.length ? table('Channels', [['Channel', (each) => h('strong', null, each.name)], ['Kind', (each) => each.type], ['From', (each) => tag(each.min_level, each.min_level)],
+    ['State', (each) => (each.error ? h('span', { class: 'problem' }, each.error) : ['last sent ', when(each.sent_at)])],
+    ['', (each) => action('Test', async () => { await api.post('notifications/test', { channel: each.name }); toast(`${each.name} took the test message.`); refresh(); }, { kind: 'small', 'aria-label': `Test ${each.name}` }), 'end']], data.channels)
+    : [h('p', null, 'No channel is set up. Holt tells phones (ntfy, Gotify), e-mail, web hooks and MQTT. Put this into holt.toml, with a name of your own, and load the settings again:'), copyBox(EXAMPLE, 'Example of a channel'), reload(refresh)],
+  data.notices?.length ? table('Waiting', [['What', (each) => each.title], ['To', (each) => each.channel], ['State', (each) => [each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]], ['Next try', (each) => when(each.next_at, '–')],
+    ['', (each) => action('Give up', async () => { if (await confirm('Give this message up?', each.title, 'Give up', () => api.del(path`notifications/${each.id}`))) refresh(); }, { kind: 'small' }), 'end']], data.notices) : null) : []), { every: 15000 });
+}
+
+const reload = (refresh) => action('Load the settings again', async () => { told(await api.post('server/reload')); refresh?.(); }, { icon: 'again' });
+
+// --- the server --------------------------------------------------------------------------------------------------------
+
+function server(page) {
+  return live(page, () => perhaps(api.get('server/config')), (config, refresh) => (config ? section('Server', facts([['Listens on', config.listen], ['TLS', config.tls ? 'on' : 'off'], ['Other origins', config.cors_origins.join(', ')], ['Requests a second', config.rate_limit || 'no limit'], ['WebSocket', config.websocket_enabled ? 'on' : 'off']]),
+    form([field('external_url', 'Address for others', { value: config.external_url, optional: true, hint: 'As browsers and machines reach it, such as https://holt.example.org' }),
+      field('timezone', 'Time zone', { value: config.timezone, optional: true, list: 'zones', hint: 'Such as Europe/Berlin. Empty: that of the machine.' }), h('datalist', { id: 'zones' }, (Intl.supportedValuesOf?.('timeZone') || []).map((zone) => h('option', { value: zone })))],
+    { kind: '', work: async (values) => { told(await api.patch('server/config', changed(values, config))); refresh(); } }),
+    h('div', { class: 'ask-row' }, reload(refresh), action('Restart Holt', () => confirm('Restart Holt?', 'Running answers are interrupted; chats continue by themselves afterwards.', 'Restart', async () => { await api.post('server/restart'); toast('Holt restarts.'); })))) : []));
+}
+
+// --- backup and doctor -------------------------------------------------------------------------------------------------
+
+async function backup() {
+  const response = await fetch('/api/v1/backup', { method: 'POST', headers: headers(), credentials: 'same-origin' });
+  if (!response.ok) throw await failure(response);
+  const name = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') || '')?.[1] || `holt-${new Date().toISOString().slice(0, 10)}.backup`;
+  const url = URL.createObjectURL(await response.blob());
+  const a = h('a', { href: url, download: name });
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60000);
+}
+
+function care(page) {
+  return live(page, () => perhaps(api.get('doctor')), (report, refresh) => section('Care', h('p', { class: 'soft' }, 'A backup holds everything: chats, keys, settings, secrets. Keep it safe.'),
+    h('div', { class: 'ask-row' }, action('Download a backup', backup, { icon: 'save' }), report ? action('Look again', refresh, { icon: 'again' }) : null),
+    report && (report.findings.length ? h('ul', { class: 'stack' }, report.findings.map((each) => h('li', { class: 'panel' }, h('div', { class: 'card-head' }, tag(each.level, each.level), h('span', null, each.what)), each.fix ? h('p', { class: 'soft' }, each.fix) : null)))
+      : h('p', { class: 'good' }, 'The doctor finds nothing wrong.'))));
+}
+
+// --- the emergency stop ------------------------------------------------------------------------------------------------
+
+function stop(page) {
+  return live(page, () => perhaps(api.get('panic')), (state, refresh) => (state ? section('Emergency stop', state.panicked
+    ? [h('p', { class: 'banner bad' }, `Everything is stopped since ${dateTime(state.since)}, by ${state.by}.`), action('Let agents work again', async () => { await api.post('resume'); toast('Agents may work again.'); refresh(); }, { kind: 'primary' })]
+    : [h('p', { class: 'soft' }, 'Ends every running answer and tool, and lets nothing begin until you say so.'), action('Stop everything', () => confirm('Stop everything?', 'Every running answer and tool ends now.', 'Stop everything', async () => { await api.post('panic'); refresh(); }), { kind: 'danger' })]) : []), { every: 10000 });
+}

@@ -1,0 +1,45 @@
+// After the account is made: who answers, how to be told, the first machine. Each step can be left out.
+import { h } from './dom.js';
+import { api, path } from './api.js';
+import { add } from './machines.js';
+import { notifications } from './settings.js';
+import { action, field, form, link, perhaps, section, toast } from './ui.js';
+
+export default function show(page) {
+  page.title('Welcome');
+  const place = h('div', { class: 'page' });
+  const steps = [['Who answers', who], ['How you are told', told], ['Your first machine', machine]];
+  const go = (at) => {
+    if (at >= steps.length) { location.hash = '#/chat'; return; }
+    const [title, draw] = steps[at];
+    place.replaceChildren(h('p', { class: 'soft' }, `Step ${at + 1} of ${steps.length}`), section(title, draw(page, () => go(at + 1))),
+      h('div', { class: 'ask-row' }, at ? action('Back', async () => go(at - 1)) : null, h('button', { type: 'button', class: 'btn primary', onclick: () => go(at + 1) }, at + 1 < steps.length ? 'Next' : 'To the chat')));
+    page.shell.heading.focus({ preventScroll: true });
+  };
+  page.el.append(place);
+  go(0);
+}
+
+function who(page, next) {
+  const place = h('div', { class: 'live-part' });
+  perhaps(api.get('llm/providers')).catch(() => null).then((llm) => {
+    if (!llm) return;
+    const pick = field('name', 'Provider', { kind: 'select', options: llm.providers.map((each) => [each.name, each.name]) });
+    const more = h('details', null, h('summary', null, 'Use a model'), form([pick, field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: 'From the provider’s site. Ollama needs none.' }), field('base_url', 'Address', { optional: true, hint: 'Only for Ollama or a compatible service.' }), field('default_model', 'Model', { optional: true, hint: 'Its exact name.' })],
+      { submit: 'Save and test', work: async ({ name, default_model: model, ...values }) => {
+        await api.patch(path`llm/providers/${name}`, Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
+        await api.patch('llm/config', { default_provider: name, ...(model ? { default_model: model } : {}) });
+        const answer = await perhaps(api.post(path`llm/providers/${name}/test`));
+        if (answer && !answer.ok) throw new Error(`${name} says: ${answer.error}`);
+        toast(`${name} works.`);
+        next();
+      } }));
+    place.append(more);
+  });
+  return [h('p', null, 'Holt answers at once, without a model: the built-in agent knows this machine, needs no key and costs nothing. A model can do more; you can add one now, or later in Settings.'), place];
+}
+
+const told = (page) => [h('p', null, 'Holt can tell your phone or mailbox when something is wrong. You can do this later in Settings.'), notifications(page).el];
+
+const machine = (page, next) => [h('p', null, 'The machine that Holt runs on is there already: just ask. Others join with one command, and need no open port.'),
+  h('div', { class: 'ask-row' }, action('Add a machine', async () => { if (await add(page, () => {})) next(); }, { icon: 'plus' }), link('All machines', '#/machines'))];
