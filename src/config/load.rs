@@ -108,7 +108,7 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         costs,
         fleet,
         notify,
-        metrics: typed.raw.otel.enabled,
+        metrics: typed.tree.get("otel.enabled").is_some_and(|on| on == true),
         warnings: typed.warnings,
         source: Source::new(flags, env),
         tree: typed.tree,
