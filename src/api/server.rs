@@ -56,6 +56,7 @@ const OPEN_BEFORE_SETUP: &[&str] =
     &["/api/v1/health", "/healthz", "/auth/config", "/auth/session", "/api/v1/setup", "/api/v1/setup/account"];
 
 /// What the server works with. Where a field is None, its routes answer 503.
+#[derive(Clone)]
 pub struct Deps {
     pub db: Arc<Db>,
     pub key_store: Option<Arc<KeyStore>>,
