@@ -23,7 +23,8 @@ impl Drop for Proxy {
 /// The README's code block in that language, the first one that holds `part`.
 fn block(language: &str, part: &str) -> String {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let mut blocks = readme.split(&format!("```{language}\n")).skip(1).map(|rest| rest.split("```").next().unwrap());
+    let fence = format!("```{language}\n");
+    let mut blocks = readme.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.find(|block| block.contains(part)).unwrap().to_owned()
 }
 
