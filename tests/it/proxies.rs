@@ -24,7 +24,7 @@ impl Drop for Proxy {
 fn block(language: &str, part: &str) -> String {
     let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let fence = format!("```{language}\n");
-    let mut blocks = readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut blocks = readme.split(fence.as_str()).skip(1).map(|rest| rest.split("```").next().unwrap());
     blocks.find(|block| block.contains(part)).unwrap().to_owned()
 }
 
