@@ -13,10 +13,11 @@ export function explain(error) {
 
 // --- toasts -----------------------------------------------------------------------------------------------------------
 
-let toasts = null;
+// There from the start, so that screen readers hear the first one too.
+const toasts = h('div', { class: 'toasts', role: 'status' });
+document.body.append(toasts);
 // Says that something happened. `undo` is offered for ten seconds.
 export function toast(text, { bad = false, undo = null } = {}) {
-  if (!toasts) document.body.append(toasts = h('div', { class: 'toasts', role: 'status' }));
   while (toasts.children.length > 2) toasts.firstChild.remove();
   const el = h('div', { class: bad ? 'toast bad' : 'toast' }, h('span', null, text));
   const gone = () => el.remove();
@@ -201,7 +202,8 @@ export function live(page, fetch, draw, { every = 0 } = {}) {
           }
         } catch (error) {
           if (page.signal.aborted) return;
-          if (last === null || (error.status > 0 && error.status !== 429)) {
+          if (error.status === undefined) console.error(error);
+          if (last === null || error.status !== 0 && error.status !== 429) {
             last = null;
             swap(el, failed(error, () => { swap(el, loading()); refresh(); }));
           }
@@ -229,7 +231,9 @@ export function swap(place, ...kids) {
   const open = new Set([...place.querySelectorAll('details[open][data-k]')].map((each) => each.dataset.k));
   place.replaceChildren(...kids.flat(Infinity).filter((kid) => kid != null && kid !== false));
   for (const each of place.querySelectorAll('details[data-k]')) if (open.has(each.dataset.k)) each.open = true;
-  if (key) [...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key)?.focus({ preventScroll: true });
+  if (!key) return;
+  place.tabIndex = -1;
+  ([...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key) || place).focus({ preventScroll: true });
 }
 
 // --- small things -----------------------------------------------------------------------------------------------------
@@ -239,10 +243,11 @@ export const labels = (map) => h('span', { class: 'labels' }, Object.entries(map
 export const section = (title, ...kids) => h('section', { class: 'section' }, h('h2', null, title), kids);
 export const facts = (rows) => h('dl', { class: 'facts' }, rows.filter((row) => row && row[1] != null && row[1] !== '' && row[1] !== false).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', { dir: 'auto' }, value))));
 
-// A table that scrolls in itself. `columns`: [title, row -> content, class].
-export const table = (label, columns, rows) => h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': label }, h('table', null,
-  h('thead', null, h('tr', null, columns.map(([title, , kind]) => h('th', { scope: 'col', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
-  h('tbody', null, rows.map((row) => h('tr', null, columns.map(([, cell, kind]) => h('td', { class: kind, dir: 'auto' }, cell(row))))))));
+// A table that scrolls in itself; on a phone each row is a card. `columns`: [title, row -> content, class]. The roles
+// stay when the style makes blocks of its parts.
+export const table = (label, columns, rows) => h('div', { class: 'table cardlike', tabindex: '0', role: 'region', 'aria-label': label }, h('table', { role: 'table' },
+  h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, columns.map(([title, , kind]) => h('th', { scope: 'col', role: 'columnheader', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
+  h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row' }, columns.map(([title, cell, kind]) => h('td', { role: 'cell', class: kind, dir: 'auto', 'data-label': title }, cell(row))))))));
 
 // A switch of a few choices, one of which is on. `choose(value)`.
 export function choice(label, options, value, choose) {
