@@ -117,6 +117,7 @@ pub(super) fn dry_run(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// When an expression would be due.
 pub(super) fn preview(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let scheduler = ctx.scheduler()?;
     let body: Map<String, Value> = decode(&call.req.body, "invalid JSON body")?;
     let text = |name: &str| body.get(name).map(|value| value.as_str().unwrap_or_default());
     let schedule = text("schedule").filter(|schedule| !schedule.is_empty());
@@ -124,7 +125,7 @@ pub(super) fn preview(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let invalid = |reason: String| ApiError::bad_request(format!("invalid schedule expression: {reason}"));
     let expression = Expression::parse(schedule).map_err(invalid)?;
     let zone = match text("timezone") {
-        None | Some("") => ctx.scheduler()?.zone(),
+        None | Some("") => scheduler.zone(),
         Some(name) => TimeZone::get(name).map_err(|_| {
             ApiError::bad_request(format!("timezone {} is not known; give one such as Europe/Berlin", quoted(name)))
         })?,

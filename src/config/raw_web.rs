@@ -40,4 +40,3 @@ pub(super) struct Jina {
 }
 
 typed!(Jina { enabled });
-

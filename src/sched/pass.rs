@@ -13,6 +13,7 @@ use super::entry::{Entry, Running};
 use super::launch::{Run, RunEnd};
 use super::scheduler::Scheduler;
 use crate::config::Expression;
+use crate::metrics;
 use crate::rt::lock;
 use crate::store::StoreError;
 use crate::store::schedule_runs::NewRun;
@@ -133,6 +134,7 @@ impl Scheduler {
         let (chosen, passed) = moments.sort_out(&before, |moment| may_run && now - moment <= recent);
         for range in &passed {
             log::warn!("schedule {name}: {} moments {what}: {reason}", range.moments);
+            metrics::SCHEDULES.add(&[what], f64::from(u32::try_from(range.moments).unwrap_or(u32::MAX)));
         }
         let conversation_id =
             chosen.map(|moment| Entry::conversation_id(&entry.config, i128::from(moment) * 1_000_000));
@@ -209,6 +211,7 @@ impl Scheduler {
                     }
                     drop(table);
                     if let Some((running, row)) = running.zip(row) {
+                        metrics::SCHEDULES.add(&[if row.state == "ok" { "run" } else { "failed" }], 1.0);
                         if row.state == "failed" {
                             log::warn!("schedule {}: its run failed: {}", row.schedule, row.reason);
                         }

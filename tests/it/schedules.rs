@@ -442,10 +442,14 @@ fn agents_look_after_their_own_schedules() {
     // Another agent has fewer rights, and cannot give itself more.
     patch(&all, "others", &json!({"enabled": false}));
     let ask = json!({"name": "y", "schedule": "@daily", "channel": "a:b", "session_tier": "autonomous"});
-    let body = json!({"message": format!("tool schedule_add {ask}"), "agent": "other", "session_id": "o"});
-    let parked = all.chat(body);
-    let request = all.get("/api/v1/approvals?status=pending").json()[0]["id"].as_str().unwrap().to_owned();
-    assert_eq!(all.post(&format!("/api/v1/approvals/{request}/approve"), "{}").status, 200, "{}", parked.text());
+    let mut socket = Socket::open(&all);
+    socket.send(&json!({
+        "type": "chat_request", "agent": "other", "session_id": "o", "message": format!("tool schedule_add {ask}"),
+    }));
+    let request = wait_until("it asks", || {
+        all.get("/api/v1/approvals?status=pending").json()[0]["id"].as_str().map(str::to_owned)
+    });
+    assert_eq!(all.post(&format!("/api/v1/approvals/{request}/approve"), "{}").status, 200);
     wait_until("it was refused", || {
         let messages = all.get("/api/v1/sessions/o/messages").text();
         messages.contains("session_tier must not be above your own").then_some(())
