@@ -114,6 +114,65 @@ const tests = {
     assert.equal(await hub.get('/api/v1/auto-approve'), null);
   },
 
+  async 'settings: a provider is tested, the defaults are changed, a wrong address is refused at its field'({ hub, model, open }) {
+    const page = await open({ where: '/#/settings' });
+    await page.getByRole('button', { name: 'Test openai' }).click();
+    await page.getByText(/openai answered in \d+ ms/).waitFor();
+    await page.getByRole('button', { name: 'Change openai' }).click();
+    await page.getByRole('dialog').getByRole('textbox', { name: 'Address' }).fill('nonsense');
+    await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('dialog').getByText('must be a valid URL').waitFor();
+    await page.getByRole('dialog').getByRole('textbox', { name: 'Address' }).fill(model.baseUrl);
+    await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await page.getByLabel('Stop a chat at (dollars)').fill('12.5');
+    await page.getByRole('button', { name: 'Save' }).first().click();
+    await page.getByText('Saved.', { exact: false }).first().waitFor();
+    assert.equal((await hub.get('/api/v1/llm/providers')).cost_limit_hard, 12.5);
+    await page.getByLabel('Time zone').fill('Europe/Nowhere');
+    await page.getByRole('button', { name: 'Save' }).last().click();
+    await page.getByText('must be a valid IANA timezone').waitFor();
+    await page.getByLabel('Time zone').fill('Europe/Berlin');
+    await page.getByRole('button', { name: 'Save' }).last().click();
+    await page.waitForFunction(async () => (await (await fetch('/api/v1/server/config')).json()).timezone === 'Europe/Berlin');
+  },
+
+  async 'the first steps: a provider is set up and tested before it goes on'({ model, open }) {
+    const page = await open({ where: '/#/welcome' });
+    await page.getByText('Use a model').click();
+    await page.getByLabel('Provider').selectOption('openai');
+    await page.getByLabel('API key').fill('another');
+    await page.getByLabel('Address').fill('http://127.0.0.1:9/v1');
+    await page.getByLabel('Model').fill('scripted');
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.locator('.form > .problem', { hasText: 'openai says' }).waitFor();
+    await page.getByLabel('Address').fill(model.baseUrl);
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.getByText('Step 2 of 3').waitFor();
+    await page.getByText('No channel is set up.', { exact: false }).waitFor();
+  },
+
+  async 'agents: made, changed, and deleted'({ hub, open }) {
+    const page = await open({ where: '/#/agents' });
+    await page.getByRole('button', { name: 'Add an agent' }).click();
+    await page.getByRole('textbox', { name: 'Name' }).fill('Not A Name');
+    await page.getByRole('dialog').getByRole('button', { name: 'Add' }).click();
+    await page.getByText('invalid agent name', { exact: false }).waitFor();
+    await page.getByRole('textbox', { name: 'Name' }).fill('gardener');
+    await page.getByRole('dialog').getByRole('button', { name: 'Add' }).click();
+    await page.getByRole('link', { name: /gardener/ }).click();
+    await page.getByRole('button', { name: 'Change' }).click();
+    await page.getByLabel('What it is for').fill('Waters the plants');
+    await page.getByLabel('Rights').selectOption('restricted');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Waters the plants').waitFor();
+    assert.equal((await hub.get('/api/v1/agents/gardener')).permission_tier, 'restricted');
+    await page.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('heading', { name: 'Agents' }).waitFor();
+    assert.ok(!(await hub.get('/api/v1/agents')).some((agent) => agent.name === 'gardener'));
+  },
+
   async 'the emergency stop stops, is told on Home, and is lifted'({ hub, open }) {
     const page = await open({ where: '/#/settings' });
     await page.getByRole('button', { name: 'Stop everything' }).click();

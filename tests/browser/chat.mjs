@@ -88,6 +88,13 @@ const tests = {
     await page.waitForFunction(() => document.querySelectorAll('.convs li').length === 1);
     await page.getByLabel('Search chats').fill('no chat is called this');
     await page.getByText('No chat has that in its title.').waitFor();
+    await page.getByLabel('Search chats').fill('default threshold that nobody said');
+    await page.getByRole('button', { name: 'Look inside the chats' }).click();
+    await page.getByText('Nothing was found.').waitFor();
+    await page.getByLabel('Search chats').fill('memory');
+    const before = await page.locator('.convs li').count();
+    await page.getByRole('button', { name: 'Look inside the chats' }).click();
+    await page.waitForFunction((n) => document.querySelectorAll('.convs li').length > n, before);
     await page.getByLabel('Search chats').fill('');
     await row.getByRole('link').click();
     await answers(page).first().waitFor();

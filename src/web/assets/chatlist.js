@@ -6,6 +6,7 @@ import { device, tab } from './store.js';
 import { confirm, filterBox } from './ui.js';
 
 const READ_KEPT = 400;
+const INSIDE_MAX = 100;
 
 export class ChatList {
   constructor(chat) {
@@ -13,13 +14,28 @@ export class ChatList {
     this.items = [];
     this.rows = new Map();
     this.wish = '';
+    this.found = new Set(); // by a look inside, for this wish
     this.listEl = h('ul', { class: 'convs' });
-    this.note = h('p', { class: 'list-note', hidden: true });
+    this.note = h('p', { class: 'list-note', role: 'status', hidden: true });
     this.el = h('aside', { class: 'side', id: 'chats', 'aria-label': 'Conversations' },
       h('div', { class: 'side-head only-narrow' }, h('h2', null, 'Chats'), iconButton('close', 'Close the list', () => chat.drawer(false))),
       h('a', { class: 'btn primary wide new', href: '#/chat', onclick: () => chat.drawer(false) }, icon('plus'), 'New chat'),
-      filterBox('Search chats', (text) => { this.wish = text.toLowerCase(); this.show(); }),
+      filterBox('Search chats', (text) => { this.wish = text.toLowerCase(); this.found.clear(); this.looked = null; this.show(); }),
       h('nav', { class: 'side-list', 'aria-label': 'Chats' }, this.listEl, this.note));
+  }
+
+  // Titles are searched while somebody types; what was said only when they ask for it.
+  async lookInside() {
+    const { wish } = this;
+    this.looked = 'Looking inside the chats…';
+    for (const item of this.items.slice(0, INSIDE_MAX)) {
+      this.show();
+      const messages = await api.messages(item.id).catch(() => []);
+      if (this.wish !== wish) return;
+      if (messages.some((message) => message.content.toLowerCase().includes(wish))) this.found.add(item.id);
+    }
+    this.looked = this.found.size ? '' : 'Nothing was found.';
+    this.show();
   }
 
   close() { clearTimeout(this.timer); }
@@ -62,12 +78,16 @@ export class ChatList {
       if (!items.some((item) => item.id === session.id) && session.locals.length) items.unshift({ id: session.id, title: session.title || 'New chat' });
     }
     const titleOf = (item) => item.title || chat.sessions.get(item.id)?.title || item.id;
-    const shown = this.wish ? items.filter((item) => `${titleOf(item)} ${item.agent || ''} ${chat.agentName(item.agent || '')}`.toLowerCase().includes(this.wish)) : items;
+    const shown = this.wish ? items.filter((item) => this.found.has(item.id) || `${titleOf(item)} ${item.agent || ''} ${chat.agentName(item.agent || '')}`.toLowerCase().includes(this.wish)) : items;
     const note = this.error && !items.length ? this.error.status === 403 ? 'This key may not list conversations.' : 'The list could not be loaded.'
-      : !items.length ? 'Your chats will appear here.' : !shown.length ? 'No chat has that in its title.' : '';
-    this.note.hidden = !note;
-    this.note.textContent = note;
-    if (note && this.error && this.error.status !== 403) this.note.append(' ', h('button', { type: 'button', class: 'link', onclick: () => this.refresh() }, 'Try again'));
+      : !items.length ? 'Your chats will appear here.' : this.looked ?? (this.wish && !shown.length ? 'No chat has that in its title.' : '');
+    const ask = this.wish.length > 2 && items.length && this.looked == null;
+    this.note.hidden = !note && !ask;
+    if (this.noted !== `${note} ${ask}`) {
+      this.noted = `${note} ${ask}`;
+      this.note.replaceChildren(note, ...(ask ? [h('button', { type: 'button', class: 'link', onclick: () => this.lookInside() }, 'Look inside the chats')] : []));
+    }
+    if (note && this.error && this.error.status !== 403 && !this.note.firstElementChild) this.note.append(' ', h('button', { type: 'button', class: 'link', onclick: () => this.refresh() }, 'Try again'));
     const rows = this.rows;
     this.rows = new Map();
     const wanted = shown.map((item) => {

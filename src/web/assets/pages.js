@@ -18,6 +18,7 @@ export const PAGES = [
   { name: 'alerts', title: 'Alerts', icon: 'bell', group: 1, load: () => import('./alerts.js') },
   { name: 'costs', title: 'Costs', icon: 'coin', group: 1, load: () => import('./costs.js') },
   { name: 'agents', title: 'Agents', icon: 'agent', group: 2, load: () => import('./agents.js') },
+  { name: 'schedules', title: 'Schedules', icon: 'clock', group: 2, load: () => import('./schedules.js') },
   { name: 'tools', title: 'Tools', icon: 'tool', group: 2, load: () => import('./tools.js') },
   { name: 'kv', title: 'Key-value', icon: 'box', group: 2, load: () => import('./kv.js') },
   { name: 'audit', title: 'Audit', icon: 'list', group: 3, load: () => import('./audit.js') },

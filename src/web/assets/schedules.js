@@ -7,6 +7,9 @@ import { action, confirm, dialog, empty, facts, field, form, live, perhaps, sect
 
 const PRESETS = [['@hourly', 'Every hour'], ['0 8 * * *', 'Every day at 8:00'], ['0 8 * * 1-5', 'Monday to Friday at 8:00'], ['0 9 * * 1', 'Mondays at 9:00'], ['0 3 1 * *', 'On the first of the month'], ['@every 15m', 'Every 15 minutes']];
 const DAY = 86400e3;
+const STATES = { wanted: 'begins', started: 'runs', ok: 'done', failed: 'failed', missed: 'missed', skipped: 'left out' };
+const KINDS = { started: 'live', failed: 'failed', missed: 'warning', skipped: 'plain' };
+const CAUSES = { late: 'caught up', manual: 'by hand' };
 
 export default function show(page) {
   if (page.args[0]) { one(page, page.args[0]); return; }
@@ -39,8 +42,9 @@ function drawn(item, times) {
 }
 
 function card(item, refresh) {
-  return [h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': item.enabled ? 'on' : 'off' }), h('a', { href: '#/schedules/' + encodeURIComponent(item.name) }, h('strong', { dir: 'auto' }, item.name)), h('code', null, item.expression), item.enabled ? null : tag('off', 'plain'), (item.tags || []).map((each) => tag(each, 'plain'))),
+  return [h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': item.enabled ? 'on' : 'off' }), h('a', { href: '#/schedules/' + encodeURIComponent(item.name) }, h('strong', { dir: 'auto' }, item.name)), h('code', null, item.expression), item.enabled ? null : tag('off', 'plain'), item.running ? tag('runs', 'live') : null, item.last_state === 'failed' || item.last_state === 'missed' ? tag('last: ' + STATES[item.last_state], KINDS[item.last_state]) : null, (item.tags || []).map((each) => tag(each, 'plain'))),
     h('p', { class: 'soft' }, item.agent ? `${item.agent} · ` : null, item.skill ? `skill ${item.skill} · ` : null, 'last ', when(item.last_run), item.enabled ? [' · next ', when(item.next_run, 'never')] : null),
+    item.last_state === 'failed' && item.last_reason ? h('p', { class: 'problem' }, item.last_reason) : null,
     drawn(item, item.next || []), buttons(item, refresh)];
 }
 
@@ -48,9 +52,17 @@ function buttons(item, refresh) {
   const at = path`schedules/${item.name}`;
   return h('div', { class: 'ask-row' },
     action('Run now', async () => { await api.post(at + '/run'); toast(`${item.name} runs.`); setTimeout(refresh, 700); }, { icon: 'play', kind: 'small' }),
+    action('Try dry', () => dryRun(item), { kind: 'small' }),
     action('Edit', () => edit(item, refresh), { icon: 'edit', kind: 'small' }),
     action(item.enabled ? 'Switch off' : 'Switch on', async () => { await api.patch(at, { enabled: !item.enabled }); await refresh(); }, { kind: 'small' }),
     action('Delete', async () => { if (await confirm('Delete this schedule?', `${item.name} runs no more.`, 'Delete', () => api.del(at))) { toast('Deleted.'); if (location.hash === '#/schedules') refresh(); else location.hash = '#/schedules'; } }, { kind: 'small' }));
+}
+
+// What a run would be; nothing is done.
+async function dryRun(item) {
+  const plan = await api.post(path`schedules/${item.name}/dry-run`);
+  await dialog(`What ${item.name} would do`, () => [h('p', null, 'Nothing was done. A run now would ask:'), h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Question' }, plan.text),
+    facts([['Agent', plan.agent], ['Rights', plan.session_tier], ['Skill', plan.skill], ['Result to', plan.channel], ['Tools', plan.tools.join(', ') || 'none']])], { wide: true });
 }
 
 function one(page, name) {
@@ -62,13 +74,10 @@ function one(page, name) {
     return { ...item, next: item.enabled ? await coming(item) : [] };
   }, (item, refresh) => [h('div', { class: 'panel' }, card(item, refresh)), section('About', facts([['Type', item.type], ['Agent', item.agent], ['Skill', item.skill], ['Channel', item.channel], ['Chat', item.session_mode === 'shared' ? 'the same each time' : 'a new one each time'], ['Rights', item.session_tier]])),
     item.next.length ? section('Next runs', h('ul', { class: 'rows' }, item.next.slice(0, 6).map((time) => h('li', null, h('span', { class: 'grow' }, dateTime(time)), when(time))))) : null], { every: 15000 });
-  const runs = live(page, () => perhaps(api.get(path`schedules/${name}/runs`)), (data) => {
-    const rows = data && (Array.isArray(data) ? data : data.runs);
-    if (!rows) return [];
-    return section('Runs', rows.length ? table('Runs', [['For', (run) => dateTime(run.scheduled_for || run.moment || run.due_at || run.started_at)], ['Result', (run) => tag(run.state, { done: '', finished: '', ok: '', running: 'live', started: 'live' }[run.state] ?? 'denied')], ['Why', (run) => run.reason || run.cause || run.error || ''],
-      ['Took', (run) => (run.started_at && run.finished_at ? duration((Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000) || '0 s' : '')], ['Tokens', (run) => (run.tokens ? number(run.tokens) : ''), 'end'], ['Cost', (run) => (run.cost_usd ? money(run.cost_usd) : ''), 'end'],
-      ['', (run) => (run.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(run.conversation_id) }, 'Chat') : null), 'end']], rows) : h('p', { class: 'soft' }, 'It has not run yet.'));
-  }, { every: 8000 });
+  const runs = live(page, () => api.get(path`schedules/${name}/runs`), (rows) => section('Runs', rows.length ? table('Runs', [['For', (run) => h('span', { class: 'nowrap' }, dateTime(run.scheduled_at), run.moments > 1 ? ` and ${run.moments - 1} more` : null)], ['Result', (run) => tag(STATES[run.state] || run.state, KINDS[run.state])],
+    ['Why', (run) => [CAUSES[run.trigger], run.reason].filter(Boolean).join(': ')], ['Took', (run) => (run.started_at && run.finished_at ? duration((Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000) : '')],
+    ['Tokens', (run) => (run.tokens ? number(run.tokens) : ''), 'end'], ['Cost', (run) => (run.cost_usd ? money(run.cost_usd) : ''), 'end'], ['', (run) => (run.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(run.conversation_id) }, 'Chat') : null), 'end']], rows)
+    : h('p', { class: 'soft' }, 'It has not run yet.')), { every: 8000 });
   page.el.append(head.el, runs.el);
 }
 

@@ -17,11 +17,13 @@ export function models(page) {
     table('Providers', [['Provider', (each) => h('strong', null, each.name)], ['State', (each) => (each.api_key_set ? tag('key is set') : each.name === 'ollama' ? tag('needs no key', 'plain') : tag('no key', 'plain'))], ['Address', (each) => each.base_url || ''],
       ['', (each) => h('div', { class: 'ask-row' }, action('Change', () => provider(each, refresh), { kind: 'small', 'aria-label': `Change ${each.name}` }), each.enabled ? action('Test', () => test(each.name), { kind: 'small', 'aria-label': `Test ${each.name}` }) : null), 'end']], llm.providers)),
   section('Defaults', form([
-    field('default_provider', 'Provider', { kind: 'select', options: [['', 'The first that has a key'], ...llm.providers.map((each) => [each.name, each.name])], value: llm.default_provider }),
+    field('default_provider', 'Provider', { kind: 'select', options: [['', 'The first that has a key'], ['local', 'The built-in agent'], ...llm.providers.map((each) => [each.name, each.name])], value: llm.default_provider }),
     field('default_model', 'Model', { value: llm.default_model, optional: true }),
     field('cost_limit_soft', 'Warn when one chat costs more than (dollars)', { kind: 'number', value: llm.cost_limit_soft, hint: '0: never.' }), field('cost_limit_hard', 'Stop a chat at (dollars)', { kind: 'number', value: llm.cost_limit_hard, hint: '0: never.' }),
-  ], { kind: '', work: async (values) => { told(await api.patch('llm/config', values)); refresh(); } }))] : []));
+  ], { kind: '', work: async (values) => { told(await api.patch('llm/config', changed(values, llm))); refresh(); } }))] : []));
 }
+
+const changed = (values, before) => Object.fromEntries(Object.entries(values).filter(([name, value]) => value !== before[name]));
 
 // What only a restart puts in force is said.
 function told(answer) {
@@ -65,7 +67,7 @@ function server(page) {
   return live(page, () => perhaps(api.get('server/config')), (config, refresh) => (config ? section('Server', facts([['Listens on', config.listen], ['TLS', config.tls ? 'on' : 'off'], ['Other origins', config.cors_origins.join(', ')], ['Requests a second', config.rate_limit || 'no limit'], ['WebSocket', config.websocket_enabled ? 'on' : 'off']]),
     form([field('external_url', 'Address for others', { value: config.external_url, optional: true, hint: 'As browsers and machines reach it, such as https://holt.example.org' }),
       field('timezone', 'Time zone', { value: config.timezone, optional: true, list: 'zones', hint: 'Such as Europe/Berlin. Empty: that of the machine.' }), h('datalist', { id: 'zones' }, (Intl.supportedValuesOf?.('timeZone') || []).map((zone) => h('option', { value: zone })))],
-    { kind: '', work: async (values) => { told(await api.patch('server/config', values)); refresh(); } }),
+    { kind: '', work: async (values) => { told(await api.patch('server/config', changed(values, config))); refresh(); } }),
     h('div', { class: 'ask-row' }, reload(refresh), action('Restart Holt', () => confirm('Restart Holt?', 'Running answers are interrupted; chats continue by themselves afterwards.', 'Restart', async () => { await api.post('server/restart'); toast('Holt restarts.'); })))) : []));
 }
 

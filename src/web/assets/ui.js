@@ -239,10 +239,11 @@ export const labels = (map) => h('span', { class: 'labels' }, Object.entries(map
 export const section = (title, ...kids) => h('section', { class: 'section' }, h('h2', null, title), kids);
 export const facts = (rows) => h('dl', { class: 'facts' }, rows.filter((row) => row && row[1] != null && row[1] !== '' && row[1] !== false).map(([name, value]) => h('div', null, h('dt', null, name), h('dd', { dir: 'auto' }, value))));
 
-// A table that scrolls in itself. `columns`: [title, row -> content, class].
-export const table = (label, columns, rows) => h('div', { class: 'table', tabindex: '0', role: 'region', 'aria-label': label }, h('table', null,
-  h('thead', null, h('tr', null, columns.map(([title, , kind]) => h('th', { scope: 'col', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
-  h('tbody', null, rows.map((row) => h('tr', null, columns.map(([, cell, kind]) => h('td', { class: kind, dir: 'auto' }, cell(row))))))));
+// A table that scrolls in itself; on a phone each row is a card. `columns`: [title, row -> content, class]. The roles
+// stay when the style makes blocks of its parts.
+export const table = (label, columns, rows) => h('div', { class: 'table cardlike', tabindex: '0', role: 'region', 'aria-label': label }, h('table', { role: 'table' },
+  h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, columns.map(([title, , kind]) => h('th', { scope: 'col', role: 'columnheader', class: kind }, title || h('span', { class: 'sr' }, 'Actions'))))),
+  h('tbody', { role: 'rowgroup' }, rows.map((row) => h('tr', { role: 'row' }, columns.map(([title, cell, kind]) => h('td', { role: 'cell', class: kind, dir: 'auto', 'data-label': title }, cell(row))))))));
 
 // A switch of a few choices, one of which is on. `choose(value)`.
 export function choice(label, options, value, choose) {
