@@ -24,6 +24,7 @@ mod models;
 mod notifications;
 mod oidc;
 mod panic;
+mod path;
 pub mod routes;
 pub mod server;
 mod sessions;
