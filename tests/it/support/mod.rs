@@ -12,6 +12,7 @@ pub mod model;
 pub mod oauth_server;
 pub mod peer;
 pub mod remote;
+pub mod schema;
 pub mod script;
 pub mod site;
 pub mod tool_server;
