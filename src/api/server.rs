@@ -6,9 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest, Sha256};
 use tiny_http::Method;
 
 use crate::api::costs::CostReports;
@@ -18,7 +15,7 @@ use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
-use crate::api::tools_oauth::{CALLBACK_PATH, CALLBACK_SCRIPT};
+use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
 use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
@@ -235,10 +232,7 @@ impl Server {
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
             .as_slice()]
         .concat();
-        let script = STANDARD.encode(Sha256::digest(CALLBACK_SCRIPT.as_bytes()));
-        let callback_headers = String::from_utf8_lossy(&api_headers)
-            .replace("default-src 'none'", &format!("default-src 'none'; script-src 'sha256-{script}'"));
-        let callback_headers = callback_headers.into_bytes();
+        let callback_headers = callback_headers(&api_headers);
         Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes(), callback_headers })
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::api::audit;
 use crate::api::error::ApiError;
@@ -19,13 +22,20 @@ use crate::tools::servers::{ChangeError, LoginError, ToolServers};
 /// Where authorization servers send browsers back to.
 pub const CALLBACK_PATH: &str = "/api/v1/tools/oauth/callback";
 /// The one script of the page that they see; its hash is in that page's policy.
-pub(super) const CALLBACK_SCRIPT: &str = "setTimeout(function(){window.close()},2000)";
+const CALLBACK_SCRIPT: &str = "setTimeout(function(){window.close()},2000)";
 /// Longest words of a login server that are shown.
 const SHOWN_CHARS_MAX: usize = 300;
 
 const CONNECT: &str = "tool_server.oauth_connect";
 const CONNECTED: &str = "tool_server.oauth_connected";
 const REVOKE: &str = "tool_server.oauth_revoke";
+
+/// The lines of every answer, with a policy that lets the script of that page run.
+pub(super) fn callback_headers(common: &[u8]) -> Vec<u8> {
+    let script = STANDARD.encode(Sha256::digest(CALLBACK_SCRIPT.as_bytes()));
+    let policy = format!("default-src 'none'; script-src 'sha256-{script}'");
+    String::from_utf8_lossy(common).replace("default-src 'none'", &policy).into_bytes()
+}
 
 /// The logins that wait for a person.
 pub(super) fn pending(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
