@@ -65,6 +65,9 @@
 //! | an alert's life, storms, silences; who is told, and how | `fleet::hub::alerts`, [`store::alerts`]; [`notify`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | a setting | [`config`]; its key in `config::raw` |
+//! | a setting that changes while the hub runs | [`api::settings`], `app::live`; which count at once: `LIVE` there |
+//! | agents made, renamed, removed | `api::agents_change`, `chat::agents` |
+//! | a restart that loses no request | `app::again`, `http::poll` |
 //!
 //! # Invariants
 //!
