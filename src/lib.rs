@@ -70,6 +70,9 @@
 //! | what a route takes and answers | `api/openapi/routes.txt` |
 //! | a figure for monitoring | [`metrics`]; `api::metrics` |
 //! | a setting | [`config`]; its key in `config::raw` |
+//! | a setting that changes while the hub runs | [`api::settings`], `app::live`; which count at once: `LIVE` there |
+//! | agents made, renamed, removed | `api::agents_change`, `chat::agents` |
+//! | a restart that loses no request | `app::again`, `http::poll` |
 //!
 //! # Invariants
 //!
