@@ -6,10 +6,20 @@ use std::path::Path;
 use super::check::{given, tier, word};
 use super::error::ConfigError;
 use super::fallback::{self, fallbacks};
+use super::json::typed;
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
 use super::{AgentConfig, LlmConfig, Tier};
 use crate::rt::order::Order;
+
+/// `[agent]`.
+#[derive(Default)]
+pub(super) struct MadeUpAgent {
+    pub(super) persona_dir: String,
+    pub(super) skills_dir: String,
+}
+
+typed!(MadeUpAgent { persona_dir, skills_dir });
 
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;

@@ -11,6 +11,7 @@ use std::path::Path;
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::Flags;
+use super::agents::MadeUpAgent;
 use super::env::Env;
 use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
@@ -132,14 +133,6 @@ pub(super) struct Session {
 }
 
 typed!(Session { tier, approval_timeout });
-
-#[derive(Default)]
-pub(super) struct MadeUpAgent {
-    pub(super) persona_dir: String,
-    pub(super) skills_dir: String,
-}
-
-typed!(MadeUpAgent { persona_dir, skills_dir });
 
 #[derive(Default)]
 pub(super) struct Agent {

@@ -118,8 +118,9 @@ fn mistakes_and_hostile_names_change_nothing() {
     refused(&api, "GET", "/api/v1/skills/default/..%2f..%2fholt", "", 404, "not found");
     refused(&api, "DELETE", "/api/v1/skills/default/..%2fIDENTITY", "", 404, "not found");
     // A directory in the way, nothing to write to: told, and nothing half done.
-    fs::remove_dir_all(own(&hub, "")).unwrap();
-    fs::write(own(&hub, ""), "a file").unwrap();
+    let skills = dir.path().join("agents/default/skills");
+    fs::remove_dir_all(&skills).unwrap();
+    fs::write(&skills, "a file").unwrap();
     let failed = api.post("/api/v1/skills/default", r#"{"name":"a","body":"x"}"#);
     assert_eq!(failed.status, 500);
     assert!(
