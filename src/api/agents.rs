@@ -16,6 +16,7 @@ use crate::api::skills;
 use crate::auth::AuthError;
 use crate::config::{AgentConfig, Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
 use crate::rt::json::quoted;
+use crate::rt::order::gather;
 use crate::skills::Section;
 
 #[derive(Serialize)]
@@ -94,11 +95,11 @@ pub(super) fn detail(ctx: &Ctx, name: &str) -> Result<Value, ApiError> {
         skills: skills::shapes_of(&agent),
         tool_names: (!tools.is_empty()).then_some(tools),
         persona_dir: &agent.persona_dir,
-        persona_sections: Section::ALL
-            .into_iter()
-            .map(|section| (section.name().to_owned(), json!(agent.skills.persona().has(section))))
-            .collect::<Map<_, _>>()
-            .into(),
+        persona_sections: Value::Object(gather(
+            Section::ALL
+                .into_iter()
+                .map(|section| (section.name().to_owned(), json!(agent.skills.persona().has(section)))),
+        )),
         fallbacks: agent.router.rules().iter().map(fallback_shape).collect(),
         browser_url_allowlist: own.map_or(&[], |own| &own.browser_url_allowlist),
         auto_approve_tools: own.map_or(&[], |own| &own.auto_approve_tools),

@@ -1,6 +1,5 @@
 //! What agents changed about themselves, and taking it back (Holt's own).
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::audit::note;
@@ -11,14 +10,16 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::limits;
 use crate::rt::clock;
+use crate::rt::fields::typed;
 use crate::store::StoreError;
 use crate::store::journal::ChangeRow;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct UndoBody {
     force: bool,
 }
+
+typed!(UndoBody { force });
 
 /// Changes, of one agent if it is named, the newest first; `next` is the value of `before` that brings older ones.
 pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

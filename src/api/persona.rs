@@ -1,6 +1,5 @@
 //! The persona of an agent (contract 4.2).
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::agents::agent_of;
@@ -10,14 +9,16 @@ use crate::api::login::{decode, ok};
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::skills::{PersonaError, Section};
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ContentBody {
     content: String,
 }
+
+typed!(ContentBody { content });
 
 /// A section.
 pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -1,6 +1,5 @@
 //! Skills of agents (contract 5.1; W-32), and the files beside them.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::agents::Agent;
@@ -11,14 +10,14 @@ use crate::api::login::{decode, json_line, ok};
 use crate::api::message::{Reply, no_content};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::skills::{Allowance, NewSkill, SkillEdit, SkillError, SkillInfo};
 
 const INVALID: &str = "invalid JSON: the body must be an object of texts and lists of texts";
 
 /// `null` and absent are the same.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct SkillBody {
     name: String,
     description: Option<String>,
@@ -28,6 +27,8 @@ struct SkillBody {
     /// Of a file.
     content: Option<String>,
 }
+
+typed!(SkillBody { name, description, version, triggers, body, content });
 
 /// Skills of all agents.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {

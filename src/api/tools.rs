@@ -18,6 +18,7 @@ use crate::config::ToolServerConfig;
 use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::rt::lock;
+use crate::rt::order::gather;
 use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
 
 /// What stands for a value that the caller may not see; sent back, it means the value that is there.
@@ -339,7 +340,7 @@ fn detail_shape(status: &Status, sees_secrets: bool) -> Value {
     let map = |map: &BTreeMap<String, String>| match map {
         map if map.is_empty() => Value::Null,
         map if sees_secrets => json!(map),
-        map => map.keys().map(|name| (name.clone(), json!(MASK))).collect::<Map<_, _>>().into(),
+        map => Value::Object(gather(map.keys().map(|name| (name.clone(), json!(MASK))))),
     };
     let mut shape = Map::new();
     shape.insert("name".into(), json!(status.name));

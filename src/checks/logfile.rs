@@ -26,6 +26,7 @@ use crate::checks::plugin::{Check, Gather, Reading};
 use crate::checks::registry::Defaults;
 use crate::checks::settings::{SettingError, Settings};
 use crate::diag::root::names_in;
+use crate::rt::order::gather;
 use crate::rt::text::hex;
 
 const MATCH: &str = "logfile::match";
@@ -137,7 +138,7 @@ impl Check for LogFiles {
             let path = path.to_str()?.to_owned();
             Some((path, json!([at.inode, at.device, at.offset, at.head_bytes, at.head])))
         };
-        Some(Value::Object(self.positions.as_ref()?.iter().filter_map(one).collect::<Map<_, _>>()))
+        Some(Value::Object(gather(self.positions.as_ref()?.iter().filter_map(one))))
     }
 
     fn restore(&mut self, state: &Value) {

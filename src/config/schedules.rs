@@ -10,6 +10,7 @@ use super::json::typed;
 use super::raw::Typed;
 use super::{AgentConfig, ChannelConfig, Tier};
 use crate::rt::json::quoted;
+use crate::rt::order::Order;
 
 /// Longest name: it stands in ids of conversations.
 const NAME_BYTES_MAX: usize = 100;
@@ -188,7 +189,7 @@ pub(super) fn schedules(
         }
         schedules.push(schedule);
     }
-    schedules.sort_by(|a, b| a.name.cmp(&b.name));
+    schedules.order_by(|a, b| a.name.cmp(&b.name));
     typed.warnings.extend(warnings);
     Ok(schedules)
 }

@@ -4,13 +4,14 @@
 //! Servers that call themselves compatible differ in every detail, so everything optional is read leniently; what
 //! matters (an error, a cut, no answer at all) is not.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::endpoint::decode;
 use super::reading::Assembly;
 use super::wire_error::{event_error, in_band_error};
 use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage, cut_note, made_up_id};
+use crate::rt::fields::typed;
 use crate::rt::order::Order;
 
 /// More calls than this in one answer are an error of the model or its server.
@@ -145,7 +146,7 @@ fn wire_message(message: &Message) -> WireMessage<'_> {
 }
 
 /// A chunk of a stream, or a whole body: they differ only in `delta` and `message`.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Chunk {
     choices: Option<Vec<Choice>>,
     model: Option<Value>,
@@ -153,14 +154,18 @@ struct Chunk {
     error: Option<Value>,
 }
 
-#[derive(Deserialize)]
+typed!(Chunk { choices, model, usage, error });
+
+#[derive(Default)]
 struct Choice {
-    #[serde(alias = "message")]
     delta: Option<Delta>,
+    message: Option<Delta>,
     finish_reason: Option<Value>,
 }
 
-#[derive(Deserialize)]
+typed!(Choice { delta, message, finish_reason });
+
+#[derive(Default)]
 struct Delta {
     content: Option<Value>,
     refusal: Option<Value>,
@@ -170,21 +175,27 @@ struct Delta {
     tool_calls: Option<Vec<CallDelta>>,
 }
 
-#[derive(Deserialize)]
+typed!(Delta { content, refusal, reasoning_content, reasoning, tool_calls });
+
+#[derive(Default)]
 struct CallDelta {
     index: Option<Value>,
     id: Option<Value>,
     function: Option<CalledDelta>,
 }
 
-#[derive(Deserialize)]
+typed!(CallDelta { index, id, function });
+
+#[derive(Default)]
 struct CalledDelta {
     name: Option<Value>,
     /// A string by the book; some servers send the object itself.
     arguments: Option<Value>,
 }
 
-#[derive(Deserialize)]
+typed!(CalledDelta { name, arguments });
+
+#[derive(Default)]
 struct WireUsage {
     prompt_tokens: Option<Value>,
     completion_tokens: Option<Value>,
@@ -192,10 +203,14 @@ struct WireUsage {
     cost: Option<Value>,
 }
 
-#[derive(Deserialize)]
+typed!(WireUsage { prompt_tokens, completion_tokens, prompt_tokens_details, cost });
+
+#[derive(Default)]
 struct WireDetails {
     cached_tokens: Option<Value>,
 }
+
+typed!(WireDetails { cached_tokens });
 
 /// Puts an answer together.
 #[derive(Default)]
@@ -288,7 +303,7 @@ impl Assembler {
         }
         let Some(choice) = chunk.choices.and_then(|choices| choices.into_iter().next()) else { return Ok(()) };
         self.saw_choice = true;
-        if let Some(delta) = choice.delta {
+        if let Some(delta) = choice.delta.or(choice.message) {
             self.take_delta(delta, &mut sink)?;
         }
         // Which reason it is is not trusted: calls count whatever it says. But a length is a fact.

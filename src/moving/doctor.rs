@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::config::{Config, ProviderKind};
 use crate::llm::local::LocalProvider;
 use crate::llm::{Provider, Providers};
+use crate::rt::order::Order;
 use crate::rt::{Cancel, clock};
 use crate::store::{Db, KeyStore, StoreError, meta, snapshot};
 use crate::{limits, sys};
@@ -99,7 +100,7 @@ pub fn examine(config: &Config, depth: Depth) -> Vec<Finding> {
         found.add(Level::Note, "config_warning", warning.clone(), "");
     }
     let mut found = found.0;
-    found.sort_by_key(|found| std::cmp::Reverse(found.level)); // stable: in the order of the checks
+    found.order_by_key(|found| std::cmp::Reverse(found.level)); // stable: in the order of the checks
     found
 }
 

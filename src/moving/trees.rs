@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use crate::moving::{MoveError, at, source};
+use crate::rt::order::Order;
 use crate::store::reference::Tally;
 
 /// Deeper is nothing that a skill consists of, and maybe a circle.
@@ -18,7 +19,7 @@ const FILES_MAX: u64 = 20_000;
 pub(super) fn files(root: &Path, dir: &Path, left: &mut dyn FnMut(&str, &Path)) -> Result<Vec<PathBuf>, MoveError> {
     let mut found = Vec::new();
     walk(root, dir, 0, &mut found, left)?;
-    found.sort();
+    found.order();
     Ok(found)
 }
 

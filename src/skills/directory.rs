@@ -10,6 +10,7 @@ use super::more_files::files_of;
 use super::persona::Persona;
 use super::skill::{Occasion, Skill, SkillInfo, parse};
 use crate::limits;
+use crate::rt::order::Order;
 use crate::rt::{json::quoted, lock};
 
 /// The skills and the persona of one agent. Every look stats the files and reads those that changed; bodies are not
@@ -69,7 +70,7 @@ impl AgentSkills {
                 None => list.push(skill),
             }
         }
-        list.sort_by(|a, b| (!a.is_shared, &a.name).cmp(&(!b.is_shared, &b.name)));
+        list.order_by(|a, b| (!a.is_shared, &a.name).cmp(&(!b.is_shared, &b.name)));
         list
     }
 
@@ -91,7 +92,7 @@ impl AgentSkills {
         used.retain(|skill| skill.matches(occasion));
         let mut prompt = String::new();
         // What is always there gives way to what was asked for.
-        used.sort_by_key(|skill| skill.triggers.is_empty());
+        used.order_by_key(|skill| skill.triggers.is_empty());
         for info in used {
             let Some(skill) = load(&info) else { continue };
             let mut text = format!("\n\n## {}\n", info.name);
@@ -138,7 +139,7 @@ impl AgentSkills {
                 found.push((file, stamp));
             }
         }
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found.order_by(|a, b| a.0.cmp(&b.0));
         if found.len() > limits::SKILLS_MAX {
             log::warn!("{}: more than {} skills; the rest is not read", directory.display(), limits::SKILLS_MAX);
             found.truncate(limits::SKILLS_MAX);

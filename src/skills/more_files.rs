@@ -8,6 +8,7 @@ use super::directory::AgentSkills;
 use super::files;
 use super::skill::SkillInfo;
 use crate::limits;
+use crate::rt::order::Order;
 use crate::rt::{json::quoted, lock};
 
 /// Longest name of a file or directory.
@@ -88,7 +89,7 @@ pub(super) fn files_of(info: &SkillInfo) -> Vec<(String, u64)> {
     let mut found = Vec::new();
     if let Some(directory) = directory_of(info) {
         walk(directory, "", limits::SKILL_FILE_DEPTH_MAX, &mut found);
-        found.sort();
+        found.order();
     }
     found
 }
