@@ -109,7 +109,8 @@ fn a_machine_joins_talks_and_asks_models_over_tls() {
     let admin = hub.admin().new_key("all", &["admin", "chat", "machines:read"]);
     let machine = tempfile::tempdir().unwrap();
     let config = format!(
-        "[server]\naddress = \"{}\"\nagent_token = \"shared-t0ken-of-tests\"\nca_file = \"{}\"\n",
+        "[server]\naddress = \"{}\"\nagent_token = \"shared-t0ken-of-tests\"\nca_file = \"{}\"\n[ai]\nenabled = true\n\
+         [ai.gateway]\nenabled = true\n",
         url(&hub, "localhost"),
         tls::file("ca.pem").display()
     );
