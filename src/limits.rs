@@ -2,10 +2,12 @@
 //! field of [`crate::config::Config`] there.
 
 mod machines;
+mod skills;
 
 use std::time::Duration;
 
 pub use machines::*;
+pub use skills::*;
 
 // --- HTTP: architecture section 2 -----------------------------------------------------------------------------
 
@@ -278,6 +280,8 @@ pub const DB_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests in flight at a stop.
 pub const STOP_DRAIN: Duration = Duration::from_secs(5);
+/// Before a restart: for requests that are on their way on connections that wait for one.
+pub const RESTART_GRACE: Duration = Duration::from_millis(250);
 /// The whole stop.
 pub const STOP_TOTAL: Duration = Duration::from_secs(8);
 /// Messages of one answer to `GET /api/v1/sessions/{id}/messages`.
@@ -391,6 +395,15 @@ pub const ALERT_PAIRS_MAX: usize = 64;
 /// Alerts in one list.
 pub const ALERTS_LISTED: usize = 100;
 pub const ALERTS_LISTED_MAX: usize = 500;
+
+// --- Schedules ------------------------------------------------------------------------------------------------------
+
+/// Schedules that can be made by the API or by agents; a file may hold more.
+pub const SCHEDULES_MAX: usize = 256;
+/// Those of them that agents made for themselves, each.
+pub const SCHEDULES_OF_AGENT_MAX: usize = 20;
+/// Rows of the history of one schedule.
+pub const SCHEDULE_RUNS_KEPT: usize = 500;
 
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);

@@ -1,6 +1,5 @@
 //! `/auth/*`: password login, logout, who am I (contract 3.1).
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::audit;
@@ -12,13 +11,15 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::Entry;
 use crate::auth::{Credential, SessionManager, password, scope};
+use crate::rt::fields::typed;
 use crate::rt::json as wire;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct LoginBody {
     password: String,
 }
+
+typed!(LoginBody { password });
 
 /// Which login methods exist.
 pub(super) fn config(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -112,12 +112,23 @@ pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
 pub enum Reply {
     /// The answer.
     Full(Response),
+    /// The answer, too large for memory: it is read from the file as the client takes it.
+    File(Box<FileAnswer>),
     /// Another thread answers, through the [`Responder`] it is given; the connection waits without a worker.
     Later(Later),
     /// The socket becomes a stream of server-sent events.
     Stream(Box<SseStart>),
     /// The socket becomes a WebSocket.
     Upgrade(Box<Upgrade>),
+}
+
+/// See [`Reply::File`].
+pub struct FileAnswer {
+    /// Status and header lines, no body.
+    pub head: Response,
+    /// Open at the first byte of the body, which has so many.
+    pub file: std::fs::File,
+    pub bytes: u64,
 }
 
 /// Called with the way to answer.

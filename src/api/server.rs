@@ -2,9 +2,8 @@
 //! handler (contract 1.2).
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use tiny_http::Method;
@@ -12,10 +11,12 @@ use tiny_http::Method;
 use crate::api::costs::CostReports;
 use crate::api::error::ApiError;
 use crate::api::kv::KvLists;
-use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
+use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
+use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
-use crate::api::{gateway, guard};
+use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
+use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
 use crate::auth::origin::{OriginRules, shows_agent_token};
@@ -30,8 +31,11 @@ use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
+use crate::mcp::oauth::OAuthDeps;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::Scheduler;
+use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
@@ -49,6 +53,7 @@ const OPEN_BEFORE_SETUP: &[&str] =
     &["/api/v1/health", "/healthz", "/auth/config", "/auth/session", "/api/v1/setup", "/api/v1/setup/account"];
 
 /// What the server works with. Where a field is None, its routes answer 503.
+#[derive(Clone)]
 pub struct Deps {
     pub db: Arc<Db>,
     pub key_store: Option<Arc<KeyStore>>,
@@ -69,14 +74,20 @@ pub struct Deps {
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     pub fleet: Option<Arc<Fleet>>,
+    /// What agents changed about themselves.
+    pub journal: Arc<Journal>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     /// What is wrong on the machines.
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// What agents do by themselves.
+    pub scheduler: Option<Arc<Scheduler>>,
     /// The certificate in force, when we speak TLS.
     pub tls: Option<Arc<Acceptor>>,
+    /// Logins at tool servers.
+    pub oauth: Option<OAuthDeps>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -89,6 +100,8 @@ pub struct Server {
     ctx: Ctx,
     api_headers: Vec<u8>,
     page_headers: Vec<u8>,
+    /// Of the page that browsers see behind a login at a tool server.
+    callback_headers: Vec<u8>,
 }
 
 /// What handlers see.
@@ -119,6 +132,8 @@ pub struct CtxInner {
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
+    /// Begins a restart of the process; set once, by whoever can.
+    pub restart: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl std::ops::Deref for Ctx {
@@ -136,8 +151,8 @@ impl CtxInner {
     }
 
     /// A new password counts at once.
-    pub fn set_password_hash(&self, hash: String) {
-        *lock(&self.password_hash) = Some(hash);
+    pub fn set_password_hash(&self, hash: Option<String>) {
+        *lock(&self.password_hash) = hash;
     }
 
     /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open.
@@ -154,6 +169,12 @@ impl CtxInner {
     pub fn tool_servers(&self) -> Result<&ToolServers, ApiError> {
         let missing = || ApiError::new(503, "not_configured", "tool management not configured");
         self.deps.lifecycle.as_ref().ok_or_else(missing)
+    }
+
+    /// The scheduler, or 503.
+    pub fn scheduler(&self) -> Result<&Arc<Scheduler>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "schedule management is not available");
+        self.deps.scheduler.as_ref().ok_or_else(missing)
     }
 
     /// The machines, or 503.
@@ -174,13 +195,7 @@ impl Server {
     pub fn new(deps: Deps) -> io::Result<Self> {
         let settings = deps.settings.current();
         let config = &settings.api;
-        let origins = OriginRules::new(
-            config.cors_origins.clone(),
-            &config.allowed_hosts,
-            config.trusted_proxies.clone(),
-            config.external_url.as_deref(),
-            deps.machine_name.as_deref(),
-        );
+        let origins = OriginRules::of(config, deps.machine_name.as_deref());
         let policy = deps
             .web_handler
             .as_ref()
@@ -210,13 +225,15 @@ impl Server {
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
+            restart: OnceLock::new(),
             deps,
         };
         let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
             .as_slice()]
         .concat();
-        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes() })
+        let callback_headers = callback_headers(&api_headers);
+        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes(), callback_headers })
     }
 
     /// What handlers see; for the composition root.
@@ -236,7 +253,11 @@ impl Server {
 
     /// Lines that every response to that path carries.
     pub fn common_headers(&self, path: &str) -> &[u8] {
-        if is_api(path) { &self.api_headers } else { &self.page_headers }
+        match path {
+            CALLBACK_PATH => &self.callback_headers,
+            path if is_api(path) => &self.api_headers,
+            _ => &self.page_headers,
+        }
     }
 
     /// Whether the route of a request takes bodies beyond the general limit.
@@ -258,18 +279,28 @@ impl Server {
     /// The whole way of a request.
     pub fn handle(&self, req: &Req) -> Reply {
         let started = Instant::now();
-        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(refused(req, error)));
+        let mut found = None;
+        let mut reply = self.route(req, &mut found).unwrap_or_else(|error| Reply::Full(refused(req, error)));
         let cors = self.cors_headers(req);
+        match &reply {
+            Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::File(answer) => metrics::count(found, answer.head.status_code().0),
+            Reply::Stream(_) => metrics::count(found, 200),
+            Reply::Upgrade(_) => metrics::count(found, 101),
+            Reply::Later(_) => {}
+        }
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
+            Reply::File(answer) => answer.head.headers_extend(&cors),
             Reply::Stream(start) => {
                 for (name, value) in &cors {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
                 }
             }
-            Reply::Later(_) if !cors.is_empty() => reply = later_with(reply, &cors),
-            Reply::Later(_) | Reply::Upgrade(_) => {}
+            Reply::Later(_) => reply = later_with(reply, &cors, found),
+            Reply::Upgrade(_) => {}
         }
+        metrics::observe(started.elapsed());
         if let Reply::Full(response) = &reply {
             log_access(req, response.status_code().0, started);
         } else {
@@ -289,9 +320,9 @@ impl Server {
         ))
     }
 
-    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
+    fn route(&self, req: &Req, found: &mut Option<&'static Route>) -> Result<Reply, ApiError> {
         self.check_host(req)?;
-        if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
+        if req.method == Method::Options && self.ctx.origins.has_cors() {
             return Ok(Reply::Full(no_content()));
         }
         // Machines that follow redirects would take their token along.
@@ -303,6 +334,7 @@ impl Server {
         }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {
+                *found = Some(route);
                 let caller = guard::check(&self.ctx, req, route.guard)?;
                 (route.handler)(&self.ctx, &Call { req, params, caller })
             }
@@ -319,7 +351,7 @@ impl Server {
 
     /// What the answer says to browsers of other origins; nothing while there are none.
     fn cors_headers<'a>(&self, req: &'a Req) -> Vec<(&'static str, &'a str)> {
-        if self.ctx.origins.cors_origins.is_empty() {
+        if !self.ctx.origins.has_cors() {
             return Vec::new();
         }
         let mut lines = vec![("Vary", "Origin")];
@@ -341,7 +373,7 @@ fn refused(req: &Req, error: ApiError) -> Response {
 }
 
 /// The same answer, later, with these lines.
-fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
+fn later_with(reply: Reply, lines: &[(&'static str, &str)], route: Option<&'static Route>) -> Reply {
     let Reply::Later(begin) = reply else { return reply };
     let lines: Vec<(&'static str, String)> = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     Reply::Later(Box::new(move |mut responder: Responder| {
@@ -349,13 +381,14 @@ fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
         let answer = Responder::new(move |mut response: Response| {
             let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
             response.headers_extend(&lines);
+            metrics::count(route, response.status_code().0);
             responder.respond(response);
         });
         begin(answer.watching(watch));
     }))
 }
 
-trait HeadersExtend {
+pub(super) trait HeadersExtend {
     fn headers_extend(&mut self, lines: &[(&str, &str)]);
 }
 
@@ -367,42 +400,6 @@ impl HeadersExtend for Response {
             }
         }
     }
-}
-
-/// Whether a listen address can only be reached from this machine.
-fn is_loopback(listen: &str) -> bool {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host).trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn is_api(path: &str) -> bool {
-    path.starts_with("/api/") || path.starts_with("/auth/") || path == "/metrics" || path == "/healthz"
-}
-
-/// The path without `//`, `/./` and `/../` (raw, not escaped), if it has any (contract 1.4).
-fn cleaned(path: &str) -> Option<String> {
-    let dirty = path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..");
-    if !dirty {
-        return None;
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
-        }
-    }
-    let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    Some(format!("/{}{slash}", kept.join("/")))
-}
-
-fn moved(to: &str) -> Response {
-    let escaped = to.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let body = format!("<a href=\"{escaped}\">Moved Permanently</a>.\n");
-    let mut response = response(301, "text/html; charset=utf-8", body.into_bytes());
-    response.headers_extend(&[("Location", to)]);
-    response
 }
 
 /// Reads that succeed are for the debug log: memory cards wear out.
@@ -417,30 +414,5 @@ fn log_access(req: &Req, status: u16, started: Instant) {
             req.path,
             req.peer
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dirty_paths_are_cleaned() {
-        for (listen, expected) in
-            [("127.0.0.1:0", true), ("[::1]:80", true), ("localhost:1", true), (":8080", false), ("0.0.0.0:1", false)]
-        {
-            assert_eq!(is_loopback(listen), expected, "{listen}");
-        }
-        for (path, expected) in [
-            ("/a/b", None),
-            ("/a/%2e%2e/b", None),
-            ("/a//b", Some("/a/b")),
-            ("/a/./b/", Some("/a/b/")),
-            ("/../../etc", Some("/etc")),
-            ("//evil.example", Some("/evil.example")),
-            ("/a/..", Some("/")),
-        ] {
-            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
-        }
     }
 }

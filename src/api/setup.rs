@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::audit;
@@ -18,22 +17,25 @@ use crate::auth::setup::{PinCheck, may_set_up};
 use crate::auth::{password, validate_key_input};
 use crate::config;
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::lock;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct KeyBody {
     name: String,
     scopes: Vec<String>,
     pin: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(KeyBody { name, scopes, pin });
+
+#[derive(Default)]
 struct AccountBody {
     pin: String,
     password: String,
 }
+
+typed!(AccountBody { pin, password });
 
 /// Whether setup is needed, and whether a PIN is pending.
 pub(super) fn status(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -138,7 +140,7 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, visitor: &Visitor, address: &st
             ApiError::new(500, "config_not_saved", "failed to save configuration")
         })?;
         ctx.setup.complete()?;
-        ctx.set_password_hash(hash);
+        ctx.set_password_hash(Some(hash));
     }
     log::info!("setup done: the dashboard password was set from {address}");
     ctx.deps.audit.record(&Entry { source: address, target: "api.auth.password_hash", ..Entry::ok("config.write") });

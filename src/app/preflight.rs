@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{AppError, tls};
+use crate::auth::oidc;
 use crate::config::{Config, Env};
 use crate::llm::Providers;
 use crate::llm::local::LocalProvider;
@@ -16,6 +17,9 @@ pub fn preflight(config: &Config, env: &Env) -> Result<Vec<String>, AppError> {
         builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?;
     }
     tls::load(config)?;
+    if let Some(oidc) = &config.auth.oidc {
+        oidc::check(oidc).map_err(|reason| AppError::Setting { reason })?;
+    }
     Providers::build(&config.llm, Arc::new(LocalProvider)).map_err(AppError::Provider)?;
     Ok(check_servers(&config.mcp, &config.tools, env))
 }

@@ -73,8 +73,7 @@ impl SessionManager {
         max_age_s: i64,
         secure: bool,
     ) -> Result<Self, CookieError> {
-        let key = decode_hex(secret_hex.trim()).filter(|key| key.len() >= 32).ok_or(CookieError::Secret)?;
-        let cipher = Aes256Gcm::new_from_slice(&key[..32]).map_err(|_| CookieError::Secret)?;
+        let cipher = Aes256Gcm::new_from_slice(&key_of(secret_hex)?).map_err(|_| CookieError::Secret)?;
         Ok(Self { store, cipher, secure, max_age_s })
     }
 
@@ -178,6 +177,12 @@ impl SessionManager {
     fn decrypt(&self, value: &str) -> Option<Payload> {
         serde_json::from_slice(&self.open("", value)?).ok()
     }
+}
+
+/// The key that a secret in hex stands for: its first 32 bytes.
+pub fn key_of(secret_hex: &str) -> Result<[u8; 32], CookieError> {
+    let bytes = decode_hex(secret_hex.trim()).ok_or(CookieError::Secret)?;
+    bytes.first_chunk().copied().ok_or(CookieError::Secret)
 }
 
 fn decode_hex(text: &str) -> Option<Vec<u8>> {

@@ -27,13 +27,16 @@ use crate::limits;
 use crate::rt::{Headers, clock, lock};
 use crate::store::{Db, KeyStore, StoreError, hex};
 
+/// In the place of a scope: any credential that counts.
+pub const ANY_SCOPE: &str = "";
+
 /// What somebody has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
     /// A stored key, by its hash.
     Key { hash: [u8; 32] },
-    /// A key of the configuration: valid as long as the process.
-    Configured,
+    /// A key of the configuration, by its hash.
+    Configured { hash: [u8; 32] },
     /// A tracked login.
     Login { id: String },
     /// A cookie that says everything itself, until that time (milliseconds since 1970).
@@ -52,6 +55,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether the scope is held; [`ANY_SCOPE`] always is.
+    pub fn holds(&self, scope: &str) -> bool {
+        scope == ANY_SCOPE || self.scopes.has(scope)
+    }
+
     /// The identity as far as conversations are concerned (W-18).
     pub fn caller(&self) -> Caller {
         let kind = if self.by_cookie { "user" } else { "key" };
@@ -89,7 +97,8 @@ pub struct Authenticator {
     db: Arc<Db>,
     keys: Arc<KeyStore>,
     sessions: Arc<SessionManager>,
-    configured: Vec<ConfiguredKey>,
+    /// Guarded by this mutex: the keys of the configuration. Nothing is taken under it.
+    configured: Mutex<Arc<[ConfiguredKey]>>,
     /// Guarded by this mutex: keys found at a generation of the file. Nothing is taken under it.
     cache: Mutex<HashMap<[u8; 32], Cached>>,
 }
@@ -108,18 +117,27 @@ struct Cached {
     scopes: Scopes,
 }
 
+fn hashed(keys: &[StaticKey]) -> Arc<[ConfiguredKey]> {
+    let hashed = |key: &StaticKey| ConfiguredKey {
+        hash: sha256(&key.key),
+        name: key.name.clone(),
+        scopes: Scopes::from_names(&key.scopes),
+    };
+    keys.iter().map(hashed).collect()
+}
+
 impl Authenticator {
     /// An authenticator over open stores and the keys of the configuration.
     pub fn new(db: Arc<Db>, keys: Arc<KeyStore>, sessions: Arc<SessionManager>, configured: &[StaticKey]) -> Self {
-        let configured = configured
-            .iter()
-            .map(|key| ConfiguredKey {
-                hash: sha256(&key.key),
-                name: key.name.clone(),
-                scopes: Scopes::from_names(&key.scopes),
-            })
-            .collect();
+        let configured = Mutex::new(hashed(configured));
         Self { db, keys, sessions, configured, cache: Mutex::new(HashMap::new()) }
+    }
+
+    /// Other keys of the configuration, from the next request on; true when one that counted is gone.
+    pub fn set_configured(&self, keys: &[StaticKey]) -> bool {
+        let new = hashed(keys);
+        let old = std::mem::replace(&mut *lock(&self.configured), Arc::clone(&new));
+        old.iter().any(|key| !new.iter().any(|now| now.hash == key.hash))
     }
 
     /// The decision procedure of contract 2.1: a bearer key, stored then configured, then the session cookie.
@@ -130,7 +148,7 @@ impl Authenticator {
         if let Some(token) = bearer
             && let Some(identity) = self.by_key(token)?
         {
-            if identity.scopes.has(scope) {
+            if identity.holds(scope) {
                 return Ok(identity);
             }
             failure = AuthError::Scope;
@@ -138,7 +156,7 @@ impl Authenticator {
         match self.sessions.read(headers) {
             Ok(Some(session)) => {
                 let identity = identity_of(session);
-                if identity.scopes.has(scope) {
+                if identity.holds(scope) {
                     return Ok(identity);
                 }
                 Err(AuthError::Scope)
@@ -154,7 +172,7 @@ impl Authenticator {
     /// Whether a credential still counts; asked for open sockets and streams.
     pub fn is_valid(&self, credential: &Credential) -> Result<bool, StoreError> {
         Ok(match credential {
-            Credential::Configured => true,
+            Credential::Configured { hash } => lock(&self.configured).iter().any(|key| key.hash == *hash),
             Credential::SelfContained { expires_at } => *expires_at > clock::unix_ms(),
             Credential::Key { hash } => self.find_stored(*hash)?.is_some(),
             Credential::Login { id } => match &self.sessions.store {
@@ -176,8 +194,9 @@ impl Authenticator {
             }));
         }
         // Hashes of equal length, all of them compared: time tells nothing about the keys.
+        let configured = Arc::clone(&lock(&self.configured));
         let mut found = None;
-        for key in &self.configured {
+        for key in configured.iter() {
             if bool::from(key.hash.ct_eq(&hash)) && found.is_none() {
                 found = Some(key);
             }
@@ -185,7 +204,7 @@ impl Authenticator {
         Ok(found.map(|key| Identity {
             name: key.name.clone(),
             scopes: key.scopes,
-            credential: Credential::Configured,
+            credential: Credential::Configured { hash },
             by_cookie: false,
         }))
     }

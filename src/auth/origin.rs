@@ -1,14 +1,20 @@
 //! Where a request says it comes from and goes to: client address, `Origin`, `Host` (W-5, W-16).
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use crate::auth::bearer;
-use crate::rt::Headers;
+use crate::config::ApiConfig;
+use crate::rt::{Headers, lock};
 
 /// The rules, from the configuration.
-#[derive(Clone, Debug, Default)]
 pub struct OriginRules {
-    pub cors_origins: Vec<String>,
+    /// Guarded by the mutex: the rules of now. Nothing is taken under it.
+    now: Mutex<Arc<Rules>>,
+}
+
+struct Rules {
+    cors_origins: Vec<String>,
     /// Lower-case host names beside the built-in ones.
     hosts: Vec<String>,
     trusted_proxies: Vec<(IpAddr, u8)>,
@@ -16,6 +22,12 @@ pub struct OriginRules {
 }
 
 impl OriginRules {
+    /// The rules of a configuration; `machine` is this machine's own name.
+    pub fn of(config: &ApiConfig, machine: Option<&str>) -> Self {
+        let proxies = config.trusted_proxies.clone();
+        Self::new(config.cors_origins.clone(), &config.allowed_hosts, proxies, config.external_url.as_deref(), machine)
+    }
+
     /// Rules; `machine` is this machine's own name.
     pub fn new(
         cors_origins: Vec<String>,
@@ -32,7 +44,23 @@ impl OriginRules {
         let urls = external_url.into_iter().chain(cors_origins.iter().map(String::as_str));
         hosts.extend(urls.filter_map(authority).map(|authority| host_of(authority).to_ascii_lowercase()));
         hosts.extend(allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()));
-        Self { cors_origins, hosts, trusted_proxies, external: external_url.is_some() }
+        let rules = Rules { cors_origins, hosts, trusted_proxies, external: external_url.is_some() };
+        Self { now: Mutex::new(Arc::new(rules)) }
+    }
+
+    /// Takes the rules of another, from the next request on.
+    pub fn replace(&self, other: &Self) {
+        let rules = other.now();
+        *lock(&self.now) = rules;
+    }
+
+    fn now(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.now))
+    }
+
+    /// Whether origins besides our own are allowed.
+    pub fn has_cors(&self) -> bool {
+        !lock(&self.now).cors_origins.is_empty()
     }
 
     /// Whether the request's `Host` is one of ours. Requests with a bearer key or a machine's token and no `Origin` are
@@ -43,7 +71,7 @@ impl OriginRules {
         };
         let name = host_of(host).trim_end_matches('.');
         let literal = name.trim_start_matches('[').trim_end_matches(']');
-        if literal.parse::<IpAddr>().is_ok() || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        if literal.parse::<IpAddr>().is_ok() || self.now().hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return true;
         }
         (bearer(headers).is_some() || shows_agent_token(headers)) && !headers.has("origin")
@@ -59,7 +87,7 @@ impl OriginRules {
 
     /// Whether the origin is literally in the configured list.
     pub fn is_cors_origin(&self, origin: &str) -> bool {
-        self.cors_origins.iter().any(|known| known == origin)
+        self.now().cors_origins.iter().any(|known| known == origin)
     }
 
     /// The client's address: the peer, or what trusted proxies say of it.
@@ -107,15 +135,16 @@ impl OriginRules {
             let name = host_of(host).trim_start_matches('[').trim_end_matches(']');
             name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         });
+        let rules = self.now();
         peer.to_canonical().is_loopback()
             && host_is_local
             && !forwarded
-            && !self.external
-            && self.trusted_proxies.is_empty()
+            && !rules.external
+            && rules.trusted_proxies.is_empty()
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|&(network, prefix)| in_network(address, network, prefix))
+        self.now().trusted_proxies.iter().any(|&(network, prefix)| in_network(address, network, prefix))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[web]` as it was typed.
+//! `[web]`, `[otel]` and `[voice]` as they were typed.
 
 use super::json::typed;
 

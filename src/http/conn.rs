@@ -1,7 +1,8 @@
 //! One HTTP connection: its socket, what was read and not yet understood, what was written and not yet taken.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,6 +14,11 @@ use crate::http::head::{self, Framing, Head, Refusal, refuse};
 use crate::limits;
 use crate::rt::Slot;
 use crate::tls::{self, Transport};
+
+/// What is read of a file at once to be sent.
+const TAIL_CHUNK_BYTES: usize = 32 * 1024;
+/// So often, before other connections get a turn.
+const TAIL_CHUNKS_MAX: usize = 8;
 
 /// A socket that has left HTTP: reads and writes wait from now on.
 pub struct Socket {
@@ -77,6 +83,8 @@ pub(super) struct Conn {
     large: Option<Slot>,
     pub(super) output: Vec<u8>,
     written: usize,
+    /// The rest of an answer, behind what is in `output`.
+    pub(super) tail: Option<Box<io::Take<File>>>,
     lingered: usize,
     counted: Slot,
 }
@@ -106,6 +114,7 @@ impl Conn {
             large: None,
             output: Vec::new(),
             written: 0,
+            tail: None,
             lingered: 0,
             counted: Slot::hold(&buffered_all, 0),
         }
@@ -313,8 +322,25 @@ impl Conn {
         std::mem::take(&mut self.input)
     }
 
-    /// Writes what is left of the output: true when all is written, false when the client has to read first.
+    /// Writes what is left of the answer: true when all is written, false when the client has to read first, or others
+    /// are to have a turn.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
+        for _ in 0..TAIL_CHUNKS_MAX {
+            if !self.flush_output()? {
+                return Ok(false);
+            }
+            let Some(tail) = &mut self.tail else { return Ok(true) };
+            self.output.resize(TAIL_CHUNK_BYTES, 0);
+            let count = tail.read(&mut self.output)?;
+            self.output.truncate(count);
+            if count == 0 {
+                self.tail = None;
+            }
+        }
+        Ok(false)
+    }
+
+    fn flush_output(&mut self) -> io::Result<bool> {
         while self.written < self.output.len() {
             match self.stream.try_write(&self.output[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),

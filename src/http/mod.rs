@@ -84,6 +84,12 @@ impl HttpServer {
         self.address
     }
 
+    /// Begins to let clients go, before [`HttpServer::stop`]: takes no new connections; every answer is the last of its
+    /// connection; those that wait for a request have [`crate::limits::RESTART_GRACE`] to get one, and then a clean end.
+    pub fn begin_drain(&self) {
+        self.shared.begin_drain();
+    }
+
     /// Stops accepting, lets requests in flight end, then ends the threads; the names of those that were late.
     pub fn stop(&self, drain: Duration) -> Vec<String> {
         self.shared.stop(drain);

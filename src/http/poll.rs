@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub(super) large_all: Arc<AtomicUsize>,
     // Atomics.
     stopping: AtomicBool,
+    /// Milliseconds after `started` until which requests may still come; 0 when clients are not let go gently.
+    grace_until: AtomicU64,
     /// Milliseconds after `started` at which draining ends.
     drain_until: AtomicU64,
     /// Guarded by this mutex: slots without a connection. Nothing is taken under it.
@@ -77,13 +79,33 @@ impl Shared {
         }
     }
 
+    /// See `HttpServer::begin_drain`. The end of draining is what the stop that follows says.
+    pub(super) fn begin_drain(&self) {
+        self.grace_until.store(self.now_ms() + as_ms(limits::RESTART_GRACE), Ordering::Release);
+        self.stopping.store(true, Ordering::Release);
+        if let Err(error) = self.poller.notify() {
+            log::error!("wake the poller: {error}");
+        }
+    }
+
+    /// Whether requests may still come, although there is a stop.
+    fn is_in_grace(&self) -> bool {
+        self.now_ms() < self.grace_until.load(Ordering::Acquire)
+    }
+
+    /// Whether connections get a clean end.
+    fn is_gentle(&self) -> bool {
+        self.grace_until.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// Gives a connection back to the poller, to read its next request or to flush its answer.
     pub(super) fn park(&self, mut conn: Box<Conn>) {
-        if self.is_stopping() && conn.phase != Phase::Flush && conn.phase != Phase::Linger {
+        let is_between = conn.phase != Phase::Flush && conn.phase != Phase::Linger;
+        if is_between && self.is_stopping() && !self.is_gentle() {
             self.close(conn);
             return;
         }
@@ -191,6 +213,7 @@ pub(super) fn start(
         buffered_all: Arc::new(AtomicUsize::new(0)),
         large_all: Arc::new(AtomicUsize::new(0)),
         stopping: AtomicBool::new(false),
+        grace_until: AtomicU64::new(0),
         drain_until: AtomicU64::new(u64::MAX),
         free: Mutex::new((0..count).rev().collect()),
         settings,
@@ -276,16 +299,28 @@ impl PollThread {
         if let Some(listener) = self.listener.take() {
             let _ = self.shared.poller.delete(&listener); // about to be closed anyway
         }
+        let is_gentle = self.shared.is_gentle();
+        let mut n_open = 0;
         for slot in 0..self.shared.slots.len() {
-            let idle = matches!(
-                self.shared.slots[slot].class.load(Ordering::Acquire),
-                class::IDLE | class::STRANGER | class::KNOWN | class::LINGER
-            );
-            if idle && let Some(conn) = self.take(slot) {
-                self.shared.close(conn);
+            let class = self.shared.slots[slot].class.load(Ordering::Acquire);
+            n_open += usize::from(class != class::FREE && class != class::LINGER);
+            let idle = matches!(class, class::IDLE | class::STRANGER | class::KNOWN | class::LINGER);
+            if !idle || self.shared.is_in_grace() {
+                continue;
+            }
+            let Some(conn) = self.take(slot) else { continue };
+            match conn.phase {
+                _ if !is_gentle => self.shared.close(conn),
+                Phase::Idle => self.linger(conn),
+                Phase::Head if !conn.has_input() => self.linger(conn),
+                // It ends by itself, or at the end of all.
+                _ => self.shared.arm(conn),
             }
         }
-        self.shared.open_connections() == 0 || self.shared.now_ms() >= self.shared.drain_until.load(Ordering::Acquire)
+        let now = self.shared.now_ms();
+        // Peers that were told and do not go are not waited for.
+        let is_told = is_gentle && n_open == 0 && !self.shared.is_in_grace();
+        is_told || self.shared.open_connections() == 0 || now >= self.shared.drain_until.load(Ordering::Acquire)
     }
 
     pub(super) fn take(&self, slot: usize) -> Option<Box<Conn>> {

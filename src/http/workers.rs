@@ -1,13 +1,14 @@
 //! The threads `http-work-N`: a handler for each complete request, and its answer onto the wire. What the socket does
 //! not take at once goes back to the poller, so no client can hold a worker by being slow to read.
 
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use tiny_http::Method;
 
-use crate::api::message::{Reply, Req, Responder, Response, Watch, json_response};
+use crate::api::message::{FileAnswer, Reply, Req, Responder, Response, Watch, json_response};
 use crate::http::conn::{Conn, Phase, Progress, Socket};
 use crate::http::head::Refusal;
 use crate::http::poll::{Shared, TOO_LARGE, Work};
@@ -44,6 +45,14 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
             reply::push_response(&mut conn.output, response, framing, shared.app.common_headers(&req.path));
             let bytes = req.headers.into_bytes();
             conn.recycle(bytes);
+            send(shared, conn, more)
+        }
+        Reply::File(answer) => {
+            let FileAnswer { head, file, bytes } = *answer;
+            let framing = framing(shared, &mut conn, req.method == Method::Head, req.http10);
+            let common = shared.app.common_headers(&req.path);
+            reply::push_with_tail(&mut conn.output, head, bytes, framing, common);
+            conn.tail = (!framing.head_only).then(|| Box::new(file.take(bytes)));
             send(shared, conn, more)
         }
         Reply::Later(begin) => {

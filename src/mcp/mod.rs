@@ -14,17 +14,19 @@ mod http;
 mod inbox;
 mod lines;
 mod mask;
+pub mod oauth;
 mod rpc;
 mod stderr;
 mod stdio;
 mod stream;
 
 pub use child::Children;
-pub use client::{CallLimit, Client, ToolDef};
+pub use client::{CallLimit, Client, PROTOCOLS, ToolDef};
 pub use content::Outcome;
 pub use error::McpError;
 pub use http::{Target, reach};
 pub use mask::Mask;
+use mask::cut;
 pub use stdio::{Program, start as start_program};
 
 /// How a server is reached.

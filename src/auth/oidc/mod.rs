@@ -154,6 +154,11 @@ struct Flights {
     is_stopping: bool,
 }
 
+/// Whether a provider could be used as configured; what is wrong with its address otherwise. Asks nobody.
+pub fn check(config: &OidcConfig) -> Result<(), String> {
+    Discovery::new(&config.issuer).map(|_| ())
+}
+
 impl OidcProvider {
     /// A provider as configured; makes login sessions with `sessions`. The error says what is wrong with the issuer.
     pub fn new(config: &OidcConfig, sessions: Arc<SessionManager>) -> Result<Self, String> {

@@ -3,18 +3,16 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::link::Target;
 use super::socket;
+use crate::rt::fields::typed;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A list of ten thousand conversations is 3 MB.
 const ANSWER_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// A conversation of the list.
-#[derive(Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Conversation {
     pub(super) id: String,
     pub(super) title: String,
@@ -23,13 +21,16 @@ pub(super) struct Conversation {
     pub(super) last_activity: String,
 }
 
+typed!(Conversation { id, title, agent, message_count, last_activity });
+
 /// A stored message.
-#[derive(Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Stored {
     pub(super) role: String,
     pub(super) content: String,
 }
+
+typed!(Stored { role, content });
 
 /// All conversations, newest first.
 pub(super) fn conversations(target: &Target) -> Result<Vec<Conversation>, String> {

@@ -211,6 +211,11 @@ impl Hub {
         log[log.len().saturating_sub(40)..].join("\n")
     }
 
+    /// How many lines hold a text.
+    pub fn log_count(&self, text: &str) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
     pub fn log_contains(&self, text: &str) -> bool {
         self.log.lock().unwrap().iter().any(|line| line.contains(text))
     }
