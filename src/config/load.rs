@@ -103,6 +103,7 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         costs,
         fleet,
         notify,
+        metrics: typed.tree.get("otel.enabled") == Some(&Value::Bool(true)),
         warnings: typed.warnings,
         source: Source::new(flags, env),
         tree: typed.tree,
