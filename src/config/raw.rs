@@ -16,7 +16,7 @@ use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
-use super::raw_web::{Otel, Voice, Web};
+use super::raw_web::Web;
 use super::schema;
 use super::source::Tree;
 use super::tools::ToolServerConfig;
