@@ -36,6 +36,7 @@ impl Keeper {
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
+        let mut certified = Instant::now();
         let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
@@ -48,6 +49,12 @@ impl Keeper {
                 synced = Instant::now();
                 self.sync_log(&mut log_conn, &mut seen_commits);
                 self.engine.keep();
+            }
+            if certified.elapsed() >= limits::CERTIFICATE_INTERVAL {
+                certified = Instant::now();
+                if let Some(tls) = &self.server.ctx().deps.tls {
+                    tls.reload_if_changed();
+                }
             }
             if touched.elapsed() >= limits::TOUCH_INTERVAL {
                 touched = Instant::now();

@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod access;
+mod agents;
 pub mod approvals;
 pub mod deliver;
 pub mod engine;

@@ -61,8 +61,8 @@ impl fmt::Display for ConfigError {
             ),
             Self::ReferenceDatabase { path } => write!(
                 f,
-                "{} is a database of another program; Holt does not write to it: take its data over with \
-                 `holt import`, then remove memory.db_path from the configuration",
+                "{} is a database of another program; Holt does not write to it: take its data over into a directory of \
+                 its own with `holt import DIR`",
                 path.display()
             ),
             Self::Write { path, step, cause } => write!(f, "write config {}: {step}: {cause}", path.display()),

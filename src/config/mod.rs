@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod adopt;
 mod agent;
 mod agents;
 mod api;
@@ -16,6 +17,7 @@ mod expression;
 mod fallback;
 mod fleet;
 mod fleet_times;
+mod front_matter;
 mod gateway;
 mod json;
 mod keys;
@@ -44,6 +46,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use adopt::{ReferenceSetup, judge, own_place, replace};
 pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
@@ -55,6 +58,7 @@ pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use fleet_times::FleetTimes;
+pub use front_matter::{FrontMatter, Requires};
 pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
@@ -67,7 +71,7 @@ pub use report::{Report, check};
 pub use schedules::{
     NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
 };
-pub use secret::seal;
+pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
@@ -163,6 +167,8 @@ pub struct LogConfig {
 pub struct ApiConfig {
     /// `host:port`; `:8080` means all interfaces; port 0 lets the system choose.
     pub listen: String,
+    /// Speak TLS with this certificate.
+    pub tls: Option<TlsFiles>,
     /// Allowed origins besides our own; no `*` (W-16).
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -192,6 +198,15 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+}
+
+/// `api.cert_file` and `api.key_file`: PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then those up to its root.
+    pub cert_file: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1; readable by its owner alone.
+    pub key_file: PathBuf,
 }
 
 /// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.
@@ -301,12 +316,16 @@ pub struct AgentConfig {
     /// Replaces the global rules when it is not empty.
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
+    /// The skills that it shares with others; its own are in `<persona_dir>/skills`.
+    pub skills_dir: PathBuf,
     pub adapters: Vec<String>,
     /// USD per conversation; None is the value of `[llm]`, 0 is off.
     pub cost_limit_soft: Option<f64>,
     pub cost_limit_hard: Option<f64>,
     /// Tools that it may call without asking.
     pub auto_approve_tools: Vec<String>,
+    /// Hosts that its browser may open; empty is no limit of its own.
+    pub browser_url_allowlist: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.

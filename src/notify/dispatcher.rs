@@ -71,14 +71,9 @@ pub struct ChannelInfo {
 impl Dispatcher {
     /// Starts a thread for each channel. The error says which setting cannot be used.
     pub fn start(setup: Setup, stop: &Stop) -> Result<Self, String> {
-        let zone = if setup.timezone.is_empty() {
-            TimeZone::system()
-        } else {
-            TimeZone::get(&setup.timezone).unwrap_or(TimeZone::UTC)
-        };
-        let base_url = setup.external_url.map(|url| url.trim_end_matches('/').to_owned());
+        let place = Mutex::new(place(&setup.timezone, setup.external_url.as_deref()));
         let buttons = setup.secret.as_deref().map(Buttons::new);
-        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, zone, base_url, buttons });
+        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, place, buttons });
         let names: Vec<&str> = setup.channels.iter().map(|channel| channel.name.as_str()).collect();
         if let Err(error) = shared.queue.keep_channels(&names) {
             log::error!("notify: look through what waits: {error}");
@@ -100,6 +95,11 @@ impl Dispatcher {
             channels.push(Handle { config, status, bell_tx, test_tx, cancel });
         }
         Ok(Self { shared, channels, threads })
+    }
+
+    /// Another time zone and address of the page, from the next notice on; as in [`Setup`].
+    pub fn set_place(&self, timezone: &str, external_url: Option<&str>) {
+        *lock(&self.shared.place) = place(timezone, external_url);
     }
 
     /// Takes a notice for all channels that want it. Never waits for a network; on the hub the rows are durable when
@@ -212,6 +212,11 @@ impl Dispatcher {
         }
         self.threads.join_all(timeout)
     }
+}
+
+fn place(timezone: &str, external_url: Option<&str>) -> (TimeZone, Option<String>) {
+    let zone = if timezone.is_empty() { TimeZone::system() } else { TimeZone::get(timezone).unwrap_or(TimeZone::UTC) };
+    (zone, external_url.map(|url| url.trim_end_matches('/').to_owned()))
 }
 
 impl Notifier for Dispatcher {

@@ -286,7 +286,7 @@ fn ensure_conversation(
 }
 
 /// The first line of the first message, cut at 80 characters.
-fn title_of(text: &str) -> String {
+pub(super) fn title_of(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or("").trim();
     match line.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", line[..end].trim_end()),

@@ -32,3 +32,18 @@ CREATE UNIQUE INDEX idx_schedule_runs_once ON schedule_runs(schedule, moment)
   WHERE cause <> 'manual' AND state NOT IN ('missed', 'skipped');
 CREATE INDEX idx_schedule_runs_schedule ON schedule_runs(schedule, id);
 CREATE INDEX idx_schedule_runs_open ON schedule_runs(schedule) WHERE state IN ('wanted', 'started');
+-- What agents changed about themselves, with the texts before and after. `place`: the file of a skill.
+CREATE TABLE journal(
+    id INTEGER PRIMARY KEY,
+    agent TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    target TEXT NOT NULL,
+    place TEXT NOT NULL,
+    before TEXT,
+    after TEXT NOT NULL,
+    conversation_id TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    undone_at INTEGER,
+    undone_by TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX journal_by_agent ON journal(agent, id);

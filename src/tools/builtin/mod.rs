@@ -3,7 +3,6 @@
 //! A page of the web is read by the model, so it is fetched as if by a stranger (decisions, row "SSRF"): see
 //! [`crate::net::guard`]. No threads of its own: a tool runs on the thread of its turn.
 
-mod arguments;
 mod charset;
 mod download;
 mod entities;

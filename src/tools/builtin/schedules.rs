@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::{Arguments, object};
 use crate::audit::{AuditLog, Entry};
 use crate::config::{Config, ConfigError, Document};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::sched::{Changes, Refusal, ScheduleInfo, Scheduler, Wish};
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 const FIELDS: &[&str] = &["name", "schedule", "channel", "skill", "session_mode", "session_tier", "tags", "enabled"];
