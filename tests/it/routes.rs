@@ -30,7 +30,6 @@ const NOT_YET: &[&str] = &[
     "/api/v1/doctor",
     "/persona/",
     "/api/v1/skills",
-    "/api/v1/schedules",
     "/api/v1/plugins",
     "/api/v1/browser/",
 ];
@@ -229,7 +228,7 @@ impl World {
 
     fn schedule(&self) -> String {
         let name = self.name("s");
-        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "channel": "api:x", "tags": ["t"]}));
         name
     }
 
@@ -392,7 +391,7 @@ impl World {
                 self.schedule();
                 plain(path)
             }
-            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily"})),
+            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily", "channel": "api:x"})),
             "POST /schedules/preview" => {
                 with(path, json!({"schedule": "@hourly", "timezone": "Europe/Berlin", "n": 2}))
             }
