@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::error::ApiError;
@@ -16,6 +15,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::{Entry, Outcome};
 use crate::config::ToolServerConfig;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::rt::lock;
 use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
@@ -25,8 +25,7 @@ const MASK: &str = "***";
 const ENABLE: &str = "tool_server.enable";
 
 /// A server's configuration as clients send it. `null` and absent are the same.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ServerBody {
     name: String,
     transport: String,
@@ -45,11 +44,29 @@ struct ServerBody {
     disabled_tools: Option<Vec<String>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(ServerBody {
+    name,
+    transport,
+    command,
+    args,
+    env,
+    url,
+    headers,
+    request_timeout_secs,
+    auth,
+    client_id,
+    client_secret,
+    scopes,
+    allow_loopback,
+    disabled_tools
+});
+
+#[derive(Default)]
 struct DisabledToolsBody {
     disabled_tools: Option<Vec<String>>,
 }
+
+typed!(DisabledToolsBody { disabled_tools });
 
 /// All servers, by name.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::AppError;
+use super::{AppError, tls};
 use crate::auth::oidc;
 use crate::config::{Config, Env};
 use crate::llm::Providers;
@@ -16,6 +16,7 @@ pub fn preflight(config: &Config, env: &Env) -> Result<Vec<String>, AppError> {
     if let Some(web) = &config.web {
         builtin::web_tools(web).map_err(|reason| AppError::Setting { reason })?;
     }
+    tls::load(config)?;
     if let Some(oidc) = &config.auth.oidc {
         oidc::check(oidc).map_err(|reason| AppError::Setting { reason })?;
     }

@@ -129,6 +129,13 @@ impl SessionManager {
         }))
     }
 
+    /// A `Set-Cookie` value for a client that came over TLS, to us or to a proxy that we trust: it sends the cookie over
+    /// nothing else.
+    pub fn secured(cookie: String, is_https: bool) -> String {
+        let is_secure = cookie.split("; ").any(|part| part == "Secure");
+        if is_https && !is_secure { cookie + "; Secure" } else { cookie }
+    }
+
     /// The `Set-Cookie` value that clears the cookie.
     pub fn clear(&self) -> String {
         let secure = if self.secure { "; Secure" } else { "" };
@@ -213,6 +220,9 @@ mod tests {
         let alone = SessionManager::new(SECRET, None, 60, true).unwrap();
         let cookie = alone.create("a@b", &["chat".to_owned()]).unwrap();
         assert!(cookie.contains("; Secure; SameSite"));
+        assert_eq!(SessionManager::secured(cookie.clone(), true), cookie);
+        assert_eq!(SessionManager::secured("a=b".into(), true), "a=b; Secure");
+        assert_eq!(SessionManager::secured("a=b".into(), false), "a=b");
         assert_eq!(alone.read(&request(&cookie)).unwrap().unwrap().email, "a@b");
         let store = Arc::new(SessionStore::in_memory().unwrap());
         let tracking = SessionManager::new(SECRET, Some(store), 60, false).unwrap();

@@ -1,5 +1,6 @@
 //! Secrets that a server was given must not come back in errors and logs.
 
+use crate::rt::order::Order;
 /// Shorter values are no secrets: masking every `1` or `true` would make texts unreadable.
 const SECRET_BYTES_MIN: usize = 6;
 /// What stands in their place.
@@ -21,7 +22,7 @@ impl Mask {
             secrets.extend(value.split_ascii_whitespace().map(str::to_owned));
         }
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
-        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        secrets.order_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();
         Self { secrets }
     }

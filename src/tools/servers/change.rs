@@ -1,6 +1,7 @@
 //! Changes of tool servers at run time: what is tried first, what is written, what takes effect (contract engine 8.4;
 //! W-28, W-31). All of them wait for servers and for the disk: they run on threads of their own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::config::{
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
+use crate::rt::order::Order;
 use crate::rt::{Cancel, Slot, lock};
 
 /// How long a restart waits for the old process to be gone.
@@ -126,6 +128,37 @@ impl ToolServers {
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
+    /// What the configuration file says counts: servers that are new are started, those that are gone end, those that
+    /// are other ones now start anew, all in the background. Those that are just being changed are left to that. Never
+    /// waits for a server.
+    pub fn apply(&self, configs: &BTreeMap<String, ToolServerConfig>) {
+        let (known, changing): (Vec<Arc<Run>>, Vec<String>) = {
+            let servers = lock(&self.shared.servers);
+            (servers.runs.values().cloned().collect(), servers.changing.keys().cloned().collect())
+        };
+        for run in known.iter().filter(|run| !configs.contains_key(&run.name) && !changing.contains(&run.name)) {
+            lock(&self.shared.servers).runs.remove(&run.name);
+            run.end();
+            self.shared.publish();
+            self.tell_replaced(&run.name);
+        }
+        for (name, config) in configs.iter().filter(|(name, _)| !changing.contains(name)) {
+            let old = known.iter().find(|run| run.name == *name).map(|run| run.config());
+            if old.as_ref() == Some(config) {
+                continue;
+            }
+            let is_same = |old: &ToolServerConfig| {
+                (&old.command, &old.args, &old.url) == (&config.command, &config.args, &config.url)
+            };
+            if !old.as_ref().is_some_and(is_same) {
+                self.tell_replaced(name);
+            }
+            let run = Run::new(name, config.clone());
+            let first = (run.state().health == Health::Down).then_some(Duration::ZERO);
+            self.install(run, first);
+        }
+    }
+
     /// Who is told of servers that are gone, or other programs from now on; the first call counts.
     pub fn on_replaced(&self, told: impl Fn(&str) + Send + Sync + 'static) {
         let _ = self.shared.replaced.set(Box::new(told)); // set once, by the composition root
@@ -230,7 +263,7 @@ impl ToolServers {
     ) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
         let old = self.find(name)?;
-        disabled_tools.sort();
+        disabled_tools.order();
         disabled_tools.dedup();
         let state = old.state();
         let is_known =

@@ -15,6 +15,7 @@ pub mod remote;
 pub mod schema;
 pub mod script;
 pub mod site;
+pub mod tls;
 pub mod tool_server;
 pub mod ws;
 
