@@ -28,8 +28,13 @@ const NEED: &[&str] = &[
     "/api/v1/agent/",
 ];
 /// Of these, those that need something else first, or nothing.
-const BUT: &[&str] =
-    &["POST /api/v1/setup/account", "POST /api/v1/approvals/{id}/button", "POST /api/v1/machines/{id}/sessions"];
+const BUT: &[&str] = &[
+    "POST /api/v1/setup/account",
+    "POST /api/v1/approvals/{id}/button",
+    "POST /api/v1/machines/{id}/sessions",
+    // Browsers come there.
+    "GET /api/v1/tools/oauth/callback",
+];
 
 /// Enough of a body for every one of them.
 const BODY: &str = r#"{"name":"x","command":"x","agent":"default","tool":"x","matchers":{"check":"x"},"for":"1h",
@@ -39,7 +44,7 @@ fn bare(of: &Deps) -> Deps {
     let mut bare = of.clone();
     (bare.key_store, bare.kv_store, bare.cost_tracker, bare.approvals) = (None, None, None, None);
     (bare.model_lister, bare.model_detail_lister, bare.lifecycle, bare.fleet) = (None, None, None, None);
-    bare.scheduler = None;
+    (bare.scheduler, bare.oauth) = (None, None);
     (bare.alerts, bare.gateway, bare.oidc_provider, bare.web_handler) = (None, None, None, None);
     bare
 }
