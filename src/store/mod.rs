@@ -13,6 +13,7 @@ pub mod claim;
 pub mod conversations;
 pub mod costs;
 pub mod db;
+pub mod figures;
 pub mod join_codes;
 pub mod keys;
 pub mod kv;
