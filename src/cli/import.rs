@@ -22,7 +22,7 @@ pub(super) const COMMAND: Command = Command {
     examples: &[
         "holt import ~/.denkeeper --dry-run",
         "holt import ~/.denkeeper",
-        "holt import /mnt/old/denkeeper --source-config /mnt/old/etc/denkeeper.toml --data-dir /var/lib/holt",
+        "holt import /mnt/old --source-config /mnt/denkeeper.toml --data-dir /var/lib/holt",
     ],
     args: &[
         Arg::word("dir", "The old data directory").path(),

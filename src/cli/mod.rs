@@ -36,6 +36,7 @@ mod panic;
 mod parse;
 mod passwd;
 mod restore;
+mod schedules;
 mod serve;
 mod service;
 mod sessions;
@@ -84,6 +85,7 @@ const COMMANDS: &[Command] = &[
     passwd::COMMAND,
     restore::COMMAND,
     panic::RESUME,
+    schedules::COMMAND,
     serve::COMMAND,
     service::COMMAND,
     sessions::COMMAND,

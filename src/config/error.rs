@@ -34,6 +34,13 @@ pub enum ConfigError {
     Edit { path: PathBuf, reason: String },
 }
 
+impl ConfigError {
+    /// An edit gave up for a reason of its own, which it has told elsewhere.
+    pub fn refused() -> Self {
+        Self::Edit { path: PathBuf::new(), reason: "refused".to_owned() }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -59,7 +59,7 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
             let answer_on = Arc::clone(shared);
             let path = req.path.clone();
             let (head_only, http10) = (req.method == Method::Head, req.http10);
-            let watch = if req.watched.get() { conn.stream.try_clone().ok() } else { None };
+            let watch = if req.watched.get() { conn.stream.socket().try_clone().ok() } else { None };
             let responder = Responder::new(move |response: Response| {
                 // Asked now: a stop may have begun since the request came.
                 let framing = framing(&answer_on, &mut conn, head_only, http10);
