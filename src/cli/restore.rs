@@ -51,5 +51,9 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     if let Some(kept) = &restored.kept {
         output::note(&format!("what was there before is in {}", kept.display()));
     }
+    if let Some(path) = &restored.elsewhere {
+        let (path, db) = (path.display(), data_dir.join("holt.db"));
+        output::note(&format!("its configuration keeps the database in {path}; move {} there", db.display()));
+    }
     out!("Restored {what}. Start it with: holt serve")
 }

@@ -164,14 +164,16 @@ fn exposure(config: &Config, found: &mut Findings) {
         return;
     }
     let behind_tls = api.external_url.as_deref().is_some_and(|url| url.starts_with("https://"));
-    if !behind_tls {
+    if api.tls.is_some() {
+        // It speaks TLS itself.
+    } else if !behind_tls {
         found.warn(
             "no_tls",
             format!(
                 "listens on {} without TLS: keys, passwords and conversations can be read on the network",
                 api.listen
             ),
-            "put a TLS proxy in front and set api.external_url, or listen on 127.0.0.1",
+            "set api.tls with a certificate, put a TLS proxy in front and set api.external_url, or listen on 127.0.0.1",
         );
     } else if api.trusted_proxies.is_empty() {
         found.add(

@@ -45,6 +45,8 @@ pub struct Restored {
     pub files: usize,
     /// Where that lies what was there before.
     pub kept: Option<PathBuf>,
+    /// The restored configuration names another place for the database.
+    pub elsewhere: Option<PathBuf>,
 }
 
 /// Restores a backup. On an error everything is as it was.
@@ -78,7 +80,9 @@ pub fn restore(order: &Order<'_>) -> Result<Restored, MoveError> {
         snapshot::begin_anew(&holt, &events)?;
     }
     let kept = put_in_place(order, &root)?;
-    Ok(Restored { kept, ..restored })
+    let config = config::judge(order.config_path, order.data_dir, &config::Env::from_process()).ok();
+    let elsewhere = config.map(|config| config.db_path).filter(|path| *path != own_db);
+    Ok(Restored { kept, elsewhere, ..restored })
 }
 
 /// Everything at the top of a data directory that a backup can hold, and the logs of databases.
@@ -193,7 +197,7 @@ fn check(manifest: &Value, found: &Found, root: &Path) -> Result<Restored, Strin
         }
     }
     let text = |key: &str| manifest[key].as_str().unwrap_or_default().to_owned();
-    Ok(Restored { made_at: text("made_at"), version: text("version"), files: found.len(), kept: None })
+    Ok(Restored { made_at: text("made_at"), version: text("version"), files: found.len(), kept: None, elsewhere: None })
 }
 
 /// Moves what is there aside and the new in; on an error all of it back.
