@@ -24,6 +24,7 @@ const NEED: &[&str] = &[
     "/api/v1/machines",
     "/api/v1/alerts",
     "/api/v1/silences",
+    "/api/v1/schedules",
     "/api/v1/agent/",
 ];
 /// Of these, those that need something else first, or nothing.
@@ -38,6 +39,7 @@ fn bare(of: &Deps) -> Deps {
     let mut bare = of.clone();
     (bare.key_store, bare.kv_store, bare.cost_tracker, bare.approvals) = (None, None, None, None);
     (bare.model_lister, bare.model_detail_lister, bare.lifecycle, bare.fleet) = (None, None, None, None);
+    bare.scheduler = None;
     (bare.alerts, bare.gateway, bare.oidc_provider, bare.web_handler) = (None, None, None, None);
     bare
 }
