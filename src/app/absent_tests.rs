@@ -15,6 +15,8 @@ use crate::store::KeyStore;
 const NEED: &[&str] = &[
     "/api/v1/setup",
     "/api/v1/schedules",
+    "/api/v1/browser/",
+    "/api/v1/plugins",
     "/api/v1/server/restart",
     "/api/v1/keys",
     "/api/v1/costs",
