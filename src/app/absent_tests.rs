@@ -47,7 +47,6 @@ fn bare(of: &Deps) -> Deps {
     let mut bare = of.clone();
     (bare.key_store, bare.kv_store, bare.cost_tracker, bare.approvals) = (None, None, None, None);
     (bare.model_lister, bare.model_detail_lister, bare.lifecycle, bare.fleet) = (None, None, None, None);
-    bare.scheduler = None;
     (bare.alerts, bare.gateway, bare.oidc_provider, bare.web_handler) = (None, None, None, None);
     (bare.scheduler, bare.oauth) = (None, None);
     bare
