@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::hub::Builder;
 use crate::support::machine::Machine;
 use crate::support::tls;
-use crate::support::{Hub, Model, wait_until};
+use crate::support::{Hub, Model, Socket, wait_until};
 
 fn holt(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holt"));
@@ -106,23 +106,25 @@ fn a_machine_joins_talks_and_asks_models_over_tls() {
         .model(&model)
         .config("[fleet]\nshared_token = \"shared-t0ken-of-tests\"")
         .start();
-    let admin = hub.admin();
+    let admin = hub.admin().new_key("all", &["admin", "chat", "machines:read"]);
     let machine = tempfile::tempdir().unwrap();
     let config = format!(
-        "[server]\naddress = \"{}\"\nagent_token = \"shared-t0ken-of-tests\"\nca_file = \"{}\"\n[ai.gateway]\nenabled = true\n",
+        "[server]\naddress = \"{}\"\nagent_token = \"shared-t0ken-of-tests\"\nca_file = \"{}\"\n[ai]\nenabled = true\n\
+         [ai.gateway]\nenabled = true\n",
         url(&hub, "localhost"),
         tls::file("ca.pem").display()
     );
     let agent = Machine::start(machine.path(), &config, &[]);
-    let id = wait_until("the machine is connected", || {
-        let machines = admin.get("/api/v1/machines").json();
-        let list = machines.as_array().or_else(|| machines["machines"].as_array()).cloned().unwrap_or_default();
-        list.iter()
-            .find(|machine| machine["connected"] == true)
-            .map(|machine| machine["id"].as_str().unwrap().to_owned())
+    let id = wait_until("the machine is online", || {
+        let machines = admin.get("/api/v1/machines").json()["machines"].clone();
+        (machines[0]["presence"] == "online").then(|| machines[0]["id"].as_str().unwrap().to_owned())
     });
-    let answer = admin.chat(json!({"message": "say from afar", "agent": format!("machine:{id}")}));
-    assert_eq!(answer.status, 200, "{} {}", answer.text(), agent.log());
-    assert!(answer.text().contains("from afar"), "the model was asked through the gateway: {}", answer.text());
+    let mut socket = Socket::open_tls(&admin);
+    let words = json!({
+        "type": "chat_request", "agent": format!("machine:{id}"), "session_id": "s", "message": "say words from the model",
+    });
+    socket.send(&words);
+    let frames = socket.turn();
+    assert!(frames[frames.len() - 2]["text"].as_str().unwrap().contains("words from the model"), "{frames:?}");
     assert!(!agent.log().contains("shared-t0ken-of-tests"));
 }
