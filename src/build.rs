@@ -1,5 +1,5 @@
 //! Compresses the embedded page and gives its files one address per content, so that browsers may keep them for ever;
-//! asks the linker for a smaller binary, where it can make one.
+//! compresses the description of the routes; asks the linker for a smaller binary, where it can make one.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -35,15 +35,23 @@ fn main() {
         } else {
             lean(&name, content)
         };
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-        encoder.write_all(&content).expect("a Vec takes every write");
         let path = out_dir.join(format!("{name}.gz"));
-        fs::write(&path, encoder.finish().expect("a Vec takes every write")).expect("OUT_DIR is writable");
+        fs::write(&path, gzip(&content)).expect("OUT_DIR is writable");
         writeln!(table, "    ({name:?}, include_bytes!({:?})),", path.display().to_string())
             .expect("a String takes every write");
     }
     table.push_str("];\n");
     fs::write(out_dir.join("assets.rs"), table).expect("OUT_DIR is writable");
+    let description = "src/api/openapi/routes.txt";
+    println!("cargo:rerun-if-changed={description}");
+    let text = fs::read(description).expect("the description is part of the source");
+    fs::write(out_dir.join("routes.gz"), gzip(&text)).expect("OUT_DIR is writable");
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(content).expect("a Vec takes every write");
+    encoder.finish().expect("a Vec takes every write")
 }
 
 /// Scripts and styles without indentation and without lines that are only a comment: a tenth less to send and to keep.

@@ -31,7 +31,7 @@
 //! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
 //! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
-//! | [`alert`], [`rt`], [`config`], [`limits`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; the only unsafe code |
+//! | [`alert`], [`rt`], [`config`], [`limits`], [`metrics`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; figures for monitoring; the only unsafe code |
 //!
 //! # Where to look
 //!
@@ -64,6 +64,8 @@
 //! | what is measured and when it counts as wrong | [`checks`]; a plugin is a file |
 //! | an alert's life, storms, silences; who is told, and how | `fleet::hub::alerts`, [`store::alerts`]; [`notify`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
+//! | what a route takes and answers | `api/openapi/routes.txt` |
+//! | a figure for monitoring | [`metrics`]; `api::metrics` |
 //! | a setting | [`config`]; its key in `config::raw` |
 //!
 //! # Invariants
@@ -118,6 +120,7 @@ pub mod chat;
 pub mod checks;
 pub mod cli;
 pub mod config;
+pub mod conformance;
 pub mod costs;
 pub mod diag;
 pub mod fleet;
@@ -125,6 +128,7 @@ pub mod http;
 pub mod limits;
 pub mod llm;
 pub mod mcp;
+pub mod metrics;
 pub mod net;
 pub mod notify;
 pub mod rt;

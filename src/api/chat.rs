@@ -1,7 +1,7 @@
 //! `POST /api/v1/chat`: one turn, answered as JSON or followed as an event stream (contract 6.2; additions "REST").
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::api::message::{Reply, Responder, Response, SseProgress, SseResume, Ss
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::{AuthError, Identity};
-use crate::chat::engine::{Outcome, Submit, Ticket, Work};
+use crate::chat::engine::{Outcome, Submit, Submitted, Ticket, Work};
 use crate::chat::{ChatError, engine};
 use crate::limits;
 use crate::rt::{Slot, json as wire, lock};
@@ -27,6 +27,8 @@ struct ChatBody {
     message_id: Option<String>,
     resume_after_seq: Option<i64>,
     epoch: Option<String>,
+    /// Holt's own: after so many seconds the answer is that the turn runs.
+    wait_secs: Option<u32>,
 }
 
 /// Runs a turn, or follows a session from a number on.
@@ -67,11 +69,31 @@ fn submit<'a>(body: &'a ChatBody, caller: &'a crate::chat::access::Caller) -> Su
 
 /// JSON: the turn's thread answers; the connection waits without a worker.
 fn answer(ctx: &Ctx, caller: &Identity, body: ChatBody) -> Result<Reply, ApiError> {
-    let (ctx, caller) = (ctx.clone(), caller.caller());
-    Ok(Reply::Later(Box::new(move |responder| {
-        let slot = Arc::new(Mutex::new(JsonWait { responder: Some(responder), session_id: None, outcome: None }));
+    let (own, caller, wait) = (ctx.clone(), caller.caller(), body.wait_secs);
+    let message_id = body.message_id.clone();
+    Ok(later(wait, message_id, move |ticket| own.deps.engine.submit(&submit(&body, &caller), Some(ticket))))
+}
+
+/// Submits a message and answers when its turn has ended; after `wait_secs`, or when it waits for a decision, with the
+/// `message_id` under which the answer can be asked for again.
+pub(super) fn later(
+    wait_secs: Option<u32>,
+    message_id: Option<String>,
+    submit: impl FnOnce(Box<dyn Ticket>) -> Result<Submitted, ChatError> + Send + 'static,
+) -> Reply {
+    Reply::Later(Box::new(move |responder| {
+        let wait = wait_secs.map(|seconds| Duration::from_secs(seconds.into()));
+        let since = Instant::now();
+        let slot = Arc::new(Mutex::new(JsonWait {
+            responder: Some(responder),
+            session_id: None,
+            outcome: None,
+            message_id,
+            wait,
+            since,
+        }));
         let ticket = Box::new(JsonTicket(Arc::clone(&slot)));
-        match ctx.deps.engine.submit(&submit(&body, &caller), Some(ticket)) {
+        match submit(ticket) {
             Ok(submitted) => settle(&slot, |wait| wait.session_id = Some(submitted.session.stream().id().to_owned())),
             Err(error) => {
                 if let Some(responder) = lock(&slot).responder.take() {
@@ -79,7 +101,7 @@ fn answer(ctx: &Ctx, caller: &Identity, body: ChatBody) -> Result<Reply, ApiErro
                 }
             }
         }
-    })))
+    }))
 }
 
 /// The answer needs both: the session's id and the outcome, whichever is known first.
@@ -87,6 +109,30 @@ struct JsonWait {
     responder: Option<Responder>,
     session_id: Option<String>,
     outcome: Option<Outcome>,
+    message_id: Option<String>,
+    /// How long the client wants to wait; None for as long as it takes.
+    wait: Option<Duration>,
+    since: Instant,
+}
+
+impl JsonWait {
+    /// Answers that the turn goes on; false when the answer was given.
+    fn give_up(slot: &Mutex<Self>, status: &str, text: &str) -> bool {
+        let (responder, session_id, message_id) = {
+            let mut wait = lock(slot);
+            // Between the start of the turn and what tells its session: asked again in a moment.
+            let Some(session_id) = wait.session_id.clone() else { return true };
+            (wait.responder.take(), session_id, wait.message_id.clone())
+        };
+        if let Some(responder) = responder {
+            let mut shape = json!({"session_id": session_id, "status": status, "response": "", "message": text});
+            if let Some(id) = message_id {
+                shape["message_id"] = json!(id);
+            }
+            responder.respond(json_line(202, &shape));
+        }
+        false
+    }
 }
 
 struct JsonTicket(Arc<Mutex<JsonWait>>);
@@ -96,22 +142,20 @@ impl Ticket for JsonTicket {
 
     /// Nobody listens to events here, so nobody may know that somebody has to decide.
     fn parked(&mut self, waited: Duration) -> bool {
-        if waited < limits::JSON_PARKED_WAIT {
+        if waited < limits::JSON_PARKED_WAIT && lock(&self.0).wait.is_none() {
             return true;
         }
-        let responder = {
-            let mut wait = lock(&self.0);
-            wait.session_id.clone().and_then(|session_id| Some((wait.responder.take()?, session_id)))
+        let text = "the turn waits for a decision: see GET /api/v1/approvals?status=pending; its answer comes to the \
+                    session";
+        JsonWait::give_up(&self.0, "waiting_for_approval", text)
+    }
+
+    fn waits(&mut self) -> bool {
+        let is_over = {
+            let wait = lock(&self.0);
+            wait.wait.is_some_and(|wait_max| wait.since.elapsed() >= wait_max)
         };
-        if let Some((responder, session_id)) = responder {
-            let text = "the turn waits for a decision: see GET /api/v1/approvals?status=pending; its answer comes to \
-                        the session";
-            responder.respond(json_line(
-                202,
-                &json!({"session_id": session_id, "status": "waiting_for_approval", "response": "", "message": text}),
-            ));
-        }
-        false
+        !is_over || JsonWait::give_up(&self.0, "running", "the turn goes on; its answer comes to the session")
     }
 
     fn ended(&mut self, outcome: &Outcome) {

@@ -28,6 +28,14 @@ pub(super) fn check(ctx: &Ctx, req: &Req, guard: Guard) -> Result<Option<Caller>
     Ok(Some(identity))
 }
 
+/// Whether somebody may call a route that is guarded so.
+pub(super) fn holds(identity: &Identity, guard: Guard) -> bool {
+    match guard {
+        Guard::Open => true,
+        Guard::Scope(scopes) | Guard::Socket(scopes) => scopes.iter().any(|scope| identity.holds(scope)),
+    }
+}
+
 /// 403 for a foreign `Origin`; says which setting would allow it.
 pub(super) fn origin_refused() -> ApiError {
     ApiError::new(403, "origin_not_allowed", "origin not allowed; add it to api.cors_origins if it is yours")

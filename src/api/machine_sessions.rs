@@ -5,13 +5,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::agents::remote::{MACHINE_PREFIX, Operation};
+use crate::api::chat::later;
 use crate::api::error::ApiError;
 use crate::api::login::{decode, json_line};
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::AuthError;
-use crate::chat::engine::{Submit, Work};
+use crate::chat::engine::{Submit, Ticket, Work};
 use crate::limits;
 
 /// Bytes of a plugin's or a target's name.
@@ -31,6 +32,8 @@ struct Body {
     session_id: String,
     message_id: Option<String>,
     user_name: String,
+    /// The answer is the turn's, or after so many seconds that it runs.
+    wait_secs: Option<u32>,
 }
 
 /// Starts a session; 202 names the conversation to follow.
@@ -44,9 +47,12 @@ pub(super) fn start(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let text = text_of(operation, &body)?;
     let params = params_of(operation, &body)?;
     let agent = format!("{MACHINE_PREFIX}{}", call.params.get("id"));
-    let submitted = ctx.deps.engine.submit(
-        &Submit {
-            session_id: Some(body.session_id.as_str()).filter(|id| !id.is_empty()),
+    let own = ctx.clone();
+    let (wait, message_id) = (body.wait_secs, body.message_id.clone());
+    let submit = move |ticket: Option<Box<dyn Ticket>>| {
+        let session_id = Some(body.session_id.as_str()).filter(|id| !id.is_empty());
+        let submit = Submit {
+            session_id,
             agent: &agent,
             text: &text,
             user_name: &body.user_name,
@@ -54,9 +60,13 @@ pub(super) fn start(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
             origin: "api",
             caller: &caller,
             work: Work { operation, params: &params },
-        },
-        None,
-    )?;
+        };
+        own.deps.engine.submit(&submit, ticket)
+    };
+    if wait.is_some() {
+        return Ok(later(wait, message_id, move |ticket| submit(Some(ticket))));
+    }
+    let submitted = submit(None)?;
     let session_id = submitted.session.stream().id().to_owned();
     Ok(Reply::Full(json_line(
         202,

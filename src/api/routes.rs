@@ -7,10 +7,10 @@ use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, alerts, approvals, audit, chat, costs, gateway, health, journal, keys, kv, login,
-    login_sessions, machine_sessions, machines, models, notifications, oidc, panic, persona, sessions, setup, skills,
-    tools, ws,
+    login_sessions, machine_sessions, machines, mcp, metrics, models, notifications, oidc, openapi, panic, persona,
+    sessions, setup, skills, tools, ws,
 };
-use crate::auth::Identity;
+use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
 
 /// Who may call a route.
@@ -54,6 +54,7 @@ pub struct Large {
     pub allow: fn(&Ctx, &Req) -> Result<(), ApiError>,
 }
 
+const CALLER: Guard = Guard::Scope(&[ANY_SCOPE]);
 const ADMIN: Guard = Guard::Scope(&["admin"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
@@ -70,10 +71,14 @@ const fn large(route: Route, bytes_max: usize, allow: fn(&Ctx, &Req) -> Result<(
     Route { large: Some(Large { bytes_max, allow }), ..route }
 }
 
-/// Every route under `/api/`, `/auth/` and `/healthz`. Literal segments beat parameters, whatever the order.
+/// Every route; the page serves what is none of them. Each is described in `openapi/routes.txt`. Literal segments beat parameters, whatever the order.
 pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/health", Guard::Open, health::health),
     route("GET", "/healthz", Guard::Open, health::health),
+    route("GET", "/metrics", Guard::Open, metrics::page),
+    route("GET", "/llms.txt", Guard::Open, openapi::llms),
+    route("GET", "/api/v1/openapi.json", CALLER, openapi::document),
+    route("POST", "/api/v1/mcp", CALLER, mcp::serve),
     route("GET", "/auth/config", Guard::Open, login::config),
     route("POST", "/auth/login", Guard::Open, login::login),
     route("POST", "/auth/logout", Guard::Open, login::logout),
@@ -186,6 +191,11 @@ pub static ROUTES: &[Route] = &[
 pub struct Params(Vec<(&'static str, String)>);
 
 impl Params {
+    /// Those values, decoded.
+    pub(super) fn of(values: Vec<(&'static str, String)>) -> Self {
+        Self(values)
+    }
+
     /// The value of `{name}`; empty when the pattern has none.
     pub fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)

@@ -2,7 +2,6 @@
 //! handler (contract 1.2).
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -12,10 +11,11 @@ use tiny_http::Method;
 use crate::api::costs::CostReports;
 use crate::api::error::ApiError;
 use crate::api::kv::KvLists;
-use crate::api::message::{Reply, Req, Responder, Response, header, no_content, response};
+use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
+use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
-use crate::api::{gateway, guard};
+use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
 use crate::auth::origin::{OriginRules, shows_agent_token};
@@ -49,6 +49,7 @@ const OPEN_BEFORE_SETUP: &[&str] =
     &["/api/v1/health", "/healthz", "/auth/config", "/auth/session", "/api/v1/setup", "/api/v1/setup/account"];
 
 /// What the server works with. Where a field is None, its routes answer 503.
+#[derive(Clone)]
 pub struct Deps {
     pub db: Arc<Db>,
     pub key_store: Option<Arc<KeyStore>>,
@@ -258,8 +259,15 @@ impl Server {
     /// The whole way of a request.
     pub fn handle(&self, req: &Req) -> Reply {
         let started = Instant::now();
-        let mut reply = self.route(req).unwrap_or_else(|error| Reply::Full(refused(req, error)));
+        let mut found = None;
+        let mut reply = self.route(req, &mut found).unwrap_or_else(|error| Reply::Full(refused(req, error)));
         let cors = self.cors_headers(req);
+        match &reply {
+            Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::Stream(_) => metrics::count(found, 200),
+            Reply::Upgrade(_) => metrics::count(found, 101),
+            Reply::Later(_) => {}
+        }
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
             Reply::Stream(start) => {
@@ -267,9 +275,10 @@ impl Server {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
                 }
             }
-            Reply::Later(_) if !cors.is_empty() => reply = later_with(reply, &cors),
-            Reply::Later(_) | Reply::Upgrade(_) => {}
+            Reply::Later(_) => reply = later_with(reply, &cors, found),
+            Reply::Upgrade(_) => {}
         }
+        metrics::observe(started.elapsed());
         if let Reply::Full(response) = &reply {
             log_access(req, response.status_code().0, started);
         } else {
@@ -289,7 +298,7 @@ impl Server {
         ))
     }
 
-    fn route(&self, req: &Req) -> Result<Reply, ApiError> {
+    fn route(&self, req: &Req, found: &mut Option<&'static Route>) -> Result<Reply, ApiError> {
         self.check_host(req)?;
         if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
             return Ok(Reply::Full(no_content()));
@@ -303,6 +312,7 @@ impl Server {
         }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {
+                *found = Some(route);
                 let caller = guard::check(&self.ctx, req, route.guard)?;
                 (route.handler)(&self.ctx, &Call { req, params, caller })
             }
@@ -341,7 +351,7 @@ fn refused(req: &Req, error: ApiError) -> Response {
 }
 
 /// The same answer, later, with these lines.
-fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
+fn later_with(reply: Reply, lines: &[(&'static str, &str)], route: Option<&'static Route>) -> Reply {
     let Reply::Later(begin) = reply else { return reply };
     let lines: Vec<(&'static str, String)> = lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     Reply::Later(Box::new(move |mut responder: Responder| {
@@ -349,13 +359,14 @@ fn later_with(reply: Reply, lines: &[(&'static str, &str)]) -> Reply {
         let answer = Responder::new(move |mut response: Response| {
             let lines: Vec<(&str, &str)> = lines.iter().map(|(name, value)| (*name, value.as_str())).collect();
             response.headers_extend(&lines);
+            metrics::count(route, response.status_code().0);
             responder.respond(response);
         });
         begin(answer.watching(watch));
     }))
 }
 
-trait HeadersExtend {
+pub(super) trait HeadersExtend {
     fn headers_extend(&mut self, lines: &[(&str, &str)]);
 }
 
@@ -367,42 +378,6 @@ impl HeadersExtend for Response {
             }
         }
     }
-}
-
-/// Whether a listen address can only be reached from this machine.
-fn is_loopback(listen: &str) -> bool {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host).trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn is_api(path: &str) -> bool {
-    path.starts_with("/api/") || path.starts_with("/auth/") || path == "/metrics" || path == "/healthz"
-}
-
-/// The path without `//`, `/./` and `/../` (raw, not escaped), if it has any (contract 1.4).
-fn cleaned(path: &str) -> Option<String> {
-    let dirty = path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..");
-    if !dirty {
-        return None;
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            other => kept.push(other),
-        }
-    }
-    let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    Some(format!("/{}{slash}", kept.join("/")))
-}
-
-fn moved(to: &str) -> Response {
-    let escaped = to.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    let body = format!("<a href=\"{escaped}\">Moved Permanently</a>.\n");
-    let mut response = response(301, "text/html; charset=utf-8", body.into_bytes());
-    response.headers_extend(&[("Location", to)]);
-    response
 }
 
 /// Reads that succeed are for the debug log: memory cards wear out.
@@ -417,30 +392,5 @@ fn log_access(req: &Req, status: u16, started: Instant) {
             req.path,
             req.peer
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dirty_paths_are_cleaned() {
-        for (listen, expected) in
-            [("127.0.0.1:0", true), ("[::1]:80", true), ("localhost:1", true), (":8080", false), ("0.0.0.0:1", false)]
-        {
-            assert_eq!(is_loopback(listen), expected, "{listen}");
-        }
-        for (path, expected) in [
-            ("/a/b", None),
-            ("/a/%2e%2e/b", None),
-            ("/a//b", Some("/a/b")),
-            ("/a/./b/", Some("/a/b/")),
-            ("/../../etc", Some("/etc")),
-            ("//evil.example", Some("/evil.example")),
-            ("/a/..", Some("/")),
-        ] {
-            assert_eq!(cleaned(path).as_deref(), expected, "{path}");
-        }
     }
 }

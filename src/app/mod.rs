@@ -4,6 +4,8 @@
 //! Threads of its own: `keeper` (1; expiry, purges, fsync of the event log; ends at the stop) and `store-log`
 //! (1; see [`crate::chat::recorder`]).
 
+#[cfg(test)]
+mod absent_tests;
 mod agent;
 mod agent_minds;
 mod compose;

@@ -27,6 +27,9 @@ use crate::limits;
 use crate::rt::{Headers, clock, lock};
 use crate::store::{Db, KeyStore, StoreError, hex};
 
+/// In the place of a scope: any credential that counts.
+pub const ANY_SCOPE: &str = "";
+
 /// What somebody has shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
@@ -52,6 +55,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Whether the scope is held; [`ANY_SCOPE`] always is.
+    pub fn holds(&self, scope: &str) -> bool {
+        scope == ANY_SCOPE || self.scopes.has(scope)
+    }
+
     /// The identity as far as conversations are concerned (W-18).
     pub fn caller(&self) -> Caller {
         let kind = if self.by_cookie { "user" } else { "key" };
@@ -130,7 +138,7 @@ impl Authenticator {
         if let Some(token) = bearer
             && let Some(identity) = self.by_key(token)?
         {
-            if identity.scopes.has(scope) {
+            if identity.holds(scope) {
                 return Ok(identity);
             }
             failure = AuthError::Scope;
@@ -138,7 +146,7 @@ impl Authenticator {
         match self.sessions.read(headers) {
             Ok(Some(session)) => {
                 let identity = identity_of(session);
-                if identity.scopes.has(scope) {
+                if identity.holds(scope) {
                     return Ok(identity);
                 }
                 Err(AuthError::Scope)

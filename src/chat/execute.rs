@@ -13,6 +13,7 @@ use crate::chat::round::{Permission, Round, shown_arguments};
 use crate::chat::turn::{TurnError, TurnRun};
 use crate::limits;
 use crate::llm::{LlmError, Message, Role};
+use crate::metrics;
 use crate::rt::{Cancel, lock};
 use crate::store::audit::{Entry, Outcome};
 use crate::store::rules::RuleScope;
@@ -192,6 +193,9 @@ impl Round {
         took: Duration,
     ) -> Result<(), TurnError> {
         let call = &self.calls[index];
+        // Models make names up: those would be series of their own.
+        let name = call.tool.as_ref().map_or("unknown", |_| &call.call.name);
+        metrics::TOOL_CALLS.add(&[&run.turn.agent, name], 1.0);
         let server = call.tool.as_ref().map_or("", |tool| tool.server());
         let (actor, target) = (format!("agent:{}", run.turn.agent), format!("{server}/{}", call.call.name));
         let detail = format!("session {}, for {}", run.turn.conversation_id, run.turn.identity);

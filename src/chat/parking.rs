@@ -146,6 +146,12 @@ impl Engine {
         let mut any = false;
         for session in sessions {
             let mut state = lock(&session.state);
+            if let Some(running) = state.running.as_mut() {
+                running.tickets.retain_mut(|ticket| ticket.waits());
+            }
+            for waiting in &mut state.waiting {
+                waiting.tickets.retain_mut(|ticket| ticket.waits());
+            }
             if let Some(running) = state.running.as_mut()
                 && let Some(parked) = &running.parked
             {
@@ -168,6 +174,19 @@ impl Engine {
             Ok(turns) => self.resume_decided(&turns),
             Err(error) => log::warn!("look for decided turns: {error}"),
         }
+    }
+
+    /// How many turns run, wait for their start, and wait for a decision.
+    pub fn turn_counts(&self) -> [usize; 3] {
+        let sessions: Vec<Arc<Session>> = lock(&self.inner.sessions).values().cloned().collect();
+        let (mut queued, mut parked) = (0, 0);
+        for session in sessions {
+            let state = lock(&session.state);
+            queued += state.waiting.len();
+            parked += usize::from(state.running.as_ref().is_some_and(|running| running.parked.is_some()));
+        }
+        let slots = lock(&self.inner.slots);
+        [slots.running, queued + slots.waiting.len(), parked]
     }
 
     /// Turns whose conversation another process has deleted have no row to wait for any more.

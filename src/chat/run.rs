@@ -12,6 +12,7 @@ use crate::chat::session::{EndReason, Outcome, Running, Session, Ticket, Waiting
 use crate::chat::stream::Commit;
 use crate::chat::turn::{TurnEnd, TurnRun, interrupted};
 use crate::limits;
+use crate::metrics;
 use crate::rt::{Cancel, json, lock};
 use crate::store::StoreError;
 use crate::store::turns::{Closed, Reservation, TurnRow};
@@ -124,11 +125,18 @@ impl Engine {
             reason: &job.reason,
             resumed: job.resumed,
         };
+        let (agent, started) = ([job.turn.agent.as_str()], Instant::now());
+        metrics::ACTIVE.add(&agent, 1.0);
         let end = catch_unwind(AssertUnwindSafe(|| run.run())).unwrap_or_else(|_| {
             log::error!("turn {} of session {} panicked", job.turn.id, job.turn.conversation_id);
             let error = Some(("internal", "failed to process message".to_owned()));
             TurnEnd::Over(Outcome { error, text: String::new() })
         });
+        metrics::ACTIVE.add(&agent, -1.0);
+        metrics::CHAT_SECONDS.observe(&agent, started.elapsed().as_secs_f64());
+        if matches!(end, TurnEnd::Over(_)) {
+            metrics::MESSAGES.add(&[agent[0], &job.turn.origin], 1.0);
+        }
         match end {
             TurnEnd::Over(outcome) => self.finish(&job, outcome),
             TurnEnd::Parked => self.park(job, true),

@@ -28,6 +28,10 @@ pub trait Ticket: Send {
     fn parked(&mut self, _waited: Duration) -> bool {
         true
     }
+    /// Asked every second or so until the turn is over: false when this ticket does not wait any longer.
+    fn waits(&mut self) -> bool {
+        true
+    }
     /// The turn is over, its terminal frame is in the log (unless the log itself failed).
     fn ended(&mut self, outcome: &Outcome);
 }

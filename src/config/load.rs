@@ -101,6 +101,7 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         costs,
         fleet,
         notify,
+        metrics: typed.raw.otel.enabled,
         warnings: typed.warnings,
         source: Source::new(flags, env),
         tree: typed.tree,

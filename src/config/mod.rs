@@ -109,6 +109,8 @@ pub struct Config {
     pub fleet: FleetConfig,
     /// `[notify]`: channels by name.
     pub notify: Vec<ChannelConfig>,
+    /// `[otel] enabled`: figures for monitoring at `/metrics`, for everybody.
+    pub metrics: bool,
     /// One line each: unknown keys, things that are not supported. Logged once at start.
     pub warnings: Vec<String>,
     /// What it was read from.

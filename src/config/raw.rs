@@ -17,7 +17,7 @@ use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
-use super::raw_web::Web;
+use super::raw_web::{Otel, Voice, Web};
 use super::schema;
 use super::source::Tree;
 use super::tools::ToolServerConfig;
@@ -319,21 +319,6 @@ pub(super) struct Sandbox {
 }
 
 typed!(Sandbox { runtime });
-
-#[derive(Default)]
-pub(super) struct Otel {
-    pub(super) traces_endpoint: String,
-}
-
-typed!(Otel { traces_endpoint });
-
-#[derive(Default)]
-pub(super) struct Voice {
-    pub(super) stt_provider: String,
-    pub(super) tts_provider: String,
-}
-
-typed!(Voice { stt_provider, tts_provider });
 
 /// What was typed, and where.
 pub(super) struct Typed {

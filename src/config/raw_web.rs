@@ -1,4 +1,4 @@
-//! `[web]` as it was typed.
+//! `[web]`, `[otel]` and `[voice]` as they were typed.
 
 use super::json::typed;
 
@@ -40,3 +40,19 @@ pub(super) struct Jina {
 }
 
 typed!(Jina { enabled });
+
+#[derive(Default)]
+pub(super) struct Otel {
+    pub(super) enabled: bool,
+    pub(super) traces_endpoint: String,
+}
+
+typed!(Otel { enabled, traces_endpoint });
+
+#[derive(Default)]
+pub(super) struct Voice {
+    pub(super) stt_provider: String,
+    pub(super) tts_provider: String,
+}
+
+typed!(Voice { stt_provider, tts_provider });

@@ -10,6 +10,7 @@ use crate::costs::prices::{Price, PriceSource};
 use crate::costs::rules::Bound;
 use crate::limits;
 use crate::llm::{Completion, LlmError, Meter, MeteredCall, Request, Usage};
+use crate::metrics;
 use crate::rt::json::quoted;
 use crate::rt::lock;
 use crate::store::costs::{CallFigures, CallRow};
@@ -111,6 +112,7 @@ impl TurnMeter {
 
     /// Books the figures of a call that was made.
     fn book(&self, id: i64, open: &Open, figures: CallFigures) {
+        measure(open, &figures);
         let tokens = figures.input_tokens + figures.output_tokens + figures.cached_tokens;
         let news = if open.is_free {
             if tokens == 0 {
@@ -233,6 +235,23 @@ fn figures(usage: &Usage, price: Option<&Price>, is_free: bool) -> CallFigures {
         cached_tokens: usage.cached_tokens,
         cost_usd,
         pricing: source.name(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "token counts beyond 2^53 do not come")]
+fn measure(open: &Open, figures: &CallFigures) {
+    let (provider, model) = (open.provider.as_str(), open.model.as_str());
+    for (direction, count) in [
+        ("prompt", figures.input_tokens),
+        ("completion", figures.output_tokens),
+        ("cached_prompt", figures.cached_tokens),
+    ] {
+        if count > 0 {
+            metrics::LLM_TOKENS.add(&[provider, model, direction], count as f64);
+        }
+    }
+    if figures.cost_usd > 0.0 {
+        metrics::LLM_COST.add(&[provider, model, figures.pricing], figures.cost_usd);
     }
 }
 

@@ -3,13 +3,14 @@
 //! No threads of its own. A call blocks its thread through all tries and waits; cancelling ends it at once.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 
 use super::factory::Providers;
 use super::{Completion, LlmError, Meter, MeteredCall, Phase, Provider, Request, Sink, Usage};
 use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
+use crate::metrics;
 use crate::rt::{Cancel, lock};
 
 /// The first wait between two tries.
@@ -288,7 +289,12 @@ impl Run<'_> {
             self.sink.rollback();
         }
         let mut heard = Heard { sink: &mut *self.sink, n_bytes: 0, n_hidden: 0, usage: Usage::default() };
+        let (labels, started) = ([provider.name(), target.model.as_str()], Instant::now());
         let result = provider.complete(request, &mut heard, self.cancel);
+        metrics::LLM_SECONDS.observe(&labels, started.elapsed().as_secs_f64());
+        if result.as_ref().is_err_and(|error| !matches!(error, LlmError::Cancelled)) {
+            metrics::LLM_ERRORS.add(&labels, 1.0);
+        }
         let (n_bytes, n_hidden, usage) = (heard.n_bytes, heard.n_hidden, heard.usage);
         let n_made = n_bytes + n_hidden;
         match &result {

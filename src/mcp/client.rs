@@ -14,7 +14,7 @@ use crate::limits;
 use crate::rt::Cancel;
 
 /// The revisions that we speak, the preferred one first.
-const PROTOCOLS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+pub const PROTOCOLS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 /// Carries messages. Sending never waits for the server: what cannot go out at once is queued, up to a bound.
 pub(super) trait Transport: Send + Sync {

@@ -20,7 +20,7 @@ mod stdio;
 mod stream;
 
 pub use child::Children;
-pub use client::{CallLimit, Client, ToolDef};
+pub use client::{CallLimit, Client, PROTOCOLS, ToolDef};
 pub use content::Outcome;
 pub use error::McpError;
 pub use http::{Target, reach};

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod conversations;
 pub mod costs;
 pub mod db;
+pub mod figures;
 pub mod join_codes;
 pub mod journal;
 pub mod keys;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { fileURLToPath } from 'node:url';
 import { Hub, shot } from './hub.mjs';
 import { startModel } from './model.mjs';
 import { ask, connected, go, loaded, messageBox, settled } from './steps.mjs';
@@ -171,6 +172,38 @@ const tests = {
     await page.getByRole('dialog').getByRole('button', { name: 'Delete' }).click();
     await page.getByRole('heading', { name: 'Agents' }).waitFor();
     assert.ok(!(await hub.get('/api/v1/agents')).some((agent) => agent.name === 'gardener'));
+  },
+
+  async 'tools: one is added, shows what it offers, is switched off and on, changed, removed'({ hub, open }) {
+    const page = await open({ where: '/#/tools' });
+    await page.getByRole('heading', { name: 'No tool servers' }).waitFor();
+    await page.getByRole('button', { name: 'Add a tool' }).last().click();
+    await page.getByRole('textbox', { name: 'Name' }).fill('echo');
+    await page.getByRole('textbox', { name: 'Program' }).fill('/no/such/program');
+    await page.getByRole('dialog').getByRole('button', { name: 'Add', exact: true }).click();
+    await page.locator('.dialog .problem', { hasText: /./ }).first().waitFor();
+    await page.getByRole('textbox', { name: 'Program' }).fill(process.execPath);
+    await page.getByRole('textbox', { name: 'Arguments' }).fill(fileURLToPath(new URL('mcp.mjs', import.meta.url)));
+    await page.getByRole('dialog').getByRole('button', { name: 'Add', exact: true }).click();
+    await page.getByRole('link', { name: /echo works/ }).click();
+    await page.getByText('Says it: shout').waitFor();
+    await page.getByText('1 parameter').first().click();
+    await page.getByText('What to say').first().waitFor();
+    await page.getByRole('button', { name: 'Do not offer it' }).last().click();
+    await page.getByRole('button', { name: 'Offer it to agents' }).waitFor();
+    assert.deepEqual((await hub.get('/api/v1/tools/echo')).disabled_tools, ['shout']);
+    await page.getByRole('button', { name: 'Switch off' }).click();
+    await page.locator('.state[data-state=disabled]').waitFor();
+    await page.getByRole('button', { name: 'Switch on' }).click();
+    await page.locator('.state[data-state=connected]').waitFor();
+    await page.getByRole('button', { name: 'Change' }).click();
+    await page.getByRole('textbox', { name: 'Environment' }).fill('NAME=value');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    assert.deepEqual((await hub.get('/api/v1/tools/echo')).env, { NAME: 'value' });
+    await page.getByRole('button', { name: 'Remove' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
+    await page.getByRole('heading', { name: 'No tool servers' }).waitFor();
   },
 
   async 'the emergency stop stops, is told on Home, and is lifted'({ hub, open }) {

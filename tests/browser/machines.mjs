@@ -70,6 +70,10 @@ const tests = {
     await page.getByRole('button', { name: 'End' }).click();
     await page.getByRole('button', { name: 'End it' }).click();
     await page.getByRole('heading', { name: 'Silences' }).waitFor({ state: 'detached' });
+    await page.getByRole('button', { name: 'Diagnose' }).first().click();
+    await page.locator('.msg.assistant').waitFor();
+    await settled(page);
+    assert.match(await page.locator('.msg.assistant').innerText(), /no such process anywhere/);
   },
 
   async 'a machine that joins can be asked, and says when it is away'({ world, hub, open }) {

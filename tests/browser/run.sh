@@ -12,7 +12,7 @@ missing() {
 command -v node >/dev/null || missing "no node"
 CHROMIUM=${CHROMIUM:-$(command -v chromium || command -v chromium-browser)}
 [ -n "$CHROMIUM" ] || missing "no chromium (Debian: apt-get install chromium)"
-[ -d node_modules/playwright-core ] || missing "no playwright-core (run: npm install in tests/browser)"
+[ -d node_modules/playwright-core ] && [ -d node_modules/axe-core ] || missing "no playwright-core or axe-core (run: npm install in tests/browser)"
 export CHROMIUM
 HOLT_BIN=${HOLT_BIN:-$(cd ../.. && pwd)/target/debug/holt}
 export HOLT_BIN

@@ -45,7 +45,7 @@ function buttons(alert, refresh, page) {
     action('Silence', () => done(ask('Silence this alert', [field('for', 'For', { kind: 'select', options: TIMES, value: '2h' }), note()], { submit: 'Silence', work: (values) => api.post(at + '/silence', values) }), 'Silenced.')),
     action('Close', () => done(ask('Close this alert', [note()], { submit: 'Close it', intro: 'If it is still so, the machine opens it again.', work: (values) => api.post(at + '/close', values) }), 'Closed.')),
     action('Diagnose', async () => {
-      const { session_id: sid } = await api.post(path`machines/${alert.machine_id}/sessions`, { type: 'diagnose', plugin: alert.check, target: alert.target || '', descriptions: alert.description || '' });
+      const { session_id: sid } = await api.post(path`machines/${alert.machine_id}/sessions`, { type: 'diagnose', plugin: alert.check.split('::')[0], target: alert.target || '', descriptions: alert.description || '' });
       location.hash = '#/chat/' + encodeURIComponent(sid);
     }));
 }

@@ -13,10 +13,11 @@ export function explain(error) {
 
 // --- toasts -----------------------------------------------------------------------------------------------------------
 
-let toasts = null;
+// There from the start, so that screen readers hear the first one too.
+const toasts = h('div', { class: 'toasts', role: 'status' });
+document.body.append(toasts);
 // Says that something happened. `undo` is offered for ten seconds.
 export function toast(text, { bad = false, undo = null } = {}) {
-  if (!toasts) document.body.append(toasts = h('div', { class: 'toasts', role: 'status' }));
   while (toasts.children.length > 2) toasts.firstChild.remove();
   const el = h('div', { class: bad ? 'toast bad' : 'toast' }, h('span', null, text));
   const gone = () => el.remove();
@@ -201,7 +202,8 @@ export function live(page, fetch, draw, { every = 0 } = {}) {
           }
         } catch (error) {
           if (page.signal.aborted) return;
-          if (last === null || (error.status > 0 && error.status !== 429)) {
+          if (error.status === undefined) console.error(error);
+          if (last === null || error.status !== 0 && error.status !== 429) {
             last = null;
             swap(el, failed(error, () => { swap(el, loading()); refresh(); }));
           }
@@ -229,7 +231,9 @@ export function swap(place, ...kids) {
   const open = new Set([...place.querySelectorAll('details[open][data-k]')].map((each) => each.dataset.k));
   place.replaceChildren(...kids.flat(Infinity).filter((kid) => kid != null && kid !== false));
   for (const each of place.querySelectorAll('details[data-k]')) if (open.has(each.dataset.k)) each.open = true;
-  if (key) [...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key)?.focus({ preventScroll: true });
+  if (!key) return;
+  place.tabIndex = -1;
+  ([...place.querySelectorAll(inside.tagName)].find((each) => name(each) === key) || place).focus({ preventScroll: true });
 }
 
 // --- small things -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod model;
 pub mod peer;
 pub mod remote;
+pub mod schema;
 pub mod script;
 pub mod site;
 pub mod tool_server;
