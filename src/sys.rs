@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "registration with the poller, descriptor limit and allocator tuning have no safe API")]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
 use polling::{Event, Poller};
 
@@ -23,6 +23,40 @@ pub(crate) fn widen_backlog(listener: &std::net::TcpListener, backlog: i32) -> i
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Lets a listening socket outlive the program: whatever this process becomes has it under the descriptor that is
+/// returned. Hang-ups are ignored until somebody listens for them again: the program that comes begins without handlers.
+pub(crate) fn keep_over_exec(listener: &std::net::TcpListener) -> io::Result<RawFd> {
+    let descriptor = listener.as_raw_fd();
+    // SAFETY: the descriptor is open (we hold a reference to its owner); the call changes one flag of it.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: ignoring a signal replaces no data; whoever wanted it is about to end.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    Ok(descriptor)
+}
+
+/// The listening socket that the program before this one left under that descriptor; an error when it is no such thing.
+pub(crate) fn inherited_listener(descriptor: RawFd) -> io::Result<std::net::TcpListener> {
+    let mut listens: libc::c_int = 0;
+    let mut length = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or(4);
+    let value = (&raw mut listens).cast::<libc::c_void>();
+    // SAFETY: value and length describe a live integer, which the call fills; on a descriptor that is not open or no
+    // socket it fails without a trace.
+    let asked = unsafe { libc::getsockopt(descriptor, libc::SOL_SOCKET, libc::SO_ACCEPTCONN, value, &raw mut length) };
+    if asked != 0 || listens != 1 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // SAFETY: the descriptor is open, as the call above has shown, and a listening socket; called once, before anything
+    // else has opened one, so that nobody else owns it.
+    let listener = unsafe { std::net::TcpListener::from_raw_fd(descriptor) };
+    // SAFETY: as above; the flag keeps children from having it.
+    if unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(listener)
 }
 
 /// Raises the soft limit of open descriptors to the hard one; what is in force afterwards.
@@ -85,6 +119,21 @@ pub fn release_code_pages() {
             libc::madvise(std::ptr::with_exposed_provenance_mut(start), end - start, libc::MADV_DONTNEED);
         }
     }
+}
+
+/// Whether something keeps the system's clock right; None where the system does not tell.
+pub fn clock_is_synchronised() -> Option<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the struct is plain numbers, for all of which zero is valid; zero `modes` only reads, into the struct.
+        let state = unsafe {
+            let mut clock: libc::timex = std::mem::zeroed();
+            libc::adjtimex(&raw mut clock)
+        };
+        (state >= 0).then_some(state != libc::TIME_ERROR)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// A text that changes when the machine was restarted; None where the system has none.

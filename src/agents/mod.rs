@@ -7,10 +7,12 @@ use std::sync::Arc;
 use crate::config::Tier;
 use crate::llm::Router;
 use crate::rt::clock;
+use crate::rt::order::Order;
 use crate::skills::{AgentSkills, Occasion};
 use crate::tools::{Tool, ToolSet, ToolSource};
 
 /// One agent, ready to answer.
+#[derive(Clone)]
 pub struct Agent {
     pub name: String,
     pub description: String,
@@ -63,6 +65,15 @@ impl Agent {
             auto_approve: parts.auto_approve,
             tools: parts.tools,
             source: parts.source,
+        }
+    }
+
+    /// The same agent with another tier, if one is given: schedules have their own.
+    #[must_use]
+    pub fn at_tier(self: &Arc<Self>, tier: Option<Tier>) -> Arc<Self> {
+        match tier {
+            Some(tier) if tier != self.tier => Arc::new(Self { tier, ..Self::clone(self) }),
+            _ => Arc::clone(self),
         }
     }
 
@@ -128,7 +139,7 @@ pub struct Agents {
 
 impl Agents {
     pub fn new(mut list: Vec<Arc<Agent>>) -> Self {
-        list.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+        list.order_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
         Self { list }
     }
 

@@ -14,7 +14,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::api::skills;
 use crate::auth::AuthError;
-use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
+use crate::config::{AgentConfig, Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
 use crate::rt::json::quoted;
 use crate::skills::Section;
 
@@ -28,7 +28,7 @@ struct ListShape<'a> {
     model: String,
     skill_count: usize,
     has_tools: bool,
-    browser_url_allowlist: [&'a str; 0],
+    browser_url_allowlist: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     adapters: &'a [String],
     /// Holt's own, of machines.
@@ -51,7 +51,11 @@ struct DetailShape<'a> {
     persona_dir: &'a str,
     persona_sections: Value,
     fallbacks: Vec<Value>,
-    browser_url_allowlist: [&'a str; 0],
+    browser_url_allowlist: &'a [String],
+    /// Holt's own, this and the limits: null is the general one.
+    auto_approve_tools: &'a [String],
+    cost_limit_soft: Option<f64>,
+    cost_limit_hard: Option<f64>,
 }
 
 /// All agents, `default` first, then by name; then the machines that the caller may view.
@@ -59,22 +63,30 @@ pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let caller = call.caller.as_ref().ok_or(AuthError::Missing)?.caller();
     let machines = ctx.deps.engine.remote().map_or_else(Vec::new, |remote| remote.list(&caller));
     let agents = ctx.deps.engine.agents();
-    let mut shapes: Vec<ListShape<'_>> = agents.iter().map(|agent| list_shape(agent)).collect();
+    let config = ctx.deps.settings.current();
+    let mut shapes: Vec<ListShape<'_>> =
+        agents.iter().map(|agent| list_shape(agent, config.agents.iter().find(|own| own.name == agent.name))).collect();
     shapes.extend(machines.iter().map(machine_shape));
     Ok(Reply::Full(json_line(200, &shapes)))
 }
 
 /// One agent.
 pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    let name = call.params.get("name");
+    Ok(Reply::Full(json_line(200, &detail(ctx, call.params.get("name"))?)))
+}
+
+/// The shape of one agent, with what its own settings are.
+pub(super) fn detail(ctx: &Ctx, name: &str) -> Result<Value, ApiError> {
     let agent = ctx.deps.engine.agents().find(name).ok_or_else(|| ApiError::not_found("agent not found"))?;
+    let config = ctx.deps.settings.current();
+    let own = config.agents.iter().find(|own| own.name == name);
     let tools = agent.tools().names();
     let (provider, model) = agent.router.default_choice();
     let shape = DetailShape {
         name: &agent.name,
         display_name: agent.display_name(),
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
         has_tools: !tools.is_empty(),
@@ -88,9 +100,12 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
             .collect::<Map<_, _>>()
             .into(),
         fallbacks: agent.router.rules().iter().map(fallback_shape).collect(),
-        browser_url_allowlist: [],
+        browser_url_allowlist: own.map_or(&[], |own| &own.browser_url_allowlist),
+        auto_approve_tools: own.map_or(&[], |own| &own.auto_approve_tools),
+        cost_limit_soft: own.and_then(|own| own.cost_limit_soft),
+        cost_limit_hard: own.and_then(|own| own.cost_limit_hard),
     };
-    Ok(Reply::Full(json_line(200, &shape)))
+    serde_json::to_value(&shape).map_err(|error| ApiError::internal(&error))
 }
 
 /// The agent that a parameter of the path names, or 404.
@@ -106,29 +121,29 @@ fn machine_shape(machine: &RemoteAgent) -> ListShape<'_> {
         name: &machine.name,
         display_name: machine.display_name.clone(),
         description: &machine.description,
-        permission_tier: tier_name(Tier::Restricted),
+        permission_tier: Tier::Restricted.name(),
         provider: "machine".to_owned(),
         model: String::new(),
         skill_count: 0,
         has_tools: true,
-        browser_url_allowlist: [],
+        browser_url_allowlist: &[],
         adapters: &[],
         online: Some(machine.is_online),
     }
 }
 
-fn list_shape(agent: &Agent) -> ListShape<'_> {
+fn list_shape<'a>(agent: &'a Agent, own: Option<&'a AgentConfig>) -> ListShape<'a> {
     let (provider, model) = agent.router.default_choice();
     ListShape {
         name: &agent.name,
         display_name: agent.display_name(),
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
         skill_count: agent.skills.list().len(),
         has_tools: !agent.tools().names().is_empty(),
-        browser_url_allowlist: [],
+        browser_url_allowlist: own.map_or(&[], |own| &own.browser_url_allowlist),
         adapters: &agent.adapters,
         online: None,
     }
@@ -159,12 +174,4 @@ fn fallback_shape(rule: &FallbackRule) -> Value {
         shape["threshold"] = Value::from(threshold);
     }
     shape
-}
-
-fn tier_name(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Autonomous => "autonomous",
-        Tier::Supervised => "supervised",
-        Tier::Restricted => "restricted",
-    }
 }

@@ -10,6 +10,13 @@ pub struct DecodeError(pub String);
 
 /// Decodes a JSON object into `T`, whose field names are lower case.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut object = object(bytes)?;
+    object.retain(|_, value| !value.is_null());
+    serde_json::from_value(Value::Object(object)).map_err(|error| DecodeError(error.to_string()))
+}
+
+/// The keys of a JSON object, lower case, those that are null included.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, DecodeError> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| DecodeError(error.to_string()))?;
     let object = match value {
         Value::Null => Map::new(),
@@ -18,13 +25,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     };
     let mut lowered = Map::with_capacity(object.len());
     for (key, value) in object {
-        if value.is_null() {
-            continue;
-        }
         // An exact key beats one of another case only by coming later, like any duplicate.
         lowered.insert(key.to_ascii_lowercase(), value);
     }
-    serde_json::from_value(Value::Object(lowered)).map_err(|error| DecodeError(error.to_string()))
+    Ok(lowered)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use tiny_http::Method;
@@ -15,6 +15,7 @@ use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
+use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
 use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
@@ -30,10 +31,13 @@ use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
+use crate::mcp::oauth::OAuthDeps;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::Scheduler;
 use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
+use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
@@ -78,6 +82,12 @@ pub struct Deps {
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// What agents do by themselves.
+    pub scheduler: Option<Arc<Scheduler>>,
+    /// The certificate in force, when we speak TLS.
+    pub tls: Option<Arc<Acceptor>>,
+    /// Logins at tool servers.
+    pub oauth: Option<OAuthDeps>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -90,6 +100,8 @@ pub struct Server {
     ctx: Ctx,
     api_headers: Vec<u8>,
     page_headers: Vec<u8>,
+    /// Of the page that browsers see behind a login at a tool server.
+    callback_headers: Vec<u8>,
 }
 
 /// What handlers see.
@@ -120,6 +132,8 @@ pub struct CtxInner {
     pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
+    /// Begins a restart of the process; set once, by whoever can.
+    pub restart: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl std::ops::Deref for Ctx {
@@ -137,8 +151,8 @@ impl CtxInner {
     }
 
     /// A new password counts at once.
-    pub fn set_password_hash(&self, hash: String) {
-        *lock(&self.password_hash) = Some(hash);
+    pub fn set_password_hash(&self, hash: Option<String>) {
+        *lock(&self.password_hash) = hash;
     }
 
     /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open.
@@ -155,6 +169,12 @@ impl CtxInner {
     pub fn tool_servers(&self) -> Result<&ToolServers, ApiError> {
         let missing = || ApiError::new(503, "not_configured", "tool management not configured");
         self.deps.lifecycle.as_ref().ok_or_else(missing)
+    }
+
+    /// The scheduler, or 503.
+    pub fn scheduler(&self) -> Result<&Arc<Scheduler>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "schedule management is not available");
+        self.deps.scheduler.as_ref().ok_or_else(missing)
     }
 
     /// The machines, or 503.
@@ -175,13 +195,7 @@ impl Server {
     pub fn new(deps: Deps) -> io::Result<Self> {
         let settings = deps.settings.current();
         let config = &settings.api;
-        let origins = OriginRules::new(
-            config.cors_origins.clone(),
-            &config.allowed_hosts,
-            config.trusted_proxies.clone(),
-            config.external_url.as_deref(),
-            deps.machine_name.as_deref(),
-        );
+        let origins = OriginRules::of(config, deps.machine_name.as_deref());
         let policy = deps
             .web_handler
             .as_ref()
@@ -211,13 +225,15 @@ impl Server {
             sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
+            restart: OnceLock::new(),
             deps,
         };
         let api_headers = [b"X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
             .as_slice()]
         .concat();
-        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes() })
+        let callback_headers = callback_headers(&api_headers);
+        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes(), callback_headers })
     }
 
     /// What handlers see; for the composition root.
@@ -237,7 +253,11 @@ impl Server {
 
     /// Lines that every response to that path carries.
     pub fn common_headers(&self, path: &str) -> &[u8] {
-        if is_api(path) { &self.api_headers } else { &self.page_headers }
+        match path {
+            CALLBACK_PATH => &self.callback_headers,
+            path if is_api(path) => &self.api_headers,
+            _ => &self.page_headers,
+        }
     }
 
     /// Whether the route of a request takes bodies beyond the general limit.
@@ -264,12 +284,14 @@ impl Server {
         let cors = self.cors_headers(req);
         match &reply {
             Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::File(answer) => metrics::count(found, answer.head.status_code().0),
             Reply::Stream(_) => metrics::count(found, 200),
             Reply::Upgrade(_) => metrics::count(found, 101),
             Reply::Later(_) => {}
         }
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
+            Reply::File(answer) => answer.head.headers_extend(&cors),
             Reply::Stream(start) => {
                 for (name, value) in &cors {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -300,7 +322,7 @@ impl Server {
 
     fn route(&self, req: &Req, found: &mut Option<&'static Route>) -> Result<Reply, ApiError> {
         self.check_host(req)?;
-        if req.method == Method::Options && !self.ctx.origins.cors_origins.is_empty() {
+        if req.method == Method::Options && self.ctx.origins.has_cors() {
             return Ok(Reply::Full(no_content()));
         }
         // Machines that follow redirects would take their token along.
@@ -329,7 +351,7 @@ impl Server {
 
     /// What the answer says to browsers of other origins; nothing while there are none.
     fn cors_headers<'a>(&self, req: &'a Req) -> Vec<(&'static str, &'a str)> {
-        if self.ctx.origins.cors_origins.is_empty() {
+        if !self.ctx.origins.has_cors() {
             return Vec::new();
         }
         let mut lines = vec![("Vary", "Origin")];

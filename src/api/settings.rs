@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::api::error::ApiError;
+use crate::api::server::Server;
+use crate::auth::origin::OriginRules;
 use crate::config::{Config, ConfigError, Document};
 
 /// A change of the document; runs under the file's lock and never waits for a network. May run on an empty document.
@@ -17,6 +19,12 @@ pub trait Settings: Send + Sync {
     /// Changes the configuration file and puts the result in force. What a start would refuse is refused (W-27); a
     /// failed write changes nothing (W-28). Blocks on the disk.
     fn change(&self, edit: Edit<'_>) -> Result<Changed, SettingsError>;
+
+    /// Whether a start now would succeed as far as the configuration goes.
+    fn check(&self) -> Result<(), SettingsError>;
+
+    /// A secret as the file is to hold it: sealed for this data directory, references to other places as they are.
+    fn sealed(&self, secret: &str) -> Result<String, SettingsError>;
 
     /// Reads the file again and puts it in force; what a start would refuse is refused. Blocks on the disk.
     fn reload(&self) -> Result<Changed, SettingsError>;
@@ -36,6 +44,19 @@ pub enum SettingsError {
     Config(ConfigError),
     /// A part of the hub cannot work with it; the text names the setting.
     Part(String),
+}
+
+impl Server {
+    /// Takes what a changed configuration says of requests, from the next one on; true when credentials are gone that
+    /// open sockets may have.
+    pub fn apply(&self, config: &Config) -> bool {
+        let ctx = self.ctx();
+        ctx.origins.replace(&OriginRules::of(&config.api, ctx.deps.machine_name.as_deref()));
+        ctx.throttle.set(config.api.login_rate_limit, config.api.login_rate_window);
+        ctx.rate.set(config.api.rate_limit);
+        ctx.set_password_hash(config.auth.password_hash.clone());
+        ctx.auth.set_configured(&config.auth.keys)
+    }
 }
 
 impl fmt::Display for SettingsError {
@@ -67,6 +88,7 @@ impl From<SettingsError> for ApiError {
                 Self::new(400, "invalid_setting", cause.in_short())
             }
             _ => {
+                // The cause is in the log: it names places of this machine.
                 let message = "the configuration file could not be read or written; nothing was changed".to_owned();
                 Self { message, ..Self::internal(&cause) }
             }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod absent_tests;
+mod again;
 mod agent;
 mod agent_minds;
 mod compose;
@@ -15,6 +16,7 @@ mod logging;
 mod minds;
 mod preflight;
 mod secret;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -55,6 +57,11 @@ pub enum AppError {
     Locked {
         path: String,
     },
+    /// The data directory cannot be made or locked.
+    Claim {
+        path: String,
+        cause: io::Error,
+    },
     Secret {
         path: String,
         cause: String,
@@ -83,6 +90,7 @@ impl fmt::Display for AppError {
             Self::Locked { path } => {
                 write!(f, "another hub is using {path}; stop it, or choose another directory with --data-dir")
             }
+            Self::Claim { path, cause } => write!(f, "use the data directory {path}: {cause}"),
             Self::Secret { path, cause } => write!(f, "read or make the secret {path}: {cause}"),
             Self::WebDir { path, cause } => write!(f, "api.web_dir {path}: {cause}"),
             Self::Setting { reason } => f.write_str(reason),
@@ -109,6 +117,10 @@ impl From<StoreError> for AppError {
 /// A running hub.
 pub struct App {
     stopper: Option<Stopper>,
+    /// The same socket as that of `http`: it goes on to listen while the process becomes another.
+    listener: TcpListener,
+    /// What that was made for.
+    listen: String,
     http: HttpServer,
     hub: Arc<Hub>,
     agents: Option<Arc<AgentSockets>>,
@@ -151,6 +163,36 @@ impl App {
         &self.server.ctx().deps.settings
     }
 
+    /// What happens when somebody asks for a restart; the first call counts. Without one the route says that it cannot.
+    /// Called on the thread of the request: must not wait.
+    pub fn on_restart(&self, begin: impl Fn() + Send + Sync + 'static) {
+        let _ = self.server.ctx().restart.set(Box::new(begin)); // set once, by the command
+    }
+
+    /// Lets clients go without losing a request: no new connections are taken (they wait in the socket), each answer
+    /// says that it is the last, and those between two requests get a moment for one more.
+    fn let_clients_go(&self) {
+        self.http.begin_drain();
+        // Held by us: nothing but the time ends this.
+        let (_held, never) = crossbeam_channel::bounded::<()>(0);
+        let _ = never.recv_timeout(limits::RESTART_GRACE);
+    }
+
+    /// Stops in order, and becomes the same program with the same address. Clients that come meanwhile wait in the
+    /// socket. `is_stop` says, at the last moment, that the end is wanted instead; None then.
+    pub fn restart(self, is_stop: impl FnOnce() -> bool) -> Option<io::Error> {
+        self.let_clients_go();
+        let (listener, listen) = (self.listener.try_clone(), self.listen.clone());
+        self.stop();
+        if is_stop() {
+            return None;
+        }
+        Some(match listener {
+            Ok(listener) => again::become_new(&listener, &listen),
+            Err(error) => error,
+        })
+    }
+
     /// Stops in order, within [`limits::STOP_TOTAL`]; late threads are named in the log.
     pub fn stop(mut self) {
         let deadline = Instant::now() + limits::STOP_TOTAL;
@@ -180,6 +222,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(scheduler) = &self.server.ctx().deps.scheduler {
+            late.extend(scheduler.join(left().min(Duration::from_secs(1))));
+        }
         if let Some(provider) = &self.server.ctx().deps.oidc_provider {
             late.extend(provider.stop(left().min(Duration::from_millis(500))));
         }
@@ -270,7 +315,7 @@ pub fn serve(
     };
     let above =
         Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
-    HttpServer::start(listener, settings, Arc::new(above))
+    HttpServer::start(listener, settings, Arc::new(above), server.ctx().deps.tls.clone())
 }
 
 /// Everything between the stores and the sockets, without a listener.

@@ -35,8 +35,8 @@ pub const ANY_SCOPE: &str = "";
 pub enum Credential {
     /// A stored key, by its hash.
     Key { hash: [u8; 32] },
-    /// A key of the configuration: valid as long as the process.
-    Configured,
+    /// A key of the configuration, by its hash.
+    Configured { hash: [u8; 32] },
     /// A tracked login.
     Login { id: String },
     /// A cookie that says everything itself, until that time (milliseconds since 1970).
@@ -97,7 +97,8 @@ pub struct Authenticator {
     db: Arc<Db>,
     keys: Arc<KeyStore>,
     sessions: Arc<SessionManager>,
-    configured: Vec<ConfiguredKey>,
+    /// Guarded by this mutex: the keys of the configuration. Nothing is taken under it.
+    configured: Mutex<Arc<[ConfiguredKey]>>,
     /// Guarded by this mutex: keys found at a generation of the file. Nothing is taken under it.
     cache: Mutex<HashMap<[u8; 32], Cached>>,
 }
@@ -116,18 +117,27 @@ struct Cached {
     scopes: Scopes,
 }
 
+fn hashed(keys: &[StaticKey]) -> Arc<[ConfiguredKey]> {
+    let hashed = |key: &StaticKey| ConfiguredKey {
+        hash: sha256(&key.key),
+        name: key.name.clone(),
+        scopes: Scopes::from_names(&key.scopes),
+    };
+    keys.iter().map(hashed).collect()
+}
+
 impl Authenticator {
     /// An authenticator over open stores and the keys of the configuration.
     pub fn new(db: Arc<Db>, keys: Arc<KeyStore>, sessions: Arc<SessionManager>, configured: &[StaticKey]) -> Self {
-        let configured = configured
-            .iter()
-            .map(|key| ConfiguredKey {
-                hash: sha256(&key.key),
-                name: key.name.clone(),
-                scopes: Scopes::from_names(&key.scopes),
-            })
-            .collect();
+        let configured = Mutex::new(hashed(configured));
         Self { db, keys, sessions, configured, cache: Mutex::new(HashMap::new()) }
+    }
+
+    /// Other keys of the configuration, from the next request on; true when one that counted is gone.
+    pub fn set_configured(&self, keys: &[StaticKey]) -> bool {
+        let new = hashed(keys);
+        let old = std::mem::replace(&mut *lock(&self.configured), Arc::clone(&new));
+        old.iter().any(|key| !new.iter().any(|now| now.hash == key.hash))
     }
 
     /// The decision procedure of contract 2.1: a bearer key, stored then configured, then the session cookie.
@@ -162,7 +172,7 @@ impl Authenticator {
     /// Whether a credential still counts; asked for open sockets and streams.
     pub fn is_valid(&self, credential: &Credential) -> Result<bool, StoreError> {
         Ok(match credential {
-            Credential::Configured => true,
+            Credential::Configured { hash } => lock(&self.configured).iter().any(|key| key.hash == *hash),
             Credential::SelfContained { expires_at } => *expires_at > clock::unix_ms(),
             Credential::Key { hash } => self.find_stored(*hash)?.is_some(),
             Credential::Login { id } => match &self.sessions.store {
@@ -184,8 +194,9 @@ impl Authenticator {
             }));
         }
         // Hashes of equal length, all of them compared: time tells nothing about the keys.
+        let configured = Arc::clone(&lock(&self.configured));
         let mut found = None;
-        for key in &self.configured {
+        for key in configured.iter() {
             if bool::from(key.hash.ct_eq(&hash)) && found.is_none() {
                 found = Some(key);
             }
@@ -193,7 +204,7 @@ impl Authenticator {
         Ok(found.map(|key| Identity {
             name: key.name.clone(),
             scopes: key.scopes,
-            credential: Credential::Configured,
+            credential: Credential::Configured { hash },
             by_cookie: false,
         }))
     }

@@ -1,14 +1,20 @@
 //! Where a request says it comes from and goes to: client address, `Origin`, `Host` (W-5, W-16).
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use crate::auth::bearer;
-use crate::rt::Headers;
+use crate::config::ApiConfig;
+use crate::rt::{Headers, lock};
 
 /// The rules, from the configuration.
-#[derive(Clone, Debug, Default)]
 pub struct OriginRules {
-    pub cors_origins: Vec<String>,
+    /// Guarded by the mutex: the rules of now. Nothing is taken under it.
+    now: Mutex<Arc<Rules>>,
+}
+
+struct Rules {
+    cors_origins: Vec<String>,
     /// Lower-case host names beside the built-in ones.
     hosts: Vec<String>,
     trusted_proxies: Vec<(IpAddr, u8)>,
@@ -16,6 +22,12 @@ pub struct OriginRules {
 }
 
 impl OriginRules {
+    /// The rules of a configuration; `machine` is this machine's own name.
+    pub fn of(config: &ApiConfig, machine: Option<&str>) -> Self {
+        let proxies = config.trusted_proxies.clone();
+        Self::new(config.cors_origins.clone(), &config.allowed_hosts, proxies, config.external_url.as_deref(), machine)
+    }
+
     /// Rules; `machine` is this machine's own name.
     pub fn new(
         cors_origins: Vec<String>,
@@ -32,7 +44,23 @@ impl OriginRules {
         let urls = external_url.into_iter().chain(cors_origins.iter().map(String::as_str));
         hosts.extend(urls.filter_map(authority).map(|authority| host_of(authority).to_ascii_lowercase()));
         hosts.extend(allowed_hosts.iter().map(|host| host_of(host).to_ascii_lowercase()));
-        Self { cors_origins, hosts, trusted_proxies, external: external_url.is_some() }
+        let rules = Rules { cors_origins, hosts, trusted_proxies, external: external_url.is_some() };
+        Self { now: Mutex::new(Arc::new(rules)) }
+    }
+
+    /// Takes the rules of another, from the next request on.
+    pub fn replace(&self, other: &Self) {
+        let rules = other.now();
+        *lock(&self.now) = rules;
+    }
+
+    fn now(&self) -> Arc<Rules> {
+        Arc::clone(&lock(&self.now))
+    }
+
+    /// Whether origins besides our own are allowed.
+    pub fn has_cors(&self) -> bool {
+        !lock(&self.now).cors_origins.is_empty()
     }
 
     /// Whether the request's `Host` is one of ours. Requests with a bearer key or a machine's token and no `Origin` are
@@ -43,7 +71,7 @@ impl OriginRules {
         };
         let name = host_of(host).trim_end_matches('.');
         let literal = name.trim_start_matches('[').trim_end_matches(']');
-        if literal.parse::<IpAddr>().is_ok() || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        if literal.parse::<IpAddr>().is_ok() || self.now().hosts.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             return true;
         }
         (bearer(headers).is_some() || shows_agent_token(headers)) && !headers.has("origin")
@@ -59,7 +87,7 @@ impl OriginRules {
 
     /// Whether the origin is literally in the configured list.
     pub fn is_cors_origin(&self, origin: &str) -> bool {
-        self.cors_origins.iter().any(|known| known == origin)
+        self.now().cors_origins.iter().any(|known| known == origin)
     }
 
     /// The client's address: the peer, or what trusted proxies say of it.
@@ -89,6 +117,14 @@ impl OriginRules {
         client.to_string()
     }
 
+    /// Whether the client speaks TLS: to us (`secure`), or to a trusted proxy that says so.
+    pub fn is_https(&self, headers: &Headers, peer: IpAddr, secure: bool) -> bool {
+        let said = || headers.get("x-forwarded-proto").and_then(|value| value.split(',').next());
+        secure
+            || (self.is_trusted(peer.to_canonical())
+                && said().is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https")))
+    }
+
     /// Whether the request surely comes from this machine, past no proxy: then setup needs no PIN (W-2).
     pub fn is_surely_local(&self, headers: &Headers, peer: IpAddr) -> bool {
         let forwarded = headers.iter().any(|(name, _)| {
@@ -99,15 +135,16 @@ impl OriginRules {
             let name = host_of(host).trim_start_matches('[').trim_end_matches(']');
             name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         });
+        let rules = self.now();
         peer.to_canonical().is_loopback()
             && host_is_local
             && !forwarded
-            && !self.external
-            && self.trusted_proxies.is_empty()
+            && !rules.external
+            && rules.trusted_proxies.is_empty()
     }
 
     fn is_trusted(&self, address: IpAddr) -> bool {
-        self.trusted_proxies.iter().any(|&(network, prefix)| in_network(address, network, prefix))
+        self.now().trusted_proxies.iter().any(|&(network, prefix)| in_network(address, network, prefix))
     }
 }
 
@@ -223,6 +260,16 @@ mod tests {
         check("10.1.1.1", &[], "10.1.1.1");
         check("10.1.1.1", &[("X-Forwarded-For", "garbage")], "10.1.1.1");
         check("::ffff:192.0.2.1", &[], "192.0.2.1");
+        for (peer, said, secure, expected) in [
+            ("10.1.1.1", "https", false, true),
+            ("10.1.1.1", "HTTPS, http", false, true),
+            ("10.1.1.1", "http", false, false),
+            ("192.0.2.1", "https", false, false),
+            ("192.0.2.1", "http", true, true),
+        ] {
+            let headers = Headers::from_pairs(&[("X-Forwarded-Proto", said)]);
+            assert_eq!(rules().is_https(&headers, ip(peer), secure), expected, "{peer} {said}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::limits;
@@ -9,8 +10,8 @@ use crate::rt::lock;
 
 /// Password and PIN attempts per client address in a fixed window; every call counts, successful ones too.
 pub struct LoginThrottle {
-    attempts_max: u32,
-    window: Duration,
+    /// Guarded by the mutex: attempts in a window, and its length. Nothing is taken under it.
+    limit: Mutex<(u32, Duration)>,
     /// Guarded by the mutex: address to attempts and start of its window.
     windows: Mutex<HashMap<String, (u32, Instant)>>,
 }
@@ -18,7 +19,12 @@ pub struct LoginThrottle {
 impl LoginThrottle {
     /// 0 attempts switches it off.
     pub fn new(attempts_max: u32, window: Duration) -> Self {
-        Self { attempts_max, window, windows: Mutex::new(HashMap::new()) }
+        Self { limit: Mutex::new((attempts_max, window)), windows: Mutex::new(HashMap::new()) }
+    }
+
+    /// Another limit, from the next attempt on.
+    pub fn set(&self, attempts_max: u32, window: Duration) {
+        *lock(&self.limit) = (attempts_max, window);
     }
 
     /// Counts an attempt; the seconds to wait when it is one too many.
@@ -27,12 +33,12 @@ impl LoginThrottle {
     }
 
     fn attempt_at(&self, address: &str, now: Instant) -> Result<(), u64> {
-        if self.attempts_max == 0 {
+        let (attempts_max, window) = *lock(&self.limit);
+        if attempts_max == 0 {
             return Ok(());
         }
         let mut windows = lock(&self.windows);
         if windows.len() >= limits::THROTTLE_ADDRESSES_MAX && !windows.contains_key(address) {
-            let window = self.window;
             windows.retain(|_, (_, start)| now.saturating_duration_since(*start) < window);
             if windows.len() >= limits::THROTTLE_ADDRESSES_MAX
                 && let Some(oldest) = windows.iter().min_by_key(|(_, (_, start))| *start).map(|(key, _)| key.clone())
@@ -41,11 +47,11 @@ impl LoginThrottle {
             }
         }
         let entry = windows.entry(address.to_owned()).or_insert((0, now));
-        if now.saturating_duration_since(entry.1) >= self.window {
+        if now.saturating_duration_since(entry.1) >= window {
             *entry = (0, now);
         }
-        if entry.0 >= self.attempts_max {
-            let left = self.window.saturating_sub(now.saturating_duration_since(entry.1));
+        if entry.0 >= attempts_max {
+            let left = window.saturating_sub(now.saturating_duration_since(entry.1));
             return Err(left.as_secs().max(1));
         }
         entry.0 += 1;
@@ -55,7 +61,8 @@ impl LoginThrottle {
 
 /// A token bucket per identity name: `rate` requests a second, and at least one at once (W-12).
 pub struct RateLimiter {
-    rate: f64,
+    /// The rate's bits.
+    rate: AtomicU64,
     /// Guarded by the mutex: name to tokens left and the time of that count.
     buckets: Mutex<HashMap<String, (f64, Instant)>>,
 }
@@ -63,16 +70,26 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// A rate of 0 switches it off.
     pub fn new(rate: f64) -> Self {
-        Self { rate, buckets: Mutex::new(HashMap::new()) }
+        Self { rate: AtomicU64::new(rate.to_bits()), buckets: Mutex::new(HashMap::new()) }
+    }
+
+    /// Another rate, from the next request on.
+    pub fn set(&self, rate: f64) {
+        self.rate.store(rate.to_bits(), Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> f64 {
+        f64::from_bits(self.rate.load(Ordering::Relaxed))
     }
 
     /// Takes a token; false when there is none.
     pub fn allow(&self, name: &str) -> bool {
-        self.rate <= 0.0 || self.allow_at(name, Instant::now())
+        self.rate() <= 0.0 || self.allow_at(name, Instant::now())
     }
 
     fn allow_at(&self, name: &str, now: Instant) -> bool {
-        let capacity = self.rate.max(1.0);
+        let rate = self.rate();
+        let capacity = rate.max(1.0);
         let mut buckets = lock(&self.buckets);
         if buckets.len() >= limits::RATE_IDENTITIES_MAX && !buckets.contains_key(name) {
             buckets.clear();
@@ -83,7 +100,7 @@ impl RateLimiter {
         let Some((tokens, at)) = buckets.get_mut(name) else {
             return true;
         };
-        *tokens = (*tokens + now.saturating_duration_since(*at).as_secs_f64() * self.rate).min(capacity);
+        *tokens = (*tokens + now.saturating_duration_since(*at).as_secs_f64() * rate).min(capacity);
         *at = now;
         if *tokens < 1.0 {
             return false;

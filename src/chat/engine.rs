@@ -44,10 +44,10 @@ pub struct Submit<'a> {
     pub text: &'a str,
     pub user_name: &'a str,
     pub message_id: Option<&'a str>,
-    /// `ws` or `api`.
+    /// `ws`, `api` or `schedule`.
     pub origin: &'a str,
     pub caller: &'a Caller,
-    /// What a machine is asked to do; other agents know chat alone.
+    /// What a machine is asked to do; other agents know chat alone, and the parameters of `chat::scheduled`.
     pub work: Work<'a>,
 }
 
@@ -88,12 +88,14 @@ pub(super) struct Inner {
     pub(super) parked: ParkedStore,
     pub(super) budgets: Arc<Budgets>,
     /// Guarded by this mutex: the agents of now; a turn keeps those that it began with. Nothing is taken under it.
-    agents: Mutex<Arc<Agents>>,
+    pub(super) agents: Mutex<Arc<Agents>>,
+    /// Guarded by this mutex: old and new names of agents, for turns that were accepted before. Nothing is taken under it.
+    pub(super) renamed: Mutex<Vec<(String, String)>>,
     pub(super) conversations: ConversationStore,
     pub(super) turns: Arc<TurnStore>,
     pub(super) streams: Arc<Streams>,
     /// Guarded by this mutex: what counts from the next turn on. Nothing is taken under it.
-    settings: Mutex<Settings>,
+    pub(super) settings: Mutex<Settings>,
     pub(super) threads: Threads,
     pub(super) stop: Stop,
     // Atomics: everything is stopped until somebody says otherwise.
@@ -115,16 +117,6 @@ pub(super) struct Inner {
     pub(super) observer: OnceLock<Observer>,
     /// The machines, when there are any; set once.
     pub(super) remote: OnceLock<Arc<dyn RemoteAgents>>,
-}
-
-impl Inner {
-    pub(super) fn agents(&self) -> Arc<Agents> {
-        Arc::clone(&lock(&self.agents))
-    }
-
-    pub(super) fn settings(&self) -> Settings {
-        *lock(&self.settings)
-    }
 }
 
 /// Something that the keeper tries again.
@@ -168,6 +160,7 @@ impl Engine {
                 panic_row: Mutex::new(None),
                 seen_generation: AtomicU64::new(0),
                 agents: Mutex::new(Arc::new(agents)),
+                renamed: Mutex::default(),
                 conversations,
                 turns,
                 streams,
@@ -241,22 +234,6 @@ impl Engine {
     /// Requests for approval and their rules.
     pub fn approvals(&self) -> &Arc<Approvals> {
         &self.inner.approvals
-    }
-
-    /// The agents of now.
-    pub fn agents(&self) -> Arc<Agents> {
-        self.inner.agents()
-    }
-
-    /// Other agents, from the next turn on; what runs goes on with those that it began with.
-    pub fn set_agents(&self, agents: Agents) {
-        self.inner.approvals.set_configured(&agents);
-        *lock(&self.inner.agents) = Arc::new(agents);
-    }
-
-    /// Other settings, from the next turn on.
-    pub fn set_settings(&self, settings: Settings) {
-        *lock(&self.inner.settings) = settings;
     }
 
     /// The stored conversations.

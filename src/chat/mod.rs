@@ -6,6 +6,7 @@
 
 mod accept;
 pub mod access;
+mod agents;
 pub mod approvals;
 pub mod deliver;
 pub mod engine;
@@ -22,6 +23,7 @@ mod remote;
 pub mod replay;
 mod round;
 mod run;
+pub mod scheduled;
 pub mod session;
 pub mod stream;
 mod turn;

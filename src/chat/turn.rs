@@ -9,6 +9,7 @@ use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
 use crate::chat::history;
 use crate::chat::round::{Repeats, Round};
+use crate::chat::scheduled::tier_of;
 use crate::chat::session::{EndReason, Outcome};
 use crate::chat::stream::{SessionStream, StreamError};
 use crate::costs::{Spender, Totals, TurnMeter};
@@ -94,7 +95,7 @@ impl TurnRun<'_> {
         if self.turn.agent.starts_with(MACHINE_PREFIX) {
             return self.answer_from_machine(progress).map(Some);
         }
-        let agent = self.inner.agents().find(&self.turn.agent).ok_or(TurnError::AgentGone)?;
+        let agent = self.inner.agent_of(&self.turn.agent).ok_or(TurnError::AgentGone)?.at_tier(tier_of(self.turn));
         let session = &self.turn.conversation_id;
         let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
         if !self.resumed {

@@ -36,6 +36,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let mut flags = context.flags.clone();
     flags.listen = args.value("listen").map(str::to_owned).or(flags.listen);
     let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
+    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
     init_logging(config.log.level, config.log.json);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(CliError::failed)?;
     let handle = signals.handle();
@@ -43,12 +44,15 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     // An address that a person can open: all interfaces are reached by this machine's own name too.
     let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let url = format!("http://{host}:{}", address.port());
+    let url = format!("{scheme}://{host}:{}", address.port());
     announce(&format!("listening on {url}"));
     if let Some(pin) = pin {
         announce(&format!("FIRST-RUN SETUP PIN: open {url}/#pin={pin} and choose a password pin={pin}"));
     }
-    let (stop_tx, stop_rx) = bounded(1);
+    let (wish_tx, wish_rx) = bounded(4);
+    let restart_tx = wish_tx.clone();
+    // What does not fit is told already.
+    app.on_restart(move || drop(restart_tx.try_send(Wish::Restart)));
     let threads = Threads::new();
     let settings = Arc::clone(app.settings());
     threads
@@ -66,16 +70,32 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
                     // The second one: somebody cannot wait.
                     std::process::exit(130);
                 }
-                let _ = stop_tx.try_send(()); // the first one; nobody else sends
+                let _ = wish_tx.try_send(Wish::Stop); // there is room: it is sent once
             }
         })
         .map_err(CliError::failed)?;
     // A closed channel means that the thread is gone: then there is no way to be told, and stopping is right.
-    let _ = stop_rx.recv();
-    app.stop();
+    let failure = match wish_rx.recv() {
+        Ok(Wish::Restart) => app.restart(|| wish_rx.try_iter().any(|wish| wish == Wish::Stop)),
+        Ok(Wish::Stop) | Err(_) => {
+            app.stop();
+            None
+        }
+    };
     handle.close();
     threads.join_all(limits::WS_CLOSE_TIMEOUT);
-    Ok(())
+    match failure {
+        None => Ok(()),
+        Some(error) => Err(CliError::failed(format!("become the new process: {error}"))),
+    }
+}
+
+/// What ends a run.
+#[derive(PartialEq, Eq)]
+enum Wish {
+    Stop,
+    /// By the API.
+    Restart,
 }
 
 /// What a person needs to know, whatever the log level.

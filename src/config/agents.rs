@@ -1,4 +1,4 @@
-//! `[[agents]]`, `[[schedules]]`, `[plugins]`: from typed to validated.
+//! `[[agents]]`, `[plugins]`: from typed to validated.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,6 +10,7 @@ use super::json::typed;
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
 use super::{AgentConfig, LlmConfig, Tier};
+use crate::rt::order::Order;
 
 /// `[agent]`.
 #[derive(Default)]
@@ -53,7 +54,7 @@ pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Res
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
     }
-    agents.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+    agents.order_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
     typed.warnings.extend(warnings);
     Ok(agents)
 }
@@ -99,6 +100,7 @@ fn agent(
         cost_limit_soft: raw.cost_limit_soft,
         cost_limit_hard: raw.cost_limit_hard,
         auto_approve_tools: raw.auto_approve_tools.clone(),
+        browser_url_allowlist: raw.browser_url_allowlist.clone(),
     })
 }
 
@@ -122,14 +124,6 @@ fn is_plain_name(name: &str) -> bool {
 /// What the reference refuses at start, for the sections that Holt keeps but reads elsewhere.
 pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
     let raw = &typed.raw;
-    for (at, schedule) in raw.schedules.iter().enumerate() {
-        let key = |field: &str| format!("schedules[{at}].{field}");
-        given(typed, &key("name"), &schedule.name)?;
-        word(typed, &key("type"), &schedule.kind, &["system", "agent"])?;
-        given(typed, &key("schedule"), &schedule.schedule)?;
-        tier(typed, &key("session_tier"), &schedule.session_tier, Tier::Supervised)?;
-        word(typed, &key("session_mode"), &schedule.session_mode, &["", "shared", "isolated"])?;
-    }
     for (name, plugin) in &raw.plugins {
         let key = |field: &str| format!("plugins.{name}.{field}");
         word(typed, &key("type"), &plugin.kind, &["subprocess", "docker"])?;

@@ -25,13 +25,22 @@ pub fn set(doc: &mut Document, path: &str, value: &Value) -> Result<(), ConfigEr
     Ok(())
 }
 
-/// How many tables `[[list]]` has.
+/// How many tables `[[list]]` has; `list` is a dotted path.
 pub fn list_len(doc: &Document, list: &str) -> usize {
-    match doc.get(list) {
+    match find(doc, list) {
         Some(Item::ArrayOfTables(tables)) => tables.len(),
         Some(item) => item.as_array().map_or(0, Array::len),
         None => 0,
     }
+}
+
+/// The text at a dotted path.
+pub fn text(doc: &Document, path: &str) -> Option<String> {
+    find(doc, path).and_then(Item::as_str).map(str::to_owned)
+}
+
+fn find<'a>(doc: &'a Document, path: &str) -> Option<&'a Item> {
+    path.split('.').try_fold(doc.as_item(), |item, name| item.get(name))
 }
 
 /// Sets a key in the table of `[[list]]` that has this `name`, or removes it with null; false when there is none.
@@ -48,6 +57,17 @@ pub fn replace_in_list(doc: &mut Document, list: &str, key: &str, old: &str, new
             .for_each(|table| put(table, key, of_json(new)));
     }
     Ok(())
+}
+
+/// Gives what stands under a name in the table at a dotted path another name.
+pub fn rename_key(doc: &mut Document, path: &str, old: &str, new: &str) {
+    let root: Option<&mut dyn TableLike> = Some(doc.as_table_mut());
+    let table = path.split('.').fold(root, |table, name| table?.get_mut(name)?.as_table_like_mut());
+    if let Some(table) = table
+        && let Some(item) = table.remove(old)
+    {
+        table.insert(new, item);
+    }
 }
 
 /// Adds a table to `[[list]]`. Keys that are null are left out.
@@ -70,9 +90,6 @@ pub fn remove_from_list(doc: &mut Document, list: &str, name: &str) -> Result<bo
     if let Some(at) = at {
         tables.remove(at);
     }
-    if tables.is_empty() {
-        doc.remove(list);
-    }
     Ok(at.is_some())
 }
 
@@ -82,7 +99,13 @@ fn name_of(table: &Table) -> Option<&str> {
 
 /// The tables of `[[list]]`, made when there are none. `list = [{..}]` becomes tables: it says the same.
 fn tables<'a>(doc: &'a mut Document, list: &str) -> Result<&'a mut ArrayOfTables, ConfigError> {
-    let item = doc.entry(list).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let (parents, name) = list.rsplit_once('.').unwrap_or(("", list));
+    let mut table: &mut dyn TableLike = doc.as_table_mut();
+    for parent in parents.split('.').filter(|parent| !parent.is_empty()) {
+        let below = table.entry(parent).or_insert_with(implicit_table);
+        table = below.as_table_like_mut().ok_or_else(|| odd(list, "must be in a table"))?;
+    }
+    let item = table.entry(name).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
     if let Item::Value(toml_edit::Value::Array(_)) = item {
         let values = std::mem::take(item);
         *item = match values.into_array_of_tables() {
@@ -219,5 +242,11 @@ mod tests {
             replace_in_list(doc, "agents", "name", "a", &json!("c")).unwrap();
         });
         assert_eq!(found, "[[schedules]]\nagent = \"c\"\n[[schedules]]\nagent = 'b'\n");
+        let found = edited("[costs.agents.a]\ndaily_limit_hard = 1\n", |doc| {
+            rename_key(doc, "costs.agents", "a", "b");
+            rename_key(doc, "costs.agents", "a", "b");
+            rename_key(doc, "costs.keys", "a", "b");
+        });
+        assert_eq!(found, "[costs.agents.b]\ndaily_limit_hard = 1\n");
     }
 }

@@ -37,7 +37,7 @@ impl FrontMatter {
             }
         };
         let mut front = Self::default();
-        if !front.take(&json::of_table(doc.as_table())) {
+        if !front.take(json::of_table(doc.as_table())) {
             return Err("front matter: name, description and version must be texts, triggers and requires.tools \
                         lists of texts"
                 .to_owned());

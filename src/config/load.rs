@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::agents::{agents, check_others};
 use super::api::{api, auth};
 use super::check::{at_least, number, time_above_zero};
@@ -18,6 +20,7 @@ use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::schedules::{scheduler, schedules};
 use super::source::Source;
 use super::tools::{mcp, tools};
 use super::web::web;
@@ -81,6 +84,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
     let costs = costs(&mut typed)?;
     let fleet = fleet(&typed, env, &data_dir)?;
     let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
+    let schedules = schedules(&mut typed, &agents, &notify)?;
+    let scheduler = scheduler(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -92,6 +97,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         auth,
         llm,
         agents,
+        schedules,
+        scheduler,
         streams,
         tools,
         mcp,
@@ -101,7 +108,7 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         costs,
         fleet,
         notify,
-        metrics: typed.raw.otel.enabled,
+        metrics: typed.tree.get("otel.enabled").is_some_and(|on| on == true),
         warnings: typed.warnings,
         source: Source::new(flags, env),
         tree: typed.tree,
@@ -198,15 +205,15 @@ fn log(typed: &mut Typed) -> LogConfig {
 
 /// One line for each thing that is configured and will never happen here (holt-additions, "Not built").
 fn warn_unsupported(typed: &mut Typed) {
-    let raw = &typed.raw;
-    let sandbox = raw.sandbox.runtime == "kubernetes";
-    let voice = !raw.voice.stt_provider.is_empty() || !raw.voice.tts_provider.is_empty();
+    let told = |key: &str| typed.tree.get(key).is_some_and(|value| !matches!(value, Value::Bool(false)) && value != "");
+    let is_cluster = typed.tree.get("sandbox.runtime").is_some_and(|runtime| runtime == "kubernetes");
     let warnings = [
-        (!raw.telegram.token.is_empty(), "telegram: not supported"),
-        (!raw.discord.token.is_empty(), "discord: not supported"),
-        (voice, "voice: not supported"),
-        (sandbox, "sandbox.runtime: kubernetes is not supported"),
-        (!raw.otel.traces_endpoint.is_empty(), "otel.traces_endpoint: sending traces is not supported"),
+        (told("web.fetch.jina.enabled"), "web.fetch.jina: not supported"),
+        (told("telegram.token"), "telegram: not supported"),
+        (told("discord.token"), "discord: not supported"),
+        (told("voice.stt_provider") || told("voice.tts_provider"), "voice: not supported"),
+        (is_cluster, "sandbox.runtime: kubernetes is not supported"),
+        (told("otel.traces_endpoint"), "otel.traces_endpoint: sending traces is not supported"),
     ];
     typed.warnings.extend(warnings.into_iter().filter(|(named, _)| *named).map(|(_, text)| text.to_owned()));
 }

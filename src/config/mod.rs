@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod adopt;
 mod agent;
 mod agents;
 mod api;
@@ -12,6 +13,7 @@ mod duration;
 pub mod edit;
 mod env;
 mod error;
+mod expression;
 mod fallback;
 mod fleet;
 mod fleet_times;
@@ -31,6 +33,7 @@ mod raw;
 mod raw_llm;
 mod raw_web;
 mod report;
+mod schedules;
 mod schema;
 mod secret;
 mod source;
@@ -43,6 +46,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use adopt::{ReferenceSetup, judge, own_place, replace};
 pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
@@ -50,6 +54,7 @@ pub use duration::parse_go_duration;
 pub use edit::Document;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use fleet_times::FleetTimes;
@@ -63,7 +68,10 @@ pub use notify::{
 };
 pub use oidc::OidcConfig;
 pub use report::{Report, check};
-pub use secret::seal;
+pub use schedules::{
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+};
+pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
 pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
@@ -79,6 +87,32 @@ pub enum Tier {
     Autonomous,
     Supervised,
     Restricted,
+}
+
+impl Tier {
+    /// Its name in files and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Autonomous => "autonomous",
+            Self::Supervised => "supervised",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The tier of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Autonomous, Self::Supervised, Self::Restricted].into_iter().find(|tier| tier.name() == name)
+    }
+
+    /// Whether it allows more than another.
+    pub fn is_above(self, other: Self) -> bool {
+        let rank = |tier| match tier {
+            Self::Autonomous => 2,
+            Self::Supervised => 1,
+            Self::Restricted => 0,
+        };
+        rank(self) > rank(other)
+    }
 }
 
 /// Everything that start-up, or a later change, decided. A value of it never changes; what counts now is kept by whoever
@@ -97,6 +131,9 @@ pub struct Config {
     pub llm: LlmConfig,
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
+    /// `[[schedules]]`, sorted by name.
+    pub schedules: Vec<ScheduleConfig>,
+    pub scheduler: SchedulerConfig,
     pub streams: StreamConfig,
     /// `[tools]`: tool servers by name, references to variables not replaced yet.
     pub tools: BTreeMap<String, ToolServerConfig>,
@@ -130,6 +167,8 @@ pub struct LogConfig {
 pub struct ApiConfig {
     /// `host:port`; `:8080` means all interfaces; port 0 lets the system choose.
     pub listen: String,
+    /// Speak TLS with this certificate.
+    pub tls: Option<TlsFiles>,
     /// Allowed origins besides our own; no `*` (W-16).
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -159,6 +198,15 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+}
+
+/// `api.cert_file` and `api.key_file`: PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then those up to its root.
+    pub cert_file: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1; readable by its owner alone.
+    pub key_file: PathBuf,
 }
 
 /// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.
@@ -276,6 +324,8 @@ pub struct AgentConfig {
     pub cost_limit_hard: Option<f64>,
     /// Tools that it may call without asking.
     pub auto_approve_tools: Vec<String>,
+    /// Hosts that its browser may open; empty is no limit of its own.
+    pub browser_url_allowlist: Vec<String>,
 }
 
 /// `[audit]`: Holt's own.

@@ -17,7 +17,7 @@ use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
 use super::place::Place;
 use super::raw_llm::{Fallback, Llm};
-use super::raw_web::{Otel, Voice, Web};
+use super::raw_web::Web;
 use super::schema;
 use super::source::Tree;
 use super::tools::ToolServerConfig;
@@ -62,15 +62,14 @@ enum As {
 #[derive(Default)]
 pub(super) struct Raw {
     pub(super) data_dir: Option<String>,
-    pub(super) telegram: Channel,
-    pub(super) discord: Channel,
     pub(super) llm: Llm,
     pub(super) memory: Memory,
     pub(super) log: Log,
     pub(super) session: Session,
     pub(super) agent: MadeUpAgent,
     pub(super) agents: Vec<Agent>,
-    pub(super) schedules: Vec<Schedule>,
+    pub(super) schedules: Vec<super::schedules::RawSchedule>,
+    pub(super) scheduler: super::schedules::RawScheduler,
     pub(super) tools: BTreeMap<String, ToolServerConfig>,
     pub(super) max_tools: Option<i64>,
     pub(super) mcp: Mcp,
@@ -83,17 +82,12 @@ pub(super) struct Raw {
     pub(super) costs: super::costs::RawCosts,
     pub(super) fleet: super::fleet::RawFleet,
     pub(super) web: Web,
-    pub(super) sandbox: Sandbox,
-    pub(super) otel: Otel,
-    pub(super) voice: Voice,
     /// See `config::notify`.
     pub(super) notify: serde_json::Map<String, serde_json::Value>,
 }
 
 typed!(Raw {
     data_dir,
-    telegram,
-    discord,
     llm,
     memory,
     log,
@@ -101,6 +95,7 @@ typed!(Raw {
     agent,
     agents,
     schedules,
+    scheduler,
     tools,
     max_tools,
     mcp,
@@ -113,18 +108,8 @@ typed!(Raw {
     costs,
     fleet,
     web,
-    sandbox,
-    otel,
-    voice,
     notify
 });
-
-#[derive(Default)]
-pub(super) struct Channel {
-    pub(super) token: String,
-}
-
-typed!(Channel { token });
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -160,6 +145,7 @@ pub(super) struct Agent {
     pub(super) llm_model: String,
     pub(super) llm_provider: String,
     pub(super) session_tier: String,
+    pub(super) browser_url_allowlist: Vec<String>,
     pub(super) cost_limit_soft: Option<f64>,
     pub(super) cost_limit_hard: Option<f64>,
     pub(super) fallback: Vec<Fallback>,
@@ -175,21 +161,11 @@ typed!(Agent {
     llm_model,
     llm_provider,
     session_tier,
+    browser_url_allowlist,
     cost_limit_soft,
     cost_limit_hard,
     fallback
 });
-
-#[derive(Default)]
-pub(super) struct Schedule {
-    pub(super) name: String,
-    pub(super) kind: String,
-    pub(super) schedule: String,
-    pub(super) session_tier: String,
-    pub(super) session_mode: String,
-}
-
-typed!(Schedule { name, kind: "type", schedule, session_tier, session_mode });
 
 #[derive(Default)]
 pub(super) struct Mcp {
@@ -216,6 +192,8 @@ pub(super) struct Api {
     pub(super) enabled: Option<bool>,
     pub(super) listen: String,
     pub(super) tls: bool,
+    pub(super) cert_file: String,
+    pub(super) key_file: String,
     pub(super) cors_origins: Vec<String>,
     pub(super) rate_limit: f64,
     pub(super) login_rate_limit: Option<i64>,
@@ -236,6 +214,8 @@ typed!(Api {
     enabled,
     listen,
     tls,
+    cert_file,
+    key_file,
     cors_origins,
     rate_limit,
     login_rate_limit,
@@ -313,13 +293,6 @@ pub(super) struct Audit {
 
 typed!(Audit { retention, rows_max });
 
-#[derive(Default)]
-pub(super) struct Sandbox {
-    pub(super) runtime: String,
-}
-
-typed!(Sandbox { runtime });
-
 /// What was typed, and where.
 pub(super) struct Typed {
     pub(super) raw: Raw,
@@ -361,7 +334,7 @@ impl Typed {
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
         let tree = json::of_table(doc.as_table());
-        if !typed.raw.take(&tree) {
+        if !typed.raw.take(tree.clone()) {
             return Err(typed.bad("(file)", "a value has another type than Holt expects"));
         }
         typed.tree = Tree::new(tree, &typed.origins);

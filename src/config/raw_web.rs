@@ -40,19 +40,3 @@ pub(super) struct Jina {
 }
 
 typed!(Jina { enabled });
-
-#[derive(Default)]
-pub(super) struct Otel {
-    pub(super) enabled: bool,
-    pub(super) traces_endpoint: String,
-}
-
-typed!(Otel { enabled, traces_endpoint });
-
-#[derive(Default)]
-pub(super) struct Voice {
-    pub(super) stt_provider: String,
-    pub(super) tts_provider: String,
-}
-
-typed!(Voice { stt_provider, tts_provider });

@@ -52,6 +52,12 @@ pub(super) fn reveal(text: &str, env: &Env, data_dir: &Path) -> Result<Option<St
     Ok(Some(found?).filter(|secret| !secret.is_empty()))
 }
 
+/// Whether a text says where a secret is, instead of being one.
+pub fn is_reference(text: &str) -> bool {
+    let is_braced = text.starts_with("${") && text.ends_with('}');
+    is_braced || ["env:", "file:", SEALED].iter().any(|start| text.starts_with(start))
+}
+
 /// The first line of a file that only its user should be able to read.
 fn from_file(path: &Path) -> Result<String, String> {
     if !path.is_absolute() {

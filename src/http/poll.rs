@@ -6,7 +6,7 @@
 //! connection is the only one that produces any.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::http::{App, HttpSettings, workers};
 use crate::limits;
 use crate::rt::{Threads, lock};
 use crate::sys;
+use crate::tls::{Acceptor, Transport};
 
 /// A body beyond the limit of its route.
 pub(super) const TOO_LARGE: Refusal = refuse(413, "request body too large");
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     // Set at construction.
     pub(super) settings: HttpSettings,
     pub(super) app: Arc<dyn App>,
+    /// Every connection is TLS.
+    pub(super) tls: Option<Arc<Acceptor>>,
     pub(super) poller: Poller,
     pub(super) slots: Vec<Slot>,
     started: Instant,
@@ -48,6 +51,8 @@ pub(super) struct Shared {
     pub(super) large_all: Arc<AtomicUsize>,
     // Atomics.
     stopping: AtomicBool,
+    /// Milliseconds after `started` until which requests may still come; 0 when clients are not let go gently.
+    grace_until: AtomicU64,
     /// Milliseconds after `started` at which draining ends.
     drain_until: AtomicU64,
     /// Guarded by this mutex: slots without a connection. Nothing is taken under it.
@@ -74,13 +79,33 @@ impl Shared {
         }
     }
 
+    /// See `HttpServer::begin_drain`. The end of draining is what the stop that follows says.
+    pub(super) fn begin_drain(&self) {
+        self.grace_until.store(self.now_ms() + as_ms(limits::RESTART_GRACE), Ordering::Release);
+        self.stopping.store(true, Ordering::Release);
+        if let Err(error) = self.poller.notify() {
+            log::error!("wake the poller: {error}");
+        }
+    }
+
+    /// Whether requests may still come, although there is a stop.
+    fn is_in_grace(&self) -> bool {
+        self.now_ms() < self.grace_until.load(Ordering::Acquire)
+    }
+
+    /// Whether connections get a clean end.
+    fn is_gentle(&self) -> bool {
+        self.grace_until.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// Gives a connection back to the poller, to read its next request or to flush its answer.
     pub(super) fn park(&self, mut conn: Box<Conn>) {
-        if self.is_stopping() && conn.phase != Phase::Flush && conn.phase != Phase::Linger {
+        let is_between = conn.phase != Phase::Flush && conn.phase != Phase::Linger;
+        if is_between && self.is_stopping() && !self.is_gentle() {
             self.close(conn);
             return;
         }
@@ -98,7 +123,9 @@ impl Shared {
     /// Like [`Shared::park`], with the deadline as it was.
     fn arm(&self, conn: Box<Conn>) {
         let slot = conn.slot;
-        let interest = if conn.phase == Phase::Flush { Event::writable(slot) } else { Event::readable(slot) };
+        let is_flush = conn.phase == Phase::Flush;
+        // TLS has words of its own, which may wait for the client to read.
+        let interest = Event::new(slot, !is_flush, is_flush || conn.stream.wants_write());
         let place = &self.slots[slot];
         let since = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         place.since.store(since, Ordering::Relaxed);
@@ -108,7 +135,7 @@ impl Shared {
             // Armed under the lock: otherwise the poller might close the connection in between, and the descriptor
             // could be somebody else's by then.
             let mut parked = lock(&place.parked);
-            match self.poller.modify(&conn.stream, interest) {
+            match self.poller.modify(conn.stream.socket(), interest) {
                 Ok(()) => {
                     place.class.store(class, Ordering::Release);
                     *parked = Some(conn);
@@ -127,22 +154,22 @@ impl Shared {
     pub(super) fn close(&self, conn: Box<Conn>) {
         let slot = conn.slot;
         self.forget(&conn.stream);
+        conn.stream.farewell();
         drop(conn);
         self.free_slot(slot);
     }
 
     /// Takes a connection out of HTTP for good; its slot is free for another.
-    pub(super) fn detach(&self, conn: Box<Conn>) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(super) fn detach(&self, conn: Box<Conn>) -> io::Result<(Transport, SocketAddr)> {
         self.forget(&conn.stream);
         let Conn { stream, peer, slot, .. } = *conn;
         self.free_slot(slot);
-        stream.set_nonblocking(false)?;
-        Ok((stream, peer))
+        Ok((stream.into_blocking()?, peer))
     }
 
-    fn forget(&self, stream: &TcpStream) {
+    fn forget(&self, stream: &Transport) {
         // Fails only for a socket that is not registered, and then there is nothing to forget.
-        let _ = self.poller.delete(stream);
+        let _ = self.poller.delete(stream.socket());
     }
 
     pub(super) fn free_slot(&self, slot: usize) {
@@ -167,6 +194,7 @@ pub(super) fn start(
     listener: TcpListener,
     settings: HttpSettings,
     app: Arc<dyn App>,
+    tls: Option<Arc<Acceptor>>,
     threads: &Threads,
 ) -> io::Result<Arc<Shared>> {
     listener.set_nonblocking(true)?;
@@ -185,10 +213,12 @@ pub(super) fn start(
         buffered_all: Arc::new(AtomicUsize::new(0)),
         large_all: Arc::new(AtomicUsize::new(0)),
         stopping: AtomicBool::new(false),
+        grace_until: AtomicU64::new(0),
         drain_until: AtomicU64::new(u64::MAX),
         free: Mutex::new((0..count).rev().collect()),
         settings,
         app,
+        tls,
     });
     sys::poller_add(&shared.poller, &listener, Event::readable(count))?;
     let (work_tx, work_rx) = bounded(limits::REQUEST_QUEUE);
@@ -269,16 +299,28 @@ impl PollThread {
         if let Some(listener) = self.listener.take() {
             let _ = self.shared.poller.delete(&listener); // about to be closed anyway
         }
+        let is_gentle = self.shared.is_gentle();
+        let mut n_open = 0;
         for slot in 0..self.shared.slots.len() {
-            let idle = matches!(
-                self.shared.slots[slot].class.load(Ordering::Acquire),
-                class::IDLE | class::STRANGER | class::KNOWN | class::LINGER
-            );
-            if idle && let Some(conn) = self.take(slot) {
-                self.shared.close(conn);
+            let class = self.shared.slots[slot].class.load(Ordering::Acquire);
+            n_open += usize::from(class != class::FREE && class != class::LINGER);
+            let idle = matches!(class, class::IDLE | class::STRANGER | class::KNOWN | class::LINGER);
+            if !idle || self.shared.is_in_grace() {
+                continue;
+            }
+            let Some(conn) = self.take(slot) else { continue };
+            match conn.phase {
+                _ if !is_gentle => self.shared.close(conn),
+                Phase::Idle => self.linger(conn),
+                Phase::Head if !conn.has_input() => self.linger(conn),
+                // It ends by itself, or at the end of all.
+                _ => self.shared.arm(conn),
             }
         }
-        self.shared.open_connections() == 0 || self.shared.now_ms() >= self.shared.drain_until.load(Ordering::Acquire)
+        let now = self.shared.now_ms();
+        // Peers that were told and do not go are not waited for.
+        let is_told = is_gentle && n_open == 0 && !self.shared.is_in_grace();
+        is_told || self.shared.open_connections() == 0 || now >= self.shared.drain_until.load(Ordering::Acquire)
     }
 
     pub(super) fn take(&self, slot: usize) -> Option<Box<Conn>> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 
 use super::factory::Providers;
-use super::{LlmError, ModelDetail, Provider};
+use super::{LlmError, Message, Meter, ModelDetail, Phase, Provider, Request, Role, Router, Sink};
 use crate::limits;
 use crate::rt::{Cancel, Threads, lock};
 
@@ -18,6 +18,8 @@ use crate::rt::{Cancel, Threads, lock};
 const LIST_AGE: Duration = Duration::from_secs(5 * 60);
 /// How long all providers together may take: somebody waits for the list.
 const ASK_MAX: Duration = Duration::from_secs(10);
+/// How long a trial call may take: somebody waits for it.
+const TRY_MAX: Duration = Duration::from_secs(30);
 /// Askers at once; a slow provider must not gather threads.
 const ASKERS_MAX: usize = 32;
 
@@ -56,6 +58,46 @@ impl Catalog {
     pub fn set_providers(&self, providers: Providers) {
         *lock(&self.providers) = providers;
         lock(&self.lists).clear();
+    }
+
+    /// Whether there is a provider of this name.
+    pub fn has(&self, name: &str) -> bool {
+        lock(&self.providers).find(name).is_ok()
+    }
+
+    /// Asks one provider one small question, on a thread of its own; of its first model when none is given. `then`
+    /// hears how many milliseconds it took, and why it failed. Without a thread to be had, `then` is dropped.
+    pub fn try_model(
+        self: &Arc<Self>,
+        name: String,
+        model: Option<String>,
+        meter: Box<dyn Meter + Send>,
+        then: impl FnOnce(u64, Option<LlmError>) + Send + 'static,
+    ) {
+        let providers = lock(&self.providers).clone();
+        let (cancel, begun) = (Cancel::new(), Instant::now());
+        let (told_tx, told_rx) = bounded(1);
+        let asking = cancel.clone();
+        let asks = move || {
+            // There is room for the one answer; nobody listens any more when it was late.
+            let _ = told_tx.send(ask_once(providers, &name, model, meter.as_ref(), &asking));
+        };
+        let catalog = Arc::clone(self);
+        let waits = move || {
+            if let Err(error) = catalog.threads.spawn("models-ask", limits::WORKER_STACK_BYTES, asks) {
+                log::error!("ask a model: {error}");
+                return;
+            }
+            let told = told_rx.recv_timeout(TRY_MAX).unwrap_or_else(|_| {
+                cancel.cancel();
+                Err(LlmError::Timeout { phase: Phase::FirstByte, after: TRY_MAX })
+            });
+            let took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            then(took, told.err());
+        };
+        if let Err(error) = self.threads.spawn("models-try", limits::WORKER_STACK_BYTES, waits) {
+            log::error!("ask a model: {error}");
+        }
     }
 
     /// The lists of all providers, or of one, if all of them are fresh. Never blocks.
@@ -140,6 +182,31 @@ impl Catalog {
     }
 }
 
+fn ask_once(
+    providers: Providers,
+    name: &str,
+    model: Option<String>,
+    meter: &dyn Meter,
+    cancel: &Cancel,
+) -> Result<(), LlmError> {
+    let model = match model {
+        Some(model) => model,
+        None => providers.find(name)?.models(cancel)?.into_iter().next().unwrap_or_default(),
+    };
+    let messages = [Message::text(Role::User, "Answer with the word ok.")];
+    let request = Request { model: "", messages: &messages, tools: &[], stream: true };
+    Router::new(providers, name, &model, Vec::new())?.complete(request, meter, &mut Unseen, cancel).map(drop)
+}
+
+/// Nobody watches the answer being made.
+struct Unseen;
+
+impl Sink for Unseen {
+    fn text(&mut self, _piece: &str) {}
+
+    fn thinking(&mut self, _piece: &str) {}
+}
+
 fn fresh(lists: &HashMap<String, (Instant, Arc<Listing>)>, name: &str) -> Option<Arc<Listing>> {
     lists.get(name).filter(|(at, _)| at.elapsed() < LIST_AGE).map(|(_, listing)| Arc::clone(listing))
 }
@@ -171,7 +238,7 @@ fn described(id: String) -> ModelDetail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::{Completion, Request, Sink};
+    use crate::llm::Completion;
     use crate::net::test_peer::LONG;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

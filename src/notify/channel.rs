@@ -63,14 +63,14 @@ pub(super) trait Channel: Send {
 
 /// The channel of a configuration; the error is what cannot be used.
 pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Result<Box<dyn Channel>, String> {
-    if config.buttons && (shared.base_url.is_none() || shared.buttons.is_none()) {
+    if config.buttons && (shared.base_url().is_none() || shared.buttons.is_none()) {
         return Err("approve_buttons needs api.external_url of the hub: that is where buttons lead".to_owned());
     }
     match &config.service {
         Service::Ntfy(ntfy) => Ok(Box::new(web::ntfy(config, ntfy)?)),
         Service::Gotify(gotify) => Ok(Box::new(web::gotify(config, gotify)?)),
         Service::Webhook(hook) => Ok(Box::new(web::webhook(config, hook)?)),
-        Service::Email(email) => Ok(Box::new(Smtp::new(config, email, shared.zone.clone())?)),
+        Service::Email(email) => Ok(Box::new(Smtp::new(config, email, shared.zone())?)),
         Service::Mqtt(mqtt) => Ok(Box::new(Mqtt::new(config, mqtt, topic, &shared.situation)?)),
         Service::Console => Ok(Box::new(Console)),
     }

@@ -71,14 +71,9 @@ pub struct ChannelInfo {
 impl Dispatcher {
     /// Starts a thread for each channel. The error says which setting cannot be used.
     pub fn start(setup: Setup, stop: &Stop) -> Result<Self, String> {
-        let zone = if setup.timezone.is_empty() {
-            TimeZone::system()
-        } else {
-            TimeZone::get(&setup.timezone).unwrap_or(TimeZone::UTC)
-        };
-        let base_url = setup.external_url.map(|url| url.trim_end_matches('/').to_owned());
+        let place = Mutex::new(place(&setup.timezone, setup.external_url.as_deref()));
         let buttons = setup.secret.as_deref().map(Buttons::new);
-        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, zone, base_url, buttons });
+        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, place, buttons });
         let names: Vec<&str> = setup.channels.iter().map(|channel| channel.name.as_str()).collect();
         if let Err(error) = shared.queue.keep_channels(&names) {
             log::error!("notify: look through what waits: {error}");
@@ -102,10 +97,26 @@ impl Dispatcher {
         Ok(Self { shared, channels, threads })
     }
 
+    /// Another time zone and address of the page, from the next notice on; as in [`Setup`].
+    pub fn set_place(&self, timezone: &str, external_url: Option<&str>) {
+        *lock(&self.shared.place) = place(timezone, external_url);
+    }
+
     /// Takes a notice for all channels that want it. Never waits for a network; on the hub the rows are durable when
     /// this returns. False when they could not be written: the cause is in the log.
     pub fn notify(&self, notice: &Notice) -> bool {
-        match self.shared.queue.add(&self.rows(notice)) {
+        self.keep(&self.rows(notice))
+    }
+
+    /// The same for the channel of that name (`*`: all of them), whatever it is set to be told. False also when there is
+    /// no such channel.
+    pub fn notify_to(&self, name: &str, notice: &Notice) -> bool {
+        let rows = self.rows_for(notice, |config| name == "*" || config.name == name);
+        !rows.is_empty() && self.keep(&rows)
+    }
+
+    fn keep(&self, rows: &[NewNotice]) -> bool {
+        match self.shared.queue.add(rows) {
             Ok(()) => {
                 self.ring();
                 true
@@ -120,9 +131,13 @@ impl Dispatcher {
     /// The rows of a notice, for whoever writes them in a transaction of its own ([`crate::store::notices::insert`])
     /// and then calls [`Dispatcher::ring`].
     pub fn rows(&self, notice: &Notice) -> Vec<NewNotice> {
+        self.rows_for(notice, |config| wants(config, notice))
+    }
+
+    fn rows_for(&self, notice: &Notice, wants: impl Fn(&ChannelConfig) -> bool) -> Vec<NewNotice> {
         let now = clock::unix_ms();
         let body = notice.to_value().to_string();
-        let wanting = self.channels.iter().filter(|channel| wants(&channel.config, notice));
+        let wanting = self.channels.iter().filter(|channel| wants(&channel.config));
         wanting
             .map(|channel| {
                 let delay = channel.config.escalate_after.filter(|_| notice.kind == Kind::Firing).unwrap_or_default();
@@ -199,6 +214,11 @@ impl Dispatcher {
     }
 }
 
+fn place(timezone: &str, external_url: Option<&str>) -> (TimeZone, Option<String>) {
+    let zone = if timezone.is_empty() { TimeZone::system() } else { TimeZone::get(timezone).unwrap_or(TimeZone::UTC) };
+    (zone, external_url.map(|url| url.trim_end_matches('/').to_owned()))
+}
+
 impl Notifier for Dispatcher {
     fn name(&self) -> &'static str {
         "notify"
@@ -218,7 +238,7 @@ fn wants(config: &ChannelConfig, notice: &Notice) -> bool {
             has_labels(config, notice)
         }
         Kind::Recovered => config.recoveries && has_labels(config, notice),
-        Kind::Firing | Kind::Test | Kind::Summary => false,
+        Kind::Firing | Kind::Report | Kind::Test | Kind::Summary => false,
     }
 }
 

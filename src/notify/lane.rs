@@ -187,7 +187,7 @@ impl Lane {
     /// Holds what must not be told in quiet hours.
     fn hold_quiet(&self, items: &mut Vec<Item>, now: i64) -> Result<(), StoreError> {
         let Some(quiet) = self.config.quiet else { return Ok(()) };
-        let Some(until) = quiet_until(quiet, &self.shared.zone, now) else { return Ok(()) };
+        let Some(until) = quiet_until(quiet, &self.shared.zone(), now) else { return Ok(()) };
         let passes = |item: &Item| item.notice.level == Level::Critical && !self.config.quiet_critical;
         let held: Vec<Item> = items.extract_if(.., |item| !passes(item)).collect();
         // Quiet hours may have been changed since a row was held.
@@ -289,7 +289,7 @@ impl Lane {
     }
 
     fn message<'a>(&self, notice: &'a Notice) -> Message<'a> {
-        let link = match (notice.link.as_str(), &self.shared.base_url) {
+        let link = match (notice.link.as_str(), &self.shared.base_url()) {
             ("", Some(base)) => format!("{base}/"),
             (path, Some(base)) if path.starts_with('/') => format!("{base}{path}"),
             (path, None) if path.starts_with('/') => String::new(),
@@ -303,7 +303,7 @@ impl Lane {
         };
         let title = fill(&self.title).unwrap_or_else(|| notice.shown_title());
         let body = fill(&self.body).unwrap_or_else(|| notice.body.clone());
-        let buttons = match (&self.shared.buttons, &self.shared.base_url, notice.approval_id()) {
+        let buttons = match (&self.shared.buttons, &self.shared.base_url(), notice.approval_id()) {
             (Some(buttons), Some(base), Some(id)) if self.config.buttons => {
                 buttons.of(base, &self.config.name, id).into()
             }
@@ -315,7 +315,7 @@ impl Lane {
 
 /// `2026-01-02 15:04:05 CET`.
 fn local_time(at_ms: i64, shared: &Shared) -> String {
-    let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(shared.zone.clone());
+    let at = Timestamp::from_millisecond(at_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(shared.zone());
     at.strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
 }
 

@@ -88,8 +88,7 @@ impl Desk {
         let shared = Arc::new(Shared {
             queue: Arc::clone(&queue),
             situation: Arc::<World>::clone(&world),
-            zone: jiff::tz::TimeZone::UTC,
-            base_url: Some("http://hub".into()),
+            place: Mutex::new((jiff::tz::TimeZone::UTC, Some("http://hub".into()))),
             buttons: None,
         });
         let escalate_ms = config.escalate_after.map_or(0, millis);

@@ -31,11 +31,12 @@ pub use notice::{Kind, Notice};
 pub use queue::{MemoryQueue, Queue};
 pub use situation::{AgentSituation, HubSituation, MachineState, Situation};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jiff::tz::TimeZone;
 
 use crate::alert::Event;
+use crate::rt::lock;
 
 /// A place that events go to (the seed's `notify.Notifier`).
 pub trait Notifier: Send + Sync {
@@ -50,9 +51,19 @@ pub trait Notifier: Send + Sync {
 struct Shared {
     queue: Arc<dyn Queue>,
     situation: Arc<dyn Situation>,
-    zone: TimeZone,
-    /// Where the hub's page is, without a slash at the end.
-    base_url: Option<String>,
+    /// Guarded by this mutex: the time zone, and where the hub's page is, without a slash at the end. Nothing is taken
+    /// under it.
+    place: Mutex<(TimeZone, Option<String>)>,
     /// None on an agent: it decides nothing.
     buttons: Option<buttons::Buttons>,
+}
+
+impl Shared {
+    fn zone(&self) -> TimeZone {
+        lock(&self.place).0.clone()
+    }
+
+    fn base_url(&self) -> Option<String> {
+        lock(&self.place).1.clone()
+    }
 }

@@ -3,10 +3,14 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod adopt;
+pub mod adopt_chats;
+mod agents;
 pub mod alert_rows;
 pub mod alerts;
 pub mod approvals;
 pub mod audit;
+pub mod claim;
 pub mod conversations;
 pub mod costs;
 pub mod db;
@@ -26,14 +30,19 @@ mod machines_tests;
 pub mod meta;
 mod migrate;
 pub mod notices;
+pub mod oauth_tokens;
 pub mod parked;
+pub mod reference;
 pub mod rules;
+pub mod schedule_runs;
 pub mod search;
 pub mod silences;
+pub mod snapshot;
 pub mod time;
 mod turn_rows;
 pub mod turns;
 
+pub use agents::rename_agent;
 pub use alerts::AlertStore;
 pub use approvals::ApprovalStore;
 pub use conversations::ConversationStore;
@@ -51,6 +60,7 @@ pub use machines::MachineStore;
 pub use notices::NoticeStore;
 pub use parked::ParkedStore;
 pub use rules::RuleStore;
+pub use schedule_runs::ScheduleRuns;
 pub use silences::SilenceStore;
 pub use turns::TurnStore;
 

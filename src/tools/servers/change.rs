@@ -1,6 +1,7 @@
 //! Changes of tool servers at run time: what is tried first, what is written, what takes effect (contract engine 8.4;
 //! W-28, W-31). All of them wait for servers and for the disk: they run on threads of their own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::config::{
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
+use crate::rt::order::Order;
 use crate::rt::{Cancel, Slot, lock};
 
 /// How long a restart waits for the old process to be gone.
@@ -78,10 +80,10 @@ pub fn audit_detail(reason: &str, command: &str) -> String {
 }
 
 /// A name that is being changed; free again when dropped.
-struct Changing<'a> {
+pub(super) struct Changing<'a> {
     shared: &'a Shared,
     name: &'a str,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
 impl Drop for Changing<'_> {
@@ -126,6 +128,37 @@ impl ToolServers {
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
+    /// What the configuration file says counts: servers that are new are started, those that are gone end, those that
+    /// are other ones now start anew, all in the background. Those that are just being changed are left to that. Never
+    /// waits for a server.
+    pub fn apply(&self, configs: &BTreeMap<String, ToolServerConfig>) {
+        let (known, changing): (Vec<Arc<Run>>, Vec<String>) = {
+            let servers = lock(&self.shared.servers);
+            (servers.runs.values().cloned().collect(), servers.changing.keys().cloned().collect())
+        };
+        for run in known.iter().filter(|run| !configs.contains_key(&run.name) && !changing.contains(&run.name)) {
+            lock(&self.shared.servers).runs.remove(&run.name);
+            run.end();
+            self.shared.publish();
+            self.tell_replaced(&run.name);
+        }
+        for (name, config) in configs.iter().filter(|(name, _)| !changing.contains(name)) {
+            let old = known.iter().find(|run| run.name == *name).map(|run| run.config());
+            if old.as_ref() == Some(config) {
+                continue;
+            }
+            let is_same = |old: &ToolServerConfig| {
+                (&old.command, &old.args, &old.url) == (&config.command, &config.args, &config.url)
+            };
+            if !old.as_ref().is_some_and(is_same) {
+                self.tell_replaced(name);
+            }
+            let run = Run::new(name, config.clone());
+            let first = (run.state().health == Health::Down).then_some(Duration::ZERO);
+            self.install(run, first);
+        }
+    }
+
     /// Who is told of servers that are gone, or other programs from now on; the first call counts.
     pub fn on_replaced(&self, told: impl Fn(&str) + Send + Sync + 'static) {
         let _ = self.shared.replaced.set(Box::new(told)); // set once, by the composition root
@@ -155,6 +188,9 @@ impl ToolServers {
         if is_another {
             self.tell_replaced(name);
         }
+        if run.state().health == Health::PendingAuth || !run.wants_login() {
+            self.shared.drop_login(name);
+        }
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
@@ -170,6 +206,7 @@ impl ToolServers {
         lock(&self.shared.servers).runs.remove(name);
         run.end();
         self.shared.publish();
+        self.shared.drop_login(name);
         self.tell_replaced(name);
         Ok(())
     }
@@ -190,7 +227,7 @@ impl ToolServers {
         {
             log::warn!("tool server {name}: its process is slow to end");
         }
-        let run = Run::new(name, old.config());
+        let run = self.shared.new_run(name, old.config());
         run.remember(&old);
         let (failure, first) = self.connect_again(&run, &changing.cancel);
         let status = self.install(run, first);
@@ -207,9 +244,9 @@ impl ToolServers {
         let old = self.find(name)?;
         let was_given_up = old.state().health == Health::Disabled;
         if old.config.disabled != enabled && !(enabled && was_given_up) {
-            return Ok(super::status(&old));
+            return Ok(self.shared.status(&old));
         }
-        let run = Run::new(name, ToolServerConfig { disabled: !enabled, ..old.config() });
+        let run = self.shared.new_run(name, ToolServerConfig { disabled: !enabled, ..old.config() });
         run.remember(&old);
         write(&run, writer, "persisting tool {} to config")?;
         old.end();
@@ -226,7 +263,7 @@ impl ToolServers {
     ) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
         let old = self.find(name)?;
-        disabled_tools.sort();
+        disabled_tools.order();
         disabled_tools.dedup();
         let state = old.state();
         let is_known =
@@ -246,7 +283,7 @@ impl ToolServers {
         })?;
         old.set_disabled_tools(config.disabled_tools);
         self.shared.publish();
-        Ok(super::status(&old))
+        Ok(self.shared.status(&old))
     }
 
     /// What start-up would refuse is refused (W-27).
@@ -263,12 +300,19 @@ impl ToolServers {
         step: &'static str,
         cancel: &Cancel,
     ) -> Result<Arc<Run>, ChangeError> {
-        let run = Run::new(name, config);
-        if run.state().health == Health::Down {
-            let failed = |cause| ChangeError::Start { step, name: name.to_owned(), cause };
-            self.connect(&run, cancel).map_err(failed)?;
+        let run = self.shared.new_run(name, config);
+        if run.state().health != Health::Down {
+            return Ok(run);
         }
-        Ok(run)
+        match self.connect(&run, cancel) {
+            Ok(()) => Ok(run),
+            // Its login has ended: it waits for another.
+            Err(cause @ McpError::Unauthorized) if run.wants_login() => {
+                run.failed(&cause, &self.shared);
+                Ok(run)
+            }
+            Err(cause) => Err(ChangeError::Start { step, name: name.to_owned(), cause }),
+        }
     }
 
     fn connect(&self, run: &Run, cancel: &Cancel) -> Result<(), McpError> {
@@ -294,7 +338,7 @@ impl ToolServers {
 
     /// The run counts from now on; the one before it is ended. `first` is how long its thread waits before it looks
     /// after it, None when nobody does.
-    fn install(&self, run: Arc<Run>, first: Option<Duration>) -> Status {
+    pub(super) fn install(&self, run: Arc<Run>, first: Option<Duration>) -> Status {
         let (old, is_stopping) = {
             let mut servers = lock(&self.shared.servers);
             (servers.runs.insert(run.name.clone(), Arc::clone(&run)), servers.is_stopping)
@@ -308,15 +352,15 @@ impl ToolServers {
             Some(first) => self.shared.look_after(&run, first),
             None => {}
         }
-        super::status(&run)
+        self.shared.status(&run)
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
         let found = lock(&self.shared.servers).runs.get(name).cloned();
         found.ok_or_else(|| ChangeError::NotFound { name: name.to_owned() })
     }
 
-    fn changing<'a>(&'a self, name: &'a str) -> Result<Changing<'a>, ChangeError> {
+    pub(super) fn changing<'a>(&'a self, name: &'a str) -> Result<Changing<'a>, ChangeError> {
         let mut servers = lock(&self.shared.servers);
         if servers.is_stopping || servers.changing.contains_key(name) {
             return Err(ChangeError::Busy);
