@@ -44,6 +44,7 @@ use crate::store::{
     meta,
 };
 use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
+use crate::tools::plugins::{Browser, Plugins, browser_tools, plugin_tools};
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -82,6 +83,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
     tools.extend(builtin::schedule_tools(&desk));
+    let (plugins, browser) = plugins(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -97,6 +99,9 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
+    write_plugins(&plugins, &live);
+    deps.plugins = Some(plugins);
+    deps.browser = browser;
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
@@ -302,6 +307,30 @@ fn gateway(
     Gateway::start(setup, stop.clone()).map(Some).map_err(AppError::Thread)
 }
 
+/// Plugins and the browser, with what agents can do about them.
+fn plugins(
+    config: &Config,
+    admin: &ServerAdmin,
+    tools: &mut Vec<Arc<dyn Tool>>,
+) -> (Arc<Plugins>, Option<Arc<Browser>>) {
+    let plugins = Plugins::new(&admin.servers, &config.plugins);
+    tools.extend(plugin_tools(admin, &plugins));
+    let browser = Browser::new(&admin.servers, &config.browser);
+    if let Some(browser) = &browser {
+        tools.extend(browser_tools(browser, &admin.audit));
+    }
+    (plugins, browser)
+}
+
+/// Plugins are written as every setting is. They are held by agents' tools, which `live` holds: hence the weak end.
+fn write_plugins(plugins: &Plugins, live: &Arc<Live>) {
+    let live = Arc::downgrade(live);
+    plugins.set_write(Box::new(move |edit| {
+        let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
+        crate::api::settings::Settings::change(&*live, edit).map(drop).map_err(|error| error.to_string())
+    }));
+}
+
 /// What every agent can do inside the hub, whatever the configuration says.
 fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Vec<Arc<dyn Tool>> {
     let mut tools = host_tools(HostRoot::system());
@@ -390,6 +419,8 @@ fn deps(
         writer: admin.writer,
         journal,
         lifecycle: Some(admin.servers),
+        plugins: None,
+        browser: None,
         password_hash: config.auth.password_hash.clone(),
         alerts: None,
         fleet: None,
