@@ -16,7 +16,7 @@ use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, plugins, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
@@ -44,7 +44,6 @@ use crate::store::{
     meta,
 };
 use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
-use crate::tools::plugins::{Browser, Plugins, browser_tools, plugin_tools};
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -83,7 +82,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
     tools.extend(builtin::schedule_tools(&desk));
-    let (plugins, browser) = plugins(&config, &admin, &mut tools);
+    let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -99,7 +98,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
-    write_plugins(&plugins, &live);
+    plugins::write_through(&plugins, &live);
     deps.plugins = Some(plugins);
     deps.browser = browser;
     // All agents share their providers.
@@ -305,30 +304,6 @@ fn gateway(
     let setup =
         gateway::Setup { routers, budgets: Arc::clone(budgets), tokens_per_day: config.fleet.gateway.tokens_per_day };
     Gateway::start(setup, stop.clone()).map(Some).map_err(AppError::Thread)
-}
-
-/// Plugins and the browser, with what agents can do about them.
-fn plugins(
-    config: &Config,
-    admin: &ServerAdmin,
-    tools: &mut Vec<Arc<dyn Tool>>,
-) -> (Arc<Plugins>, Option<Arc<Browser>>) {
-    let plugins = Plugins::new(&admin.servers, &config.plugins);
-    tools.extend(plugin_tools(admin, &plugins));
-    let browser = Browser::new(&admin.servers, &config.browser);
-    if let Some(browser) = &browser {
-        tools.extend(browser_tools(browser, &admin.audit));
-    }
-    (plugins, browser)
-}
-
-/// Plugins are written as every setting is. They are held by agents' tools, which `live` holds: hence the weak end.
-fn write_plugins(plugins: &Plugins, live: &Arc<Live>) {
-    let live = Arc::downgrade(live);
-    plugins.set_write(Box::new(move |edit| {
-        let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
-        crate::api::settings::Settings::change(&*live, edit).map(drop).map_err(|error| error.to_string())
-    }));
 }
 
 /// What every agent can do inside the hub, whatever the configuration says.
