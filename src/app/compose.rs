@@ -82,7 +82,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
     tools.extend(builtin::schedule_tools(&desk));
-    let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
+    let plugins = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -98,9 +98,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
-    plugins::write_through(&plugins, &live);
-    deps.plugins = Some(plugins);
-    deps.browser = browser;
+    plugins::install(&mut deps, plugins, &live);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));

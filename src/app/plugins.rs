@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::api::Deps;
 use crate::api::settings::Settings;
 use crate::app::live::Live;
 use crate::config::Config;
@@ -25,10 +26,12 @@ pub(super) fn start(
 }
 
 /// Plugins are written as every setting is. They are held by agents' tools, which `live` holds: hence the weak end.
-pub(super) fn write_through(plugins: &Plugins, live: &Arc<Live>) {
+pub(super) fn install(deps: &mut Deps, (plugins, browser): (Arc<Plugins>, Option<Arc<Browser>>), live: &Arc<Live>) {
     let live = Arc::downgrade(live);
     plugins.set_write(Box::new(move |edit| {
         let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
         live.change(edit).map(drop).map_err(|error| error.to_string())
     }));
+    deps.plugins = Some(plugins);
+    deps.browser = browser;
 }
