@@ -6,9 +6,10 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, journal,
-    keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications,
-    oidc, openapi, panic, persona, schedules, server_settings, sessions, setup, skills, tools, tools_oauth, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, backup, browser, chat, costs, doctor, gateway, health,
+    journal, keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models,
+    notifications, oidc, openapi, panic, persona, plugins, schedules, server_settings, sessions, setup, skills, tools,
+    tools_oauth, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
@@ -170,6 +171,15 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/tools/{name}/enable", TOOLS_WRITE, tools::enable),
     route("POST", "/api/v1/tools/{name}/disable", TOOLS_WRITE, tools::disable),
     route("PUT", "/api/v1/tools/{name}/disabled-tools", TOOLS_WRITE, tools::disabled_tools),
+    route("GET", "/api/v1/plugins", TOOLS_READ, plugins::list),
+    route("POST", "/api/v1/plugins", TOOLS_WRITE, plugins::create),
+    route("GET", "/api/v1/plugins/{name}", TOOLS_READ, plugins::get),
+    route("DELETE", "/api/v1/plugins/{name}", TOOLS_WRITE, plugins::delete),
+    route("GET", "/api/v1/browser/profiles", Guard::Scope(&["browser:read"]), browser::profiles),
+    route("GET", "/api/v1/browser/profiles/{name}", Guard::Scope(&["browser:read"]), browser::profile),
+    route("DELETE", "/api/v1/browser/profiles/{name}", Guard::Scope(&["browser:write"]), browser::delete),
+    route("GET", "/api/v1/browser/sessions", Guard::Scope(&["browser:read"]), browser::sessions),
+    route("GET", "/api/v1/browser/config", Guard::Scope(&["browser:read"]), browser::config),
     route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
     route("GET", "/api/v1/alerts", MACHINES_READ, alerts::list),
     route("GET", "/api/v1/alerts/{id}", MACHINES_READ, alerts::get),

@@ -38,6 +38,7 @@ use crate::sched::Scheduler;
 use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
 use crate::tls::Acceptor;
+use crate::tools::plugins::{Browser, Plugins};
 use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
@@ -73,6 +74,8 @@ pub struct Deps {
     /// The one writer of the configuration file.
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
+    pub plugins: Option<Arc<Plugins>>,
+    pub browser: Option<Arc<Browser>>,
     pub fleet: Option<Arc<Fleet>>,
     /// What agents changed about themselves.
     pub journal: Arc<Journal>,

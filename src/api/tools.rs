@@ -207,11 +207,11 @@ pub(super) fn disabled_tools(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiErr
 }
 
 /// What the audit log says about a change.
-struct About {
-    action: &'static str,
-    name: String,
+pub(super) struct About {
+    pub(super) action: &'static str,
+    pub(super) name: String,
     /// The program that may be run for it; empty for remote servers.
-    command: String,
+    pub(super) command: String,
 }
 
 /// The same for a change of a server that is there.
@@ -222,7 +222,7 @@ fn about(ctx: &Ctx, action: &'static str, name: &str) -> Result<About, ApiError>
 }
 
 /// The one way of every change: on a thread of its own, noted when it was made and when it failed.
-fn change(
+pub(super) fn change(
     ctx: &Ctx,
     call: &Call<'_>,
     about: About,

@@ -30,6 +30,8 @@ const NEED: &[&str] = &[
     "/api/v1/silences",
     "/api/v1/schedules",
     "/api/v1/agent/",
+    "/api/v1/plugins",
+    "/api/v1/browser/",
 ];
 /// Of these, those that need something else first, or nothing.
 const BUT: &[&str] = &[

@@ -16,7 +16,7 @@ use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, plugins, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
@@ -82,6 +82,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
     tools.extend(builtin::schedule_tools(&desk));
+    let plugins = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
@@ -97,6 +98,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
+    plugins::install(&mut deps, plugins, &live);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
@@ -390,6 +392,8 @@ fn deps(
         writer: admin.writer,
         journal,
         lifecycle: Some(admin.servers),
+        plugins: None,
+        browser: None,
         password_hash: config.auth.password_hash.clone(),
         alerts: None,
         fleet: None,

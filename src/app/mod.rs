@@ -14,6 +14,7 @@ mod keeper;
 mod live;
 mod logging;
 mod minds;
+mod plugins;
 mod preflight;
 mod secret;
 mod tls;

@@ -35,6 +35,7 @@ mod output;
 mod panic;
 mod parse;
 mod passwd;
+mod plugin;
 mod restore;
 mod schedules;
 mod serve;
@@ -83,6 +84,7 @@ const COMMANDS: &[Command] = &[
     man::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
+    plugin::COMMAND,
     restore::COMMAND,
     panic::RESUME,
     schedules::COMMAND,

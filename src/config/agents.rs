@@ -9,7 +9,7 @@ use super::fallback::{self, fallbacks};
 use super::json::typed;
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
-use super::{AgentConfig, LlmConfig, Tier};
+use super::{AgentConfig, LlmConfig, Tier, check_tool_server_name};
 use crate::rt::order::Order;
 
 /// `[agent]`.
@@ -126,13 +126,8 @@ pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
     let raw = &typed.raw;
     for (name, plugin) in &raw.plugins {
         let key = |field: &str| format!("plugins.{name}.{field}");
-        word(typed, &key("type"), &plugin.kind, &["subprocess", "docker"])?;
-        let docker = plugin.kind == "docker";
-        given(
-            typed,
-            &key(if docker { "image" } else { "command" }),
-            if docker { &plugin.image } else { &plugin.command },
-        )?;
+        check_tool_server_name(name).map_err(|reason| typed.bad(&format!("plugins.{name}"), reason))?;
+        plugin.check().map_err(|(field, reason)| typed.bad(&key(field), reason))?;
         if raw.tools.contains_key(name) {
             return Err(typed.bad(&format!("plugins.{name}"), "there is a tool of this name"));
         }

@@ -139,6 +139,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("plugins.*.cpu_limit", Text),
     ("plugins.*.network", Text),
     ("plugins.*.volumes", Texts),
+    ("plugins.*.untrusted", Bool),
     ("mcp.request_timeout_secs", Int),
     ("mcp.auto_restart", Bool),
     ("mcp.max_restart_attempts", Int),

@@ -19,6 +19,7 @@ use super::kv::kv;
 use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
+use super::plugins::browser;
 use super::raw::Typed;
 use super::schedules::{scheduler, schedules};
 use super::source::Source;
@@ -78,6 +79,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
     let streams = streams(&typed)?;
     let tools = tools(&typed)?;
     let mcp = mcp(&typed)?;
+    let plugins = typed.raw.plugins.clone();
+    let browser = browser(&typed, &data_dir)?;
     let audit = audit(&typed)?;
     let web = web(&mut typed)?;
     let kv = kv(&typed)?;
@@ -102,6 +105,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         streams,
         tools,
         mcp,
+        plugins,
+        browser,
         audit,
         web,
         kv,

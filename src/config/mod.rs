@@ -29,6 +29,7 @@ mod notify;
 mod notify_tests;
 mod oidc;
 mod place;
+mod plugins;
 mod raw;
 mod raw_llm;
 mod raw_web;
@@ -67,6 +68,7 @@ pub use notify::{
     WebhookConfig, notify_channels,
 };
 pub use oidc::OidcConfig;
+pub use plugins::{BrowserConfig, PluginConfig, SecurityConfig};
 pub use report::{Report, check};
 pub use schedules::{
     NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
@@ -74,7 +76,7 @@ pub use schedules::{
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
-pub use tools::{McpConfig, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
+pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
 pub use writer::{ConfigWriter, set_password_hash};
 
 use std::collections::BTreeMap;
@@ -138,6 +140,9 @@ pub struct Config {
     /// `[tools]`: tool servers by name, references to variables not replaced yet.
     pub tools: BTreeMap<String, ToolServerConfig>,
     pub mcp: McpConfig,
+    /// `[plugins]`: by name, references to variables not replaced yet.
+    pub plugins: BTreeMap<String, PluginConfig>,
+    pub browser: BrowserConfig,
     pub audit: AuditConfig,
     /// None: switched off.
     pub web: Option<WebConfig>,

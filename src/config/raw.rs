@@ -16,6 +16,7 @@ use super::env::Env;
 use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
 use super::place::Place;
+use super::plugins::{PluginConfig, RawBrowser, RawSecurity};
 use super::raw_llm::{Fallback, Llm};
 use super::raw_web::Web;
 use super::schema;
@@ -73,7 +74,9 @@ pub(super) struct Raw {
     pub(super) tools: BTreeMap<String, ToolServerConfig>,
     pub(super) max_tools: Option<i64>,
     pub(super) mcp: Mcp,
-    pub(super) plugins: HashMap<String, Plugin>,
+    pub(super) plugins: BTreeMap<String, PluginConfig>,
+    pub(super) security: RawSecurity,
+    pub(super) browser: RawBrowser,
     pub(super) api: Api,
     pub(super) http: Http,
     pub(super) streams: Streams,
@@ -100,6 +103,8 @@ typed!(Raw {
     max_tools,
     mcp,
     plugins,
+    security,
+    browser,
     api,
     http,
     streams,
@@ -177,15 +182,6 @@ pub(super) struct Mcp {
 }
 
 typed!(Mcp { request_timeout_secs, auto_restart, max_restart_attempts, restart_cooldown, url_allowlist });
-
-#[derive(Default)]
-pub(super) struct Plugin {
-    pub(super) kind: String,
-    pub(super) command: String,
-    pub(super) image: String,
-}
-
-typed!(Plugin { kind: "type", command, image });
 
 #[derive(Default)]
 pub(super) struct Api {

@@ -330,7 +330,7 @@ fn bad_values_are_refused_with_key_and_reason() {
         "schedules[0].type: must be one of system, agent, got \"x\"",
     );
     check("[tools.t]\ntransport = 'sse'", "tools.t.url: url is required for sse transport");
-    check("[plugins.p]\ntype = 'docker'", "plugins.p.image: must be given");
+    check("[plugins.p]\ntype = 'docker'", "plugins.p.image: image is required for docker plugins");
     check("[web.search]\nprovider = 'tavily'", "web.search.api_key: must be given");
     check(
         "[[llm.fallback]]\ntrigger = 'low_funds'\naction = 'switch_model'\nmodel = 'm'",

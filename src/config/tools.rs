@@ -9,7 +9,8 @@ use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 use super::check::{number, time};
 use super::edit::put;
 use super::error::ConfigError;
-use super::json::typed;
+use super::json::{FromJson, typed};
+use super::plugins::{SecurityConfig, security};
 use super::raw::Typed;
 use super::writer::{ConfigWriter, implicit_table};
 use crate::limits;
@@ -45,6 +46,28 @@ pub struct ToolServerConfig {
     pub untrusted: bool,
     /// Tools that agents are not offered, by the server's own names. Holt's own.
     pub disabled_tools: Vec<String>,
+    /// Whose server it is. In no file.
+    pub part_of: PartOf,
+}
+
+/// What a tool server belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PartOf {
+    /// `[tools]`.
+    #[default]
+    Tools,
+    /// A plugin that is a program: it may have to be signed.
+    Program,
+    /// A plugin that docker runs.
+    Image,
+    /// `[browser]`, which docker runs.
+    Browser,
+}
+
+impl FromJson for PartOf {
+    fn take(&mut self, _: &serde_json::Value) -> bool {
+        false
+    }
 }
 
 typed!(ToolServerConfig {
@@ -62,7 +85,8 @@ typed!(ToolServerConfig {
     allow_loopback,
     disabled,
     untrusted,
-    disabled_tools
+    disabled_tools,
+    part_of
 });
 
 impl std::fmt::Debug for ToolServerConfig {
@@ -90,6 +114,8 @@ pub struct McpConfig {
     pub url_allowlist: Vec<String>,
     /// Tool servers and plugins that may be added at run time.
     pub servers_max: usize,
+    /// Whose programs may run as plugins.
+    pub security: SecurityConfig,
 }
 
 impl Default for McpConfig {
@@ -101,11 +127,17 @@ impl Default for McpConfig {
             restart_cooldown: RESTART_COOLDOWN,
             url_allowlist: Vec::new(),
             servers_max: limits::TOOL_SERVERS_MAX,
+            security: SecurityConfig::default(),
         }
     }
 }
 
 impl ToolServerConfig {
+    /// Docker runs it, and gets its variables as options: `-e NAME` stands for `-e NAME=value`.
+    pub fn is_container(&self) -> bool {
+        matches!(self.part_of, PartOf::Image | PartOf::Browser)
+    }
+
     /// Reached over HTTP, not a program.
     pub fn is_remote(&self) -> bool {
         self.transport == "sse"
@@ -196,6 +228,7 @@ pub(super) fn mcp(typed: &Typed) -> Result<McpConfig, ConfigError> {
         restart_cooldown: time(typed, "mcp.restart_cooldown", cooldown, defaults.restart_cooldown)?,
         url_allowlist: raw.url_allowlist.clone(),
         servers_max: if servers_max == 0 { defaults.servers_max } else { servers_max },
+        security: security(typed),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod approvals;
 pub mod audit;
 pub mod claim;
 pub mod conversations;
+pub mod cookies;
 pub mod costs;
 pub mod db;
 pub mod figures;

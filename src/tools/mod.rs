@@ -9,6 +9,8 @@ pub mod arguments;
 pub mod builtin;
 mod kv;
 
+pub mod plugins;
+
 pub use kv::kv_tools;
 
 use std::sync::Arc;

@@ -21,7 +21,7 @@ mod servers;
 use std::sync::Arc;
 
 pub use schedules::ScheduleDesk;
-pub use servers::ServerAdmin;
+pub use servers::{ServerAdmin, change_servers};
 
 use crate::config::WebConfig;
 use crate::llm::Router;
@@ -40,7 +40,7 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
 pub const SET_FALLBACK: &str = "set_fallback";
 
 /// Names of the built-in tools that are made after the tool servers, which must not take them.
-pub const LATE_NAMES: [&str; 11] = [
+pub const LATE_NAMES: [&str; 18] = [
     SET_FALLBACK,
     "tool_list",
     "tool_add",
@@ -52,6 +52,13 @@ pub const LATE_NAMES: [&str; 11] = [
     schedules::NAMES[1],
     schedules::NAMES[2],
     schedules::NAMES[3],
+    "plugin_list",
+    "plugin_add",
+    "plugin_remove",
+    "browser_profile_list",
+    "browser_profile_info",
+    "browser_profile_clear",
+    "browser_profile_delete",
 ];
 
 /// `tool_list`, `tool_add`, `tool_remove`, `tool_restart`.

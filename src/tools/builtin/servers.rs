@@ -110,15 +110,22 @@ impl Tool for ServerTool {
         match self.action {
             Action::Add => {
                 let config = config(&arguments)?;
-                self.change(context, "tool_server.add", &target, config.command.clone(), move |servers| {
-                    servers.add(&name, config, &writer).map(done)
+                change_servers(
+                    &self.admin,
+                    context,
+                    "tool_server.add",
+                    &target,
+                    config.command.clone(),
+                    move |servers| servers.add(&name, config, &writer).map(done),
+                )
+            }
+            Action::Remove => {
+                change_servers(&self.admin, context, "tool_server.remove", &target, command, move |servers| {
+                    servers.remove(&name, &writer).map(|()| json!({"ok": true}))
                 })
             }
-            Action::Remove => self.change(context, "tool_server.remove", &target, command, move |servers| {
-                servers.remove(&name, &writer).map(|()| json!({"ok": true}))
-            }),
             Action::Restart | Action::List => {
-                self.change(context, "tool_server.restart", &target, command, move |servers| {
+                change_servers(&self.admin, context, "tool_server.restart", &target, command, move |servers| {
                     servers.restart(&name).map(done)
                 })
             }
@@ -126,44 +133,42 @@ impl Tool for ServerTool {
     }
 }
 
-impl ServerTool {
-    fn change(
-        &self,
-        context: &ToolContext<'_>,
-        action: &'static str,
-        target: &str,
-        command: String,
-        make: impl FnOnce(&ToolServers) -> Result<Value, ChangeError> + Send + 'static,
-    ) -> Result<String, ToolError> {
-        let (done_tx, done_rx) = bounded(1);
-        let (audit, actor, target) =
-            (Arc::clone(&self.admin.audit), format!("agent:{}", context.agent), target.to_owned());
-        let begun = self.admin.servers.in_background(move |servers| {
-            let result = make(servers);
-            // Also when the turn no longer waits: what was done, or tried, is recorded.
-            let (outcome, detail) = match &result {
-                Ok(_) => (Outcome::Ok, String::new()),
-                Err(error) => (Outcome::Failed, audit_detail(error.reason(), &command)),
-            };
-            let entry = Entry { actor: &actor, target: &target, result: outcome, detail: &detail, ..Entry::ok(action) };
-            audit.record(&entry);
-            // The turn may have given up; then nobody wants to know.
-            let _ = done_tx.send(result.map_err(|error| ToolError::new(error.to_string())));
-        });
-        begun.map_err(|error| ToolError::new(error.to_string()))?;
-        let (cancel_tx, cancel_rx) = bounded(1);
-        context.cancel.set_hook(move || {
-            let _ = cancel_tx.try_send(()); // full: it is cancelled already
-        });
-        let left = context.deadline.saturating_duration_since(Instant::now());
-        let result = select! {
-            recv(done_rx) -> result => result.unwrap_or_else(|_| Err(ToolError::new("the change failed"))),
-            recv(cancel_rx) -> _ => Err(ToolError::new("cancelled; the change may still be made: see tool_list")),
-            default(left) => Err(ToolError::new("this takes longer than a call may: see tool_list")),
+/// Makes a change on a thread of its own, under the name of the agent, and waits for it as long as the call may take.
+pub fn change_servers(
+    admin: &ServerAdmin,
+    context: &ToolContext<'_>,
+    action: &'static str,
+    target: &str,
+    command: String,
+    make: impl FnOnce(&ToolServers) -> Result<Value, ChangeError> + Send + 'static,
+) -> Result<String, ToolError> {
+    let (done_tx, done_rx) = bounded(1);
+    let (audit, actor, target) = (Arc::clone(&admin.audit), format!("agent:{}", context.agent), target.to_owned());
+    let begun = admin.servers.in_background(move |servers| {
+        let result = make(servers);
+        // Also when the turn no longer waits: what was done, or tried, is recorded.
+        let (outcome, detail) = match &result {
+            Ok(_) => (Outcome::Ok, String::new()),
+            Err(error) => (Outcome::Failed, audit_detail(error.reason(), &command)),
         };
-        context.cancel.clear_hook();
-        result.map(|value| value.to_string())
-    }
+        let entry = Entry { actor: &actor, target: &target, result: outcome, detail: &detail, ..Entry::ok(action) };
+        audit.record(&entry);
+        // The turn may have given up; then nobody wants to know.
+        let _ = done_tx.send(result.map_err(|error| ToolError::new(error.to_string())));
+    });
+    begun.map_err(|error| ToolError::new(error.to_string()))?;
+    let (cancel_tx, cancel_rx) = bounded(1);
+    context.cancel.set_hook(move || {
+        let _ = cancel_tx.try_send(()); // full: it is cancelled already
+    });
+    let left = context.deadline.saturating_duration_since(Instant::now());
+    let result = select! {
+        recv(done_rx) -> result => result.unwrap_or_else(|_| Err(ToolError::new("the change failed"))),
+        recv(cancel_rx) -> _ => Err(ToolError::new("cancelled; the change may still be made: see tool_list")),
+        default(left) => Err(ToolError::new("this takes longer than a call may: see tool_list")),
+    };
+    context.cancel.clear_hook();
+    result.map(|value| value.to_string())
 }
 
 /// A server as a model chose it: its address is not an operator's (decisions, row "SSRF").

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::run::{Health, Run};
 use super::{Shared, Status, ToolServers};
 use crate::config::{
-    ConfigError, ConfigWriter, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server,
+    ConfigError, ConfigWriter, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server,
 };
 use crate::limits;
 use crate::mcp::McpError;
@@ -47,7 +47,7 @@ impl fmt::Display for ChangeError {
             Self::NotFound { name } => write!(f, "tool {} not found", quoted(name)),
             Self::Full { max } => write!(f, "maximum number of tools reached ({max})"),
             Self::Busy => f.write_str("another change is in progress; try again"),
-            Self::Start { step, name, cause } => write!(f, "{step} tool {}: {cause}", quoted(name)),
+            Self::Start { step, name, cause } => write!(f, "{step} {}: {cause}", quoted(name)),
             Self::Persist { step, name, .. } => write!(f, "{}", step.replace("{}", &quoted(name))),
         }
     }
@@ -110,19 +110,11 @@ impl ToolServers {
         check_tool_server_name(name).map_err(ChangeError::Invalid)?;
         self.check(&config)?;
         let changing = self.changing(name)?;
-        {
-            let servers = lock(&self.shared.servers);
-            if servers.runs.contains_key(name) {
-                return Err(ChangeError::Exists { name: name.to_owned() });
-            }
-            let max = self.shared.connector.settings.servers_max;
-            // Those that are just being added count as well, this one included.
-            let added = servers.changing.keys().filter(|name| !servers.runs.contains_key(*name)).count();
-            if servers.runs.len() + added > max {
-                return Err(ChangeError::Full { max });
-            }
+        if lock(&self.shared.servers).reserved.contains(name) {
+            return Err(ChangeError::Invalid(format!("name {} conflicts with an existing plugin", quoted(name))));
         }
-        let run = self.try_out(name, config, "starting", &changing.cancel)?;
+        self.has_room(name)?;
+        let run = self.try_out(name, config, "starting tool", &changing.cancel)?;
         write(&run, writer, "persisting tool {} to config")?;
         self.tell_replaced(name);
         Ok(self.install(run, Some(Duration::ZERO)))
@@ -159,6 +151,82 @@ impl ToolServers {
         }
     }
 
+    /// Adds what belongs to something else: a plugin with its server, which must start, or without one. Then `persist`
+    /// runs, then it counts.
+    pub fn add_part(
+        &self,
+        name: &str,
+        config: Option<ToolServerConfig>,
+        persist: impl FnOnce() -> Result<(), ChangeError>,
+    ) -> Result<(), ChangeError> {
+        let changing = self.changing(name)?;
+        self.has_room(name)?;
+        let run = config.map(|config| {
+            self.check(&config)?;
+            self.try_out(name, config, "starting plugin", &changing.cancel)
+        });
+        let run = run.transpose()?;
+        if let Err(error) = persist() {
+            if let Some(run) = run {
+                run.end();
+            }
+            return Err(error);
+        }
+        self.reserve(name);
+        self.tell_replaced(name);
+        if let Some(run) = run {
+            self.install(run, Some(Duration::ZERO));
+        }
+        Ok(())
+    }
+
+    /// Removes what belongs to something else, after `persist`.
+    pub fn remove_part(
+        &self,
+        name: &str,
+        persist: impl FnOnce() -> Result<(), ChangeError>,
+    ) -> Result<(), ChangeError> {
+        let _changing = self.changing(name)?;
+        persist()?;
+        let run = {
+            let mut servers = lock(&self.shared.servers);
+            servers.reserved.remove(name);
+            servers.runs.remove(name)
+        };
+        if let Some(run) = run {
+            run.end();
+            self.shared.publish();
+            self.tell_replaced(name);
+        }
+        Ok(())
+    }
+
+    /// Whether one more server may be added, one of a name that nobody has.
+    fn has_room(&self, name: &str) -> Result<(), ChangeError> {
+        let servers = lock(&self.shared.servers);
+        let is_known = |name: &str| servers.runs.contains_key(name) || servers.reserved.contains(name);
+        if is_known(name) {
+            return Err(ChangeError::Exists { name: name.to_owned() });
+        }
+        let max = self.shared.connector.settings.servers_max;
+        // Those that are just being added count as well, this one included.
+        let added = servers.changing.keys().filter(|name| !is_known(name)).count();
+        let idle = servers.reserved.iter().filter(|name| !servers.runs.contains_key(*name)).count();
+        if servers.runs.len() + idle + added > max {
+            return Err(ChangeError::Full { max });
+        }
+        Ok(())
+    }
+
+    /// A server that stands for itself: parts of something else are changed there.
+    fn find_own(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
+        let found = self.find(name)?;
+        match found.config.part_of {
+            PartOf::Tools => Ok(found),
+            _ => Err(ChangeError::NotFound { name: name.to_owned() }),
+        }
+    }
+
     /// Who is told of servers that are gone, or other programs from now on; the first call counts.
     pub fn on_replaced(&self, told: impl Fn(&str) + Send + Sync + 'static) {
         let _ = self.shared.replaced.set(Box::new(told)); // set once, by the composition root
@@ -179,11 +247,11 @@ impl ToolServers {
         writer: &ConfigWriter,
     ) -> Result<Status, ChangeError> {
         let changing = self.changing(name)?;
-        let old = self.find(name)?.config();
+        let old = self.find_own(name)?.config();
         let config = change(&old);
         self.check(&config)?;
         let is_another = (&old.command, &old.args, &old.url) != (&config.command, &config.args, &config.url);
-        let run = self.try_out(name, config, "re-registering", &changing.cancel)?;
+        let run = self.try_out(name, config, "re-registering tool", &changing.cancel)?;
         write(&run, writer, "persisting updated config for tool {}")?;
         if is_another {
             self.tell_replaced(name);
@@ -197,7 +265,7 @@ impl ToolServers {
     /// Removes a server.
     pub fn remove(&self, name: &str, writer: &ConfigWriter) -> Result<(), ChangeError> {
         let _changing = self.changing(name)?;
-        let run = self.find(name)?;
+        let run = self.find_own(name)?;
         remove_tool_server(writer, name).map_err(|cause| ChangeError::Persist {
             step: "removing tool {} from config",
             name: name.to_owned(),
@@ -218,7 +286,7 @@ impl ToolServers {
         let old = self.find(name)?;
         if old.config.disabled {
             let cause = McpError::Refused { reason: "it is switched off; enable it first".to_owned() };
-            return Err(ChangeError::Start { step: "restarting", name: name.to_owned(), cause });
+            return Err(ChangeError::Start { step: "restarting tool", name: name.to_owned(), cause });
         }
         let client = old.state().client;
         old.end();
@@ -233,7 +301,7 @@ impl ToolServers {
         let status = self.install(run, first);
         match failure {
             None => Ok(status),
-            Some(cause) => Err(ChangeError::Start { step: "restarting", name: name.to_owned(), cause }),
+            Some(cause) => Err(ChangeError::Start { step: "restarting tool", name: name.to_owned(), cause }),
         }
     }
 
@@ -241,7 +309,7 @@ impl ToolServers {
     /// error state and is tried again.
     pub fn set_enabled(&self, name: &str, enabled: bool, writer: &ConfigWriter) -> Result<Status, ChangeError> {
         let changing = self.changing(name)?;
-        let old = self.find(name)?;
+        let old = self.find_own(name)?;
         let was_given_up = old.state().health == Health::Disabled;
         if old.config.disabled != enabled && !(enabled && was_given_up) {
             return Ok(self.shared.status(&old));
@@ -262,7 +330,7 @@ impl ToolServers {
         writer: &ConfigWriter,
     ) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
-        let old = self.find(name)?;
+        let old = self.find_own(name)?;
         disabled_tools.order();
         disabled_tools.dedup();
         let state = old.state();

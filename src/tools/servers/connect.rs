@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::expand::{placeholders, shell_like};
-use crate::config::{Env, McpConfig, ToolServerConfig};
+use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::mcp::oauth::{Access, OAuthDeps, Place};
 use crate::mcp::{self, Children, Client, Mask, McpError, Program, Target, ToolDef};
@@ -143,17 +143,25 @@ impl Connector {
     }
 
     fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
-        let env = self.own_env(config)?;
+        if config.part_of == PartOf::Program {
+            crate::tools::plugins::check(&self.settings.security, &config.command)
+                .map_err(|reason| McpError::Refused { reason })?;
+        }
+        let mut env = self.own_env(config)?;
+        let mask = Mask::new(env.values().map(String::as_str));
+        let mut arguments = config.args.clone();
+        if config.is_container() {
+            fill(&mut arguments, &std::mem::take(&mut env));
+        }
         let process_env: Vec<(String, String)> =
             self.env.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let program = Program {
             command: &config.command,
-            arguments: &config.args,
+            arguments: &arguments,
             env: &env,
             process_env: &process_env,
             children: &self.children,
         };
-        let mask = Mask::new(env.values().map(String::as_str));
         mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
     }
 
@@ -168,6 +176,17 @@ impl Connector {
             env.insert(name.clone(), value);
         }
         Ok(env)
+    }
+}
+
+/// `-e NAME` becomes `-e NAME=value`.
+fn fill(arguments: &mut [String], env: &BTreeMap<String, String>) {
+    for at in 1..arguments.len() {
+        if arguments[at - 1] == "-e"
+            && let Some(value) = env.get(&arguments[at])
+        {
+            arguments[at] = format!("{}={value}", arguments[at]);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod naming;
 mod run;
 mod tool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub use login::LoginError;
 use self::connect::Connector;
 use self::run::{Health, Run, State};
 use self::tool::ServerTool;
-use crate::config::{Env, McpConfig, ToolServerConfig};
+use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::mcp::oauth::Summary;
@@ -65,6 +65,8 @@ type Replaced = Box<dyn Fn(&str) + Send + Sync>;
 #[derive(Default)]
 struct Servers {
     runs: BTreeMap<String, Arc<Run>>,
+    /// Names of plugins and of the browser, whether they run or not.
+    reserved: BTreeSet<String>,
     /// What cancels the change.
     changing: BTreeMap<String, Cancel>,
     is_stopping: bool,
@@ -156,10 +158,20 @@ impl ToolServers {
         }
     }
 
-    /// Every server, by name. Never waits.
+    /// Keeps a name from being given to another server.
+    pub fn reserve(&self, name: &str) {
+        lock(&self.shared.servers).reserved.insert(name.to_owned());
+    }
+
+    /// A server that belongs to something else, before [`Self::start`].
+    pub fn put_part(&self, name: &str, config: ToolServerConfig) {
+        lock(&self.shared.servers).runs.insert(name.to_owned(), Run::new(name, config));
+    }
+
+    /// Every server that stands for itself, by name. Never waits.
     pub fn list(&self) -> Vec<Status> {
         let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
-        runs.iter().map(|run| self.shared.status(run)).collect()
+        runs.iter().filter(|run| run.config.part_of == PartOf::Tools).map(|run| self.shared.status(run)).collect()
     }
 
     /// One server. Never waits.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod agent;
+pub mod docker;
 pub mod http;
 pub mod hub;
 pub mod issuer;

@@ -1,0 +1,37 @@
+//! Plugins and the browser among the other parts.
+
+use std::sync::Arc;
+
+use crate::api::Deps;
+use crate::api::settings::Settings;
+use crate::app::live::Live;
+use crate::config::Config;
+use crate::tools::Tool;
+use crate::tools::builtin::ServerAdmin;
+use crate::tools::plugins::{Browser, Plugins, browser_tools, plugin_tools};
+
+/// Plugins and the browser, with what agents can do about them.
+pub(super) fn start(
+    config: &Config,
+    admin: &ServerAdmin,
+    tools: &mut Vec<Arc<dyn Tool>>,
+) -> (Arc<Plugins>, Option<Arc<Browser>>) {
+    let plugins = Plugins::new(&admin.servers, &config.plugins);
+    tools.extend(plugin_tools(admin, &plugins));
+    let browser = Browser::new(&admin.servers, &config.browser);
+    if let Some(browser) = &browser {
+        tools.extend(browser_tools(browser, &admin.audit));
+    }
+    (plugins, browser)
+}
+
+/// Plugins are written as every setting is. They are held by agents' tools, which `live` holds: hence the weak end.
+pub(super) fn install(deps: &mut Deps, (plugins, browser): (Arc<Plugins>, Option<Arc<Browser>>), live: &Arc<Live>) {
+    let live = Arc::downgrade(live);
+    plugins.set_write(Box::new(move |edit| {
+        let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
+        live.change(edit).map(drop).map_err(|error| error.to_string())
+    }));
+    deps.plugins = Some(plugins);
+    deps.browser = browser;
+}
