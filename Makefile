@@ -1,7 +1,7 @@
 # Two commands for newcomers: make run, make test.
 CARGO ?= cargo
 
-.PHONY: run build install test test-browser lint check bench footprint clean
+.PHONY: run build install test test-browser lint check bench footprint dist container clean
 
 run: ## Build and start the hub; prints where to go
 	$(CARGO) run --release -- serve
@@ -28,6 +28,14 @@ bench: ## Ratios against baselines in the same run
 
 footprint: build ## Binary size, cold start, memory
 	$(CARGO) bench --bench footprint
+
+dist: ## Release archives in dist/, for TARGETS (default: this machine's)
+	CARGO="$(CARGO)" src/dist/dist.sh
+
+container: build ## A container image: CONTAINER=podman|docker, IMAGE=holt
+	mkdir -p target/container
+	cp src/dist/Containerfile target/release/holt target/container/
+	$(or $(CONTAINER),docker) build -f target/container/Containerfile -t $(or $(IMAGE),holt) target/container
 
 clean:
 	$(CARGO) clean

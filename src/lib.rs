@@ -28,9 +28,9 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`], [`moving`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what; moving in, backups, whether all is well |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
-//! | [`net`] | outbound HTTP: time-outs, cancelling, which addresses may be reached |
+//! | [`net`], [`tls`] | outbound HTTP: time-outs, cancelling, which addresses may be reached; certificates, and sockets that are plain or TLS |
 //! | [`alert`], [`rt`], [`config`], [`limits`], [`metrics`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; figures for monitoring; the only unsafe code |
 //!
 //! # Where to look
@@ -50,8 +50,11 @@
 //! | causes of trouble, by evidence and without a model | [`llm::local::Diagnostician`] |
 //! | what a remote session does on its machine | [`fleet::runner`] |
 //! | a tool server's life; its wire | [`tools::servers`]; [`mcp`] |
+//! | a login at a tool server; its token | `tools::servers::login`; [`mcp::oauth`] |
+//! | logging in through an identity provider; signed tokens | [`auth::oidc`]; [`auth::jwt`] |
 //! | what becomes of an event, and who hears of it | `store::alerts`, [`fleet::hub::alerts`] |
 //! | models for machines; large bodies | [`fleet::hub::gateway`]; `api::routes::Large` |
+//! | a socket that is TLS; a new certificate without a restart | [`tls::Transport`]; [`tls::Acceptor`] |
 //! | which addresses may be reached, and for whom | [`net::guard`], [`net::address`] |
 //! | what a check is; which there are | [`checks::plugin`]; `checks::registry` |
 //! | when people are told of a check, again, and of its end | `checks::ledger` |
@@ -132,11 +135,15 @@ pub mod limits;
 pub mod llm;
 pub mod mcp;
 pub mod metrics;
+pub mod moving;
 pub mod net;
 pub mod notify;
 pub mod rt;
+pub mod sched;
+pub mod skills;
 pub mod store;
 pub mod sys;
+pub mod tls;
 pub mod tools;
 pub mod web;
 pub mod ws;

@@ -2,10 +2,12 @@
 //! field of [`crate::config::Config`] there.
 
 mod machines;
+mod skills;
 
 use std::time::Duration;
 
 pub use machines::*;
+pub use skills::*;
 
 // --- HTTP: architecture section 2 -----------------------------------------------------------------------------
 
@@ -45,6 +47,12 @@ pub const ACCEPT_SHED: usize = 8;
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Connections taken per readiness of the listener, so that answers are not kept waiting.
 pub const ACCEPT_BATCH: usize = 64;
+/// What comes before a TLS handshake is complete: a hello, its answers and a large session ticket fit.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted bytes of one connection that wait for its peer to read: two records, so that one is made while one is sent.
+pub const TLS_BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// How often the certificate's files are looked at: those who renew them do so days before they end.
+pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(60);
 /// `Retry-After` of a 503 for want of a worker.
 pub const RETRY_AFTER_S: u32 = 1;
 /// Password checks that wait for the two bcrypt threads (Reject).
@@ -387,6 +395,15 @@ pub const ALERT_PAIRS_MAX: usize = 64;
 /// Alerts in one list.
 pub const ALERTS_LISTED: usize = 100;
 pub const ALERTS_LISTED_MAX: usize = 500;
+
+// --- Schedules ------------------------------------------------------------------------------------------------------
+
+/// Schedules that can be made by the API or by agents; a file may hold more.
+pub const SCHEDULES_MAX: usize = 256;
+/// Those of them that agents made for themselves, each.
+pub const SCHEDULES_OF_AGENT_MAX: usize = 20;
+/// Rows of the history of one schedule.
+pub const SCHEDULE_RUNS_KEPT: usize = 500;
 
 const _: () = {
     assert!(REQUEST_LINE_BYTES_MAX < HEAD_BYTES_MAX);

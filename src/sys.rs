@@ -121,6 +121,21 @@ pub fn release_code_pages() {
     }
 }
 
+/// Whether something keeps the system's clock right; None where the system does not tell.
+pub fn clock_is_synchronised() -> Option<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the struct is plain numbers, for all of which zero is valid; zero `modes` only reads, into the struct.
+        let state = unsafe {
+            let mut clock: libc::timex = std::mem::zeroed();
+            libc::adjtimex(&raw mut clock)
+        };
+        (state >= 0).then_some(state != libc::TIME_ERROR)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// A text that changes when the machine was restarted; None where the system has none.
 pub fn boot_id() -> Option<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())

@@ -11,9 +11,12 @@ const LAYERS: &[&[&str]] = &[
     &["app"],
     &["http", "ws", "web"],
     &["api"],
-    &["auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit"],
+    &[
+        "auth", "chat", "agents", "tools", "diag", "checks", "notify", "fleet", "costs", "audit", "sched", "moving",
+        "skills",
+    ],
     &["llm", "mcp", "store"],
-    &["net"],
+    &["net", "tls"],
     &["alert", "rt", "sys", "config", "limits", "metrics"],
 ];
 

@@ -1,7 +1,9 @@
 //! Agents as the API shows them (contract 4.1; W-30, W-35).
 
+use std::sync::Arc;
+
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::agents::Agent;
 use crate::agents::remote::RemoteAgent;
@@ -10,13 +12,16 @@ use crate::api::login::json_line;
 use crate::api::message::Reply;
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
+use crate::api::skills;
 use crate::auth::AuthError;
 use crate::config::{AgentConfig, Backoff, FallbackAction, FallbackRule, FallbackTrigger, Tier};
+use crate::rt::json::quoted;
+use crate::skills::Section;
 
 #[derive(Serialize)]
 struct ListShape<'a> {
     name: &'a str,
-    display_name: &'a str,
+    display_name: String,
     description: &'a str,
     permission_tier: &'static str,
     provider: String,
@@ -34,17 +39,17 @@ struct ListShape<'a> {
 #[derive(Serialize)]
 struct DetailShape<'a> {
     name: &'a str,
-    display_name: &'a str,
+    display_name: String,
     description: &'a str,
     permission_tier: &'static str,
     provider: String,
     model: String,
     has_tools: bool,
     adapters: Option<&'a [String]>,
-    skills: [&'a str; 0],
+    skills: Vec<Value>,
     tool_names: Option<Vec<String>>,
     persona_dir: &'a str,
-    persona_sections: Option<()>,
+    persona_sections: Value,
     fallbacks: Vec<Value>,
     browser_url_allowlist: &'a [String],
     /// Holt's own, this and the limits: null is the general one.
@@ -79,17 +84,21 @@ pub(super) fn detail(ctx: &Ctx, name: &str) -> Result<Value, ApiError> {
     let (provider, model) = agent.router.default_choice();
     let shape = DetailShape {
         name: &agent.name,
-        display_name: &agent.name,
+        display_name: agent.display_name(),
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
         has_tools: !tools.is_empty(),
         adapters: (!agent.adapters.is_empty()).then_some(&agent.adapters[..]),
-        skills: [],
+        skills: skills::shapes_of(&agent),
         tool_names: (!tools.is_empty()).then_some(tools),
         persona_dir: &agent.persona_dir,
-        persona_sections: None,
+        persona_sections: Section::ALL
+            .into_iter()
+            .map(|section| (section.name().to_owned(), json!(agent.skills.persona().has(section))))
+            .collect::<Map<_, _>>()
+            .into(),
         fallbacks: agent.router.rules().iter().map(fallback_shape).collect(),
         browser_url_allowlist: own.map_or(&[], |own| &own.browser_url_allowlist),
         auto_approve_tools: own.map_or(&[], |own| &own.auto_approve_tools),
@@ -99,13 +108,20 @@ pub(super) fn detail(ctx: &Ctx, name: &str) -> Result<Value, ApiError> {
     serde_json::to_value(&shape).map_err(|error| ApiError::internal(&error))
 }
 
+/// The agent that a parameter of the path names, or 404.
+pub(super) fn agent_of(ctx: &Ctx, call: &Call<'_>, parameter: &str) -> Result<Arc<Agent>, ApiError> {
+    let name = call.params.get(parameter);
+    let found = ctx.deps.engine.agents().find(name);
+    found.ok_or_else(|| ApiError::not_found(format!("agent {} not found", quoted(name))))
+}
+
 /// A machine: it brings its own model and its own tools, which only read.
 fn machine_shape(machine: &RemoteAgent) -> ListShape<'_> {
     ListShape {
         name: &machine.name,
-        display_name: &machine.display_name,
+        display_name: machine.display_name.clone(),
         description: &machine.description,
-        permission_tier: tier_name(Tier::Restricted),
+        permission_tier: Tier::Restricted.name(),
         provider: "machine".to_owned(),
         model: String::new(),
         skill_count: 0,
@@ -120,12 +136,12 @@ fn list_shape<'a>(agent: &'a Agent, own: Option<&'a AgentConfig>) -> ListShape<'
     let (provider, model) = agent.router.default_choice();
     ListShape {
         name: &agent.name,
-        display_name: &agent.name,
+        display_name: agent.display_name(),
         description: &agent.description,
-        permission_tier: tier_name(agent.tier),
+        permission_tier: agent.tier.name(),
         provider,
         model,
-        skill_count: 0,
+        skill_count: agent.skills.list().len(),
         has_tools: !agent.tools().names().is_empty(),
         browser_url_allowlist: own.map_or(&[], |own| &own.browser_url_allowlist),
         adapters: &agent.adapters,
@@ -158,12 +174,4 @@ fn fallback_shape(rule: &FallbackRule) -> Value {
         shape["threshold"] = Value::from(threshold);
     }
     shape
-}
-
-fn tier_name(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Autonomous => "autonomous",
-        Tier::Supervised => "supervised",
-        Tier::Restricted => "restricted",
-    }
 }

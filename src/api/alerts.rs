@@ -226,11 +226,12 @@ fn matchers_of(body: &Value) -> Result<BTreeMap<String, String>, ApiError> {
         (1..=limits::ALERT_NAME_BYTES_MAX).contains(&name.len())
             && (1..=limits::ALERT_LABEL_BYTES_MAX).contains(&value.len())
     };
-    let matchers: Option<BTreeMap<String, String>> = given
-        .iter()
-        .map(|(name, value)| Some((name.clone(), value.as_str().filter(|value| fits(name, value))?.to_owned())))
-        .collect();
-    matchers.filter(|matchers| (1..=MATCHERS_MAX).contains(&matchers.len())).ok_or_else(refuse)
+    let mut matchers = BTreeMap::new();
+    for (name, value) in given {
+        let value = value.as_str().filter(|value| fits(name, value)).ok_or_else(refuse)?;
+        matchers.insert(name.clone(), value.to_owned());
+    }
+    if (1..=MATCHERS_MAX).contains(&matchers.len()) { Ok(matchers) } else { Err(refuse()) }
 }
 
 /// A level in any case; not `Ok`.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::api::error::ApiError;
@@ -15,6 +15,7 @@ use crate::auth::{AuthError, Identity};
 use crate::chat::Approvals;
 use crate::chat::approvals::{Removed, too_late};
 use crate::rt::clock;
+use crate::rt::fields::typed;
 use crate::rt::text::cut;
 use crate::store::approvals::{ApprovalRow, Decided, Decision};
 use crate::store::rules::{NewRule, RuleRow, RuleScope};
@@ -69,8 +70,7 @@ struct RuleShape<'a> {
     expires_at: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct RuleBody {
     agent: String,
     tool: String,
@@ -79,6 +79,8 @@ struct RuleBody {
     /// Holt's own: the tool server that is meant; empty for built-in tools.
     server: Option<String>,
 }
+
+typed!(RuleBody { agent, tool, scope, conversation_id, server });
 
 /// Requests, newest first, of one status or of all.
 pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -120,13 +122,14 @@ fn decide(ctx: &Ctx, call: &Call<'_>, approve: bool, rule: Option<RuleScope>) ->
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ButtonBody {
     channel: String,
     approve: bool,
     token: String,
 }
+
+typed!(ButtonBody { channel, approve, token });
 
 /// Decides from a notification: the token of its button is the credential ([`crate::notify::Dispatcher::may_decide`]).
 pub(super) fn button(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::error::ApiError;
@@ -15,10 +14,10 @@ use crate::auth::{AuthError, Identity};
 use crate::chat::engine::{Outcome, Submit, Submitted, Ticket, Work};
 use crate::chat::{ChatError, engine};
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::{Slot, json as wire, lock};
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ChatBody {
     agent: String,
     session_id: String,
@@ -30,6 +29,8 @@ struct ChatBody {
     /// Holt's own: after so many seconds the answer is that the turn runs.
     wait_secs: Option<u32>,
 }
+
+typed!(ChatBody { agent, session_id, message, user_name, message_id, resume_after_seq, epoch, wait_secs });
 
 /// Runs a turn, or follows a session from a number on.
 pub(super) fn chat(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

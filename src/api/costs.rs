@@ -10,6 +10,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::costs::{CostReport, LimitState};
 use crate::limits;
+use crate::rt::order::gather;
 use crate::rt::{json as wire, lock};
 use crate::store::costs::Group;
 
@@ -66,9 +67,8 @@ fn usd(amount: f64) -> Value {
 
 fn shape(report: &CostReport, of_one_agent: bool) -> Value {
     let hard = report.conversation.hard;
-    let costs: Map<String, Value> =
-        report.session_costs.iter().map(|(name, cost)| (name.clone(), usd(*cost))).collect();
-    let stats: Map<String, Value> = report.sessions.iter().map(|group| (group.name.clone(), session(group))).collect();
+    let costs: Map<String, Value> = gather(report.session_costs.iter().map(|(name, cost)| (name.clone(), usd(*cost))));
+    let stats: Map<String, Value> = gather(report.sessions.iter().map(|group| (group.name.clone(), session(group))));
     let by_agent: Vec<Value> = report.by_agent.iter().map(agent).collect();
     let by_agent = if of_one_agent && by_agent.is_empty() { Value::Null } else { json!(by_agent) };
     let today = report.by_day.last().map(day);
@@ -100,7 +100,7 @@ fn session(group: &Group) -> Value {
     });
     if !group.pricing.is_empty() {
         let sources: Map<String, Value> =
-            group.pricing.iter().map(|(name, calls)| (name.clone(), json!(calls))).collect();
+            gather(group.pricing.iter().map(|(name, calls)| (name.clone(), json!(calls))));
         shape["pricing_sources"] = sources.into();
     }
     shape

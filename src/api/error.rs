@@ -8,6 +8,7 @@ use crate::auth::AuthError;
 use crate::auth::cookie::CookieError;
 use crate::chat::ChatError;
 use crate::rt::json;
+use crate::skills::{PersonaError, SkillError, UndoError};
 use crate::store::{KvError, StoreError, random_hex};
 use crate::tools::servers::ChangeError;
 
@@ -146,6 +147,57 @@ impl From<ChangeError> for ApiError {
             | ChangeError::Start { .. } => Self::bad_request(text),
             ChangeError::Busy => Self::new(503, "busy", text).with_header("Retry-After", "2"),
             ChangeError::Persist { cause, .. } => Self { message: text, ..Self::internal(&cause) },
+        }
+    }
+}
+
+impl From<SkillError> for ApiError {
+    fn from(error: SkillError) -> Self {
+        let text = error.to_string();
+        match error {
+            SkillError::NotFound { .. } | SkillError::NoFile { .. } => Self::not_found(text),
+            SkillError::Exists { .. } => Self::new(409, "exists", text),
+            SkillError::Shared { .. } => Self::new(409, "shared", text),
+            SkillError::Full { .. } => Self::new(409, "full", text),
+            SkillError::Invalid(_) => Self::bad_request(text),
+            SkillError::Io(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<PersonaError> for ApiError {
+    fn from(error: PersonaError) -> Self {
+        let text = error.to_string();
+        match error {
+            PersonaError::TooLong { .. } => Self::bad_request(text),
+            PersonaError::Io(cause) => cause.into(),
+        }
+    }
+}
+
+impl From<UndoError> for ApiError {
+    fn from(error: UndoError) -> Self {
+        let text = error.to_string();
+        match error {
+            UndoError::Impossible => Self::new(409, "cannot_undo", text),
+            UndoError::AlreadyUndone => Self::new(409, "already_undone", text),
+            UndoError::ChangedSince => Self::new(409, "changed_since", text),
+            UndoError::Skill(error) => error.into(),
+            UndoError::Persona(error) => error.into(),
+            UndoError::Store(StoreError::NotFound) => Self::not_found("journal entry not found"),
+            UndoError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Of files that the hub keeps for its agents.
+impl From<std::io::Error> for ApiError {
+    fn from(cause: std::io::Error) -> Self {
+        match cause.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full.into(),
+            _ => {
+                Self { message: "the file could not be read or written; see the log".into(), ..Self::internal(&cause) }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! API keys (contract 3.5).
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::api::audit::note;
 use crate::api::error::ApiError;
@@ -10,15 +10,17 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::auth::validate_key_input;
 use crate::rt::clock;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::store::{ApiKeyRecord, StoreError};
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct KeyBody {
     name: String,
     scopes: Vec<String>,
 }
+
+typed!(KeyBody { name, scopes });
 
 #[derive(Serialize)]
 struct KeyShape<'a> {

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::api::audit::note;
 use crate::api::error::ApiError;
 use crate::api::login::decode;
@@ -14,16 +12,18 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::config::parse_go_duration;
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::{clock, json as wire, lock};
 use crate::store::KvStore;
 use crate::store::kv::KvPage;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ValueBody {
     value: Option<String>,
     ttl: String,
 }
+
+typed!(ValueBody { value, ttl });
 
 /// Rendered lists by agent and prefix, each of a generation of the database. Guarded by this mutex; nothing is taken
 /// under it. Bounded: [`limits::KV_LISTS_CACHED`], and all go when another one needs the room.

@@ -1,6 +1,5 @@
 //! `/auth/*`: password login, logout, who am I (contract 3.1).
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::audit;
@@ -11,14 +10,16 @@ use crate::api::message::{Reply, Response, header, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::Entry;
-use crate::auth::{Credential, password, scope};
+use crate::auth::{Credential, SessionManager, password, scope};
+use crate::rt::fields::typed;
 use crate::rt::json as wire;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct LoginBody {
     password: String,
 }
+
+typed!(LoginBody { password });
 
 /// Which login methods exist.
 pub(super) fn config(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -37,7 +38,7 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Err(origin_refused());
     }
     let body: LoginBody = decode(&call.req.body, "invalid request body")?;
-    let user_agent = call.req.headers.get("user-agent").unwrap_or("").chars().take(256).collect::<String>();
+    let visitor = Visitor::of(ctx, call);
     let ctx = ctx.clone();
     let busy = ctx.clone();
     Ok(Reply::Later(Box::new(move |responder| {
@@ -45,7 +46,7 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         let inside = std::sync::Arc::clone(&slot);
         let queued = busy.lane.run(move || {
             let result = if password::verify(&body.password, &hash) {
-                log_in(&ctx, "login.password", &user_agent, &address)
+                log_in(&ctx, "login.password", &visitor)
             } else {
                 log::warn!("login failed from {address}");
                 audit::refused(&ctx, "login.password", &address, "wrong password");
@@ -76,14 +77,33 @@ pub(super) fn throttle(ctx: &Ctx, address: &str, action: &str, text: &'static st
     })
 }
 
+/// Who logs in, as far as it is recorded and its cookie depends on it.
+pub(super) struct Visitor {
+    user_agent: String,
+    address: String,
+    is_https: bool,
+}
+
+impl Visitor {
+    pub(super) fn of(ctx: &Ctx, call: &Call<'_>) -> Self {
+        let (headers, peer) = (&call.req.headers, call.req.peer.ip());
+        Self {
+            user_agent: headers.get("user-agent").unwrap_or("").chars().take(256).collect(),
+            address: ctx.origins.client_address(headers, peer),
+            is_https: ctx.origins.is_https(headers, peer, call.req.secure),
+        }
+    }
+}
+
 /// A login of the one account, with its cookie; recorded as `action`.
-pub(super) fn log_in(ctx: &Ctx, action: &str, user_agent: &str, address: &str) -> Result<Response, ApiError> {
+pub(super) fn log_in(ctx: &Ctx, action: &str, visitor: &Visitor) -> Result<Response, ApiError> {
     let scopes = scope::dashboard_scopes();
+    let Visitor { user_agent, address, is_https } = visitor;
     let cookie = ctx.deps.sessions.create_with_request("admin", &scopes, user_agent, address)?;
     log::info!("login of admin from {address}");
     ctx.deps.audit.record(&Entry { actor: "user:admin", source: address, detail: user_agent, ..Entry::ok(action) });
     let mut response = json_response(200, b"{\"authenticated\":true,\"email\":\"admin\"}\n".to_vec());
-    if let Some(header) = header("Set-Cookie", &cookie) {
+    if let Some(header) = header("Set-Cookie", &SessionManager::secured(cookie, *is_https)) {
         response.add_header(header);
     }
     Ok(response)
@@ -103,7 +123,8 @@ pub(super) fn logout(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         ctx.deps.audit.record(&Entry { actor: &actor, source: &source, ..Entry::ok("login.logout") });
     }
     let mut response = json_response(200, b"{\"ok\":true}".to_vec());
-    if let Some(header) = header("Set-Cookie", &ctx.deps.sessions.clear()) {
+    let is_https = ctx.origins.is_https(&call.req.headers, call.req.peer.ip(), call.req.secure);
+    if let Some(header) = header("Set-Cookie", &SessionManager::secured(ctx.deps.sessions.clear(), is_https)) {
         response.add_header(header);
     }
     Ok(Reply::Full(response))

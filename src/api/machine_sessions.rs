@@ -1,7 +1,6 @@
 //! `POST /api/v1/machines/{id}/sessions`: a look at a machine (inspect, diagnose) or a chat with it, as a turn of a
 //! conversation: followed, resumed and cancelled like any other (contract agent-link 4.2 to 4.4).
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::agents::remote::{MACHINE_PREFIX, Operation};
@@ -14,16 +13,15 @@ use crate::api::server::Ctx;
 use crate::auth::AuthError;
 use crate::chat::engine::{Submit, Ticket, Work};
 use crate::limits;
+use crate::rt::fields::typed;
 
 /// Bytes of a plugin's or a target's name.
 const NAME_BYTES_MAX: usize = 256;
 /// Bytes of what is known of the alerts: it goes into the machine's prompt.
 const DESCRIPTIONS_BYTES_MAX: usize = 8 * 1024;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct Body {
-    #[serde(rename = "type")]
     kind: String,
     plugin: String,
     target: String,
@@ -35,6 +33,8 @@ struct Body {
     /// The answer is the turn's, or after so many seconds that it runs.
     wait_secs: Option<u32>,
 }
+
+typed!(Body { kind: "type", plugin, target, descriptions, message, session_id, message_id, user_name, wait_secs });
 
 /// Starts a session; 202 names the conversation to follow.
 pub(super) fn start(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {

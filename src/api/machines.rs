@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::audit::note;
@@ -16,6 +15,7 @@ use crate::config::parse_go_duration;
 use crate::fleet::hub::{Fleet, Live};
 use crate::limits;
 use crate::rt::clock;
+use crate::rt::fields::typed;
 use crate::store::StoreError;
 use crate::store::join_codes::{JoinCode, join_code};
 use crate::store::machine_readings::Reading;
@@ -25,21 +25,23 @@ use crate::store::machines::{Machine, MachineState};
 /// Hours of readings when the client does not say.
 const HOURS: i64 = 24;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ChangeBody {
     display_name: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     expected_off: Option<bool>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(ChangeBody { display_name, labels, expected_off });
+
+#[derive(Default)]
 struct CodeBody {
     name: String,
     labels: BTreeMap<String, String>,
     ttl: String,
 }
+
+typed!(CodeBody { name, labels, ttl });
 
 /// All machines, by name.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -223,7 +225,8 @@ fn server(ctx: &Ctx, call: &Call<'_>) -> String {
     if let Some(url) = &ctx.deps.settings.current().api.external_url {
         return url.trim_end_matches('/').to_owned();
     }
-    let scheme = if call.req.secure { "https" } else { "http" };
+    let is_https = ctx.origins.is_https(&call.req.headers, call.req.peer.ip(), call.req.secure);
+    let scheme = if is_https { "https" } else { "http" };
     format!("{scheme}://{}", call.req.headers.get("host").unwrap_or("HUB"))
 }
 

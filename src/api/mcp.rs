@@ -160,7 +160,7 @@ fn called(ctx: &Ctx, call: &Call<'_>, id: Value, mut params: Value) -> Result<Re
             begin(Responder::new(move |response| responder.respond(outcome(&id, response))));
         })),
         Ok(Reply::Full(response)) => Reply::Full(outcome(&id, response)),
-        Ok(Reply::Stream(_) | Reply::Upgrade(_)) => {
+        Ok(Reply::File(_) | Reply::Stream(_) | Reply::Upgrade(_)) => {
             refuse(200, &id, INVALID_REQUEST, "this tool answers with a stream")
         }
         Err(error) => Reply::Full(outcome(&id, error.into_response())),

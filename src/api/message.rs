@@ -1,10 +1,12 @@
 //! Requests and replies as handlers see them: plain data, no socket.
 
 use std::cell::Cell;
-use std::io::{Cursor, ErrorKind};
+use std::io::Cursor;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tiny_http::{Header, Method, StatusCode};
 
 use crate::auth::Credential;
@@ -110,12 +112,23 @@ pub fn percent_decode(text: &str, plus_is_blank: bool) -> Option<String> {
 pub enum Reply {
     /// The answer.
     Full(Response),
+    /// The answer, too large for memory: it is read from the file as the client takes it.
+    File(Box<FileAnswer>),
     /// Another thread answers, through the [`Responder`] it is given; the connection waits without a worker.
     Later(Later),
     /// The socket becomes a stream of server-sent events.
     Stream(Box<SseStart>),
     /// The socket becomes a WebSocket.
     Upgrade(Box<Upgrade>),
+}
+
+/// See [`Reply::File`].
+pub struct FileAnswer {
+    /// Status and header lines, no body.
+    pub head: Response,
+    /// Open at the first byte of the body, which has so many.
+    pub file: std::fs::File,
+    pub bytes: u64,
 }
 
 /// Called with the way to answer.
@@ -137,7 +150,17 @@ impl Watch {
     }
 
     /// Whether the client has closed its side. Never waits.
+    #[cfg(target_os = "linux")]
     pub fn is_gone(&self) -> bool {
+        // Also behind what it said last: a client that speaks TLS says goodbye before it hangs up.
+        let mut asked = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|count| count > 0)
+    }
+
+    /// Whether the client has closed its side. Never waits.
+    #[cfg(not(target_os = "linux"))]
+    pub fn is_gone(&self) -> bool {
+        use std::io::ErrorKind;
         match self.0.peek(&mut [0]) {
             Ok(count) => count == 0,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),

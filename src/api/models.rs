@@ -10,6 +10,7 @@ use crate::api::message::{Reply, Response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::llm::{Catalog, Listing};
+use crate::rt::order::Order;
 
 /// The names of all models. Providers that do not answer are left out.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -17,7 +18,7 @@ pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let catalog = ctx.deps.model_lister.as_ref().ok_or_else(missing)?;
     answer(catalog, None, |lists| {
         let mut names: Vec<&str> = lists.iter().flat_map(|list| &list.models).map(|model| model.id.as_str()).collect();
-        names.sort_unstable();
+        names.order();
         names.dedup();
         json_line(200, &json!({ "models": names }))
     })
@@ -49,7 +50,7 @@ pub(super) fn details(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
             shapes.push((&model.id, shape));
         }
         // Stable: of two providers with one id the first configured counts.
-        shapes.sort_by_key(|(id, _)| *id);
+        shapes.order_by_key(|(id, _)| *id);
         shapes.dedup_by_key(|(id, _)| *id);
         let shapes: Vec<Value> = shapes.into_iter().map(|(_, shape)| shape).collect();
         let models = if shapes.is_empty() { Value::Null } else { Value::Array(shapes) };

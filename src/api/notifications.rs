@@ -1,6 +1,5 @@
 //! Notifications: channels and what waits in them; trying a channel out; giving a notice up.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::audit::note;
@@ -13,16 +12,18 @@ use crate::audit::{Entry, Outcome};
 use crate::limits;
 use crate::notify::{ChannelInfo, Notice};
 use crate::rt::clock;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::store::notices::NoticeRow;
 
 const TEST: &str = "notification.test";
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct TestBody {
     channel: String,
 }
+
+typed!(TestBody { channel });
 
 /// Channels with how they are, and notices that wait, are held or failed, newest first.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {

@@ -6,12 +6,13 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, agents_change, alerts, approvals, audit, chat, costs, gateway, health, keys, kv, llm_settings,
-    login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications, oidc, openapi, panic,
-    server_settings, sessions, setup, tools, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, backup, chat, costs, doctor, gateway, health, journal,
+    keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models, notifications,
+    oidc, openapi, panic, persona, schedules, server_settings, sessions, setup, skills, tools, tools_oauth, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
+use crate::rt::order::Order;
 
 /// Who may call a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +58,13 @@ pub struct Large {
 const CALLER: Guard = Guard::Scope(&[ANY_SCOPE]);
 const ADMIN: Guard = Guard::Scope(&["admin"]);
 const AGENTS_WRITE: Guard = Guard::Scope(&["agents:write"]);
+const SCHEDULES_READ: Guard = Guard::Scope(&["schedules:read"]);
+const SCHEDULES_WRITE: Guard = Guard::Scope(&["schedules:write"]);
 const TOOLS_READ: Guard = Guard::Scope(&["tools:read"]);
 const MACHINES_READ: Guard = Guard::Scope(&["machines:read"]);
 const MACHINES_WRITE: Guard = Guard::Scope(&["machines:write"]);
+const SKILLS_READ: Guard = Guard::Scope(&["skills:read"]);
+const SKILLS_WRITE: Guard = Guard::Scope(&["skills:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
@@ -98,6 +103,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/auth/status", ADMIN, login_sessions::status),
     route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),
+    route("POST", "/api/v1/backup", ADMIN, backup::make),
+    route("GET", "/api/v1/doctor", ADMIN, doctor::examine),
     route("GET", "/api/v1/agents", ADMIN, agents::list),
     route("POST", "/api/v1/agents", AGENTS_WRITE, agents_change::create),
     route("GET", "/api/v1/agents/{name}", ADMIN, agents::get),
@@ -111,6 +118,21 @@ pub static ROUTES: &[Route] = &[
     route("PATCH", "/api/v1/server/config", ADMIN, server_settings::change),
     route("POST", "/api/v1/server/reload", ADMIN, server_settings::reload),
     route("POST", "/api/v1/server/restart", ADMIN, server_settings::restart),
+    route("GET", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:read"]), persona::get),
+    route("PUT", "/api/v1/agents/{name}/persona/{section}", Guard::Scope(&["agents:write"]), persona::put),
+    route("GET", "/api/v1/skills", SKILLS_READ, skills::list),
+    route("GET", "/api/v1/skills/{agent}", SKILLS_READ, skills::list_of),
+    route("POST", "/api/v1/skills/{agent}", SKILLS_WRITE, skills::create),
+    route("GET", "/api/v1/skills/{agent}/{name}", SKILLS_READ, skills::get),
+    route("PUT", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::update),
+    route("DELETE", "/api/v1/skills/{agent}/{name}", SKILLS_WRITE, skills::delete),
+    route("GET", "/api/v1/skills/{agent}/{name}/files", SKILLS_READ, skills::files),
+    route("GET", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_READ, skills::file),
+    route("PUT", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::put_file),
+    route("DELETE", "/api/v1/skills/{agent}/{name}/files/{path...}", SKILLS_WRITE, skills::delete_file),
+    route("GET", "/api/v1/journal", Guard::Scope(&["agents:read"]), journal::list),
+    route("GET", "/api/v1/journal/{id}", Guard::Scope(&["agents:read"]), journal::get),
+    route("POST", "/api/v1/journal/{id}/undo", Guard::Scope(&["agents:write"]), journal::undo),
     route("GET", "/api/v1/models", Guard::Scope(&["agents:read"]), models::list),
     route("GET", "/api/v1/models/details", Guard::Scope(&["agents:read"]), models::details),
     route("GET", "/api/v1/sessions", Guard::Scope(&["sessions:read"]), sessions::list),
@@ -134,6 +156,11 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/machines/{id}/sessions", Guard::Scope(&["chat"]), machine_sessions::start),
     route("GET", "/api/v1/tools", TOOLS_READ, tools::list),
     route("POST", "/api/v1/tools", TOOLS_WRITE, tools::create),
+    route("GET", tools_oauth::CALLBACK_PATH, Guard::Open, tools_oauth::callback),
+    route("GET", "/api/v1/tools/oauth/pending", TOOLS_READ, tools_oauth::pending),
+    route("GET", "/api/v1/tools/{name}/oauth", TOOLS_READ, tools_oauth::token),
+    route("POST", "/api/v1/tools/{name}/oauth/connect", TOOLS_WRITE, tools_oauth::connect),
+    route("DELETE", "/api/v1/tools/{name}/oauth/token", TOOLS_WRITE, tools_oauth::forget),
     route("GET", "/api/v1/tools/{name}", TOOLS_READ, tools::get),
     route("PUT", "/api/v1/tools/{name}", TOOLS_WRITE, tools::update),
     route("DELETE", "/api/v1/tools/{name}", TOOLS_WRITE, tools::delete),
@@ -161,6 +188,14 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:read"]), kv::get),
     route("PUT", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::put),
     route("DELETE", "/api/v1/kv/{agent}/{key...}", Guard::Scope(&["kv:write"]), kv::delete),
+    route("GET", "/api/v1/schedules", SCHEDULES_READ, schedules::list),
+    route("POST", "/api/v1/schedules", SCHEDULES_WRITE, schedules::create),
+    route("POST", "/api/v1/schedules/preview", SCHEDULES_READ, schedules::preview),
+    route("PATCH", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::update),
+    route("DELETE", "/api/v1/schedules/{name}", SCHEDULES_WRITE, schedules::delete),
+    route("GET", "/api/v1/schedules/{name}/runs", SCHEDULES_READ, schedules::runs),
+    route("POST", "/api/v1/schedules/{name}/run", SCHEDULES_WRITE, schedules::run),
+    route("POST", "/api/v1/schedules/{name}/dry-run", SCHEDULES_READ, schedules::dry_run),
     route("GET", "/api/v1/notifications", Guard::Scope(&["machines:read"]), notifications::list),
     route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
     route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),
@@ -233,7 +268,7 @@ pub fn find(method: &Method, path: &str) -> Found {
             if allowed.contains(&"GET") {
                 allowed.push("HEAD");
             }
-            allowed.sort_unstable();
+            allowed.order();
             allowed.dedup();
             Found::WrongMethod(allowed.join(", "))
         }

@@ -15,6 +15,7 @@ use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
 use crate::api::settings::Settings;
+use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
 use crate::api::{gateway, guard, metrics};
 use crate::audit::AuditLog;
 use crate::auth::oidc::OidcProvider;
@@ -30,9 +31,13 @@ use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
+use crate::mcp::oauth::OAuthDeps;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::Scheduler;
+use crate::skills::Journal;
 use crate::store::{Db, KeyStore, KvStore};
+use crate::tls::Acceptor;
 use crate::tools::servers::ToolServers;
 
 /// Serves everything that is not a route: the page.
@@ -69,12 +74,20 @@ pub struct Deps {
     pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     pub fleet: Option<Arc<Fleet>>,
+    /// What agents changed about themselves.
+    pub journal: Arc<Journal>,
     /// bcrypt; None until setup.
     pub password_hash: Option<String>,
     /// What is wrong on the machines.
     pub alerts: Option<Arc<Alerts>>,
     /// Models for machines that have none.
     pub gateway: Option<Arc<Gateway>>,
+    /// What agents do by themselves.
+    pub scheduler: Option<Arc<Scheduler>>,
+    /// The certificate in force, when we speak TLS.
+    pub tls: Option<Arc<Acceptor>>,
+    /// Logins at tool servers.
+    pub oauth: Option<OAuthDeps>,
     /// People log in through it; None: its routes are not there.
     pub oidc_provider: Option<Arc<OidcProvider>>,
     pub web_handler: Option<Arc<dyn WebHandler>>,
@@ -87,6 +100,8 @@ pub struct Server {
     ctx: Ctx,
     api_headers: Vec<u8>,
     page_headers: Vec<u8>,
+    /// Of the page that browsers see behind a login at a tool server.
+    callback_headers: Vec<u8>,
 }
 
 /// What handlers see.
@@ -156,6 +171,12 @@ impl CtxInner {
         self.deps.lifecycle.as_ref().ok_or_else(missing)
     }
 
+    /// The scheduler, or 503.
+    pub fn scheduler(&self) -> Result<&Arc<Scheduler>, ApiError> {
+        let missing = || ApiError::new(503, "not_configured", "schedule management is not available");
+        self.deps.scheduler.as_ref().ok_or_else(missing)
+    }
+
     /// The machines, or 503.
     pub fn fleet(&self) -> Result<&Arc<Fleet>, ApiError> {
         let missing = || ApiError::new(503, "not_configured", "machines are not configured");
@@ -211,7 +232,8 @@ impl Server {
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\nCache-Control: no-store\r\nServer: holt\r\n"
             .as_slice()]
         .concat();
-        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes() })
+        let callback_headers = callback_headers(&api_headers);
+        Ok(Self { ctx: Ctx(Arc::new(inner)), api_headers, page_headers: page_headers.into_bytes(), callback_headers })
     }
 
     /// What handlers see; for the composition root.
@@ -231,7 +253,11 @@ impl Server {
 
     /// Lines that every response to that path carries.
     pub fn common_headers(&self, path: &str) -> &[u8] {
-        if is_api(path) { &self.api_headers } else { &self.page_headers }
+        match path {
+            CALLBACK_PATH => &self.callback_headers,
+            path if is_api(path) => &self.api_headers,
+            _ => &self.page_headers,
+        }
     }
 
     /// Whether the route of a request takes bodies beyond the general limit.
@@ -258,12 +284,14 @@ impl Server {
         let cors = self.cors_headers(req);
         match &reply {
             Reply::Full(response) => metrics::count(found, response.status_code().0),
+            Reply::File(answer) => metrics::count(found, answer.head.status_code().0),
             Reply::Stream(_) => metrics::count(found, 200),
             Reply::Upgrade(_) => metrics::count(found, 101),
             Reply::Later(_) => {}
         }
         match &mut reply {
             Reply::Full(response) => response.headers_extend(&cors),
+            Reply::File(answer) => answer.head.headers_extend(&cors),
             Reply::Stream(start) => {
                 for (name, value) in &cors {
                     start.extra_headers.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());

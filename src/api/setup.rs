@@ -2,14 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::api::audit;
 use crate::api::error::ApiError;
 use crate::api::guard::origin_refused;
 use crate::api::keys::{self, created};
-use crate::api::login::{decode, lane_full, log_in, ok, throttle};
+use crate::api::login::{Visitor, decode, lane_full, log_in, ok, throttle};
 use crate::api::message::{Reply, Response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
@@ -18,22 +17,25 @@ use crate::auth::setup::{PinCheck, may_set_up};
 use crate::auth::{password, validate_key_input};
 use crate::config;
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::lock;
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct KeyBody {
     name: String,
     scopes: Vec<String>,
     pin: String,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(KeyBody { name, scopes, pin });
+
+#[derive(Default)]
 struct AccountBody {
     pin: String,
     password: String,
 }
+
+typed!(AccountBody { pin, password });
 
 /// Whether setup is needed, and whether a PIN is pending.
 pub(super) fn status(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -106,13 +108,13 @@ pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         }
         PinCheck::NonePending => return Err(not_available()),
     }
-    let user_agent = call.req.headers.get("user-agent").unwrap_or("").chars().take(256).collect::<String>();
+    let visitor = Visitor::of(ctx, call);
     let (inside, lane) = (ctx.clone(), ctx.clone());
     Ok(Reply::Later(Box::new(move |responder| {
         let slot = Arc::new(Mutex::new(Some(responder)));
         let shared = Arc::clone(&slot);
         let queued = lane.lane.run(move || {
-            let result = finish_account(&inside, &body, &user_agent, &address);
+            let result = finish_account(&inside, &body, &visitor, &address);
             if let Some(responder) = lock(&shared).take() {
                 responder.respond(result.unwrap_or_else(ApiError::into_response));
             }
@@ -125,7 +127,7 @@ pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     })))
 }
 
-fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str) -> Result<Response, ApiError> {
+fn finish_account(ctx: &Ctx, body: &AccountBody, visitor: &Visitor, address: &str) -> Result<Response, ApiError> {
     let hash = password::hash(&body.password).ok_or_else(|| ApiError::internal(&"bcrypt refused a password"))?;
     {
         // One at a time: whoever comes second finds setup done.
@@ -142,7 +144,7 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, user_agent: &str, address: &str
     }
     log::info!("setup done: the dashboard password was set from {address}");
     ctx.deps.audit.record(&Entry { source: address, target: "api.auth.password_hash", ..Entry::ok("config.write") });
-    log_in(ctx, "setup.account", user_agent, address)
+    log_in(ctx, "setup.account", visitor)
 }
 
 fn already_done() -> ApiError {

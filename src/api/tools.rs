@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::error::ApiError;
@@ -16,6 +15,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::{Entry, Outcome};
 use crate::config::ToolServerConfig;
+use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::rt::lock;
 use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
@@ -25,8 +25,7 @@ const MASK: &str = "***";
 const ENABLE: &str = "tool_server.enable";
 
 /// A server's configuration as clients send it. `null` and absent are the same.
-#[derive(Default, Deserialize)]
-#[serde(default)]
+#[derive(Default)]
 struct ServerBody {
     name: String,
     transport: String,
@@ -45,11 +44,29 @@ struct ServerBody {
     disabled_tools: Option<Vec<String>>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
+typed!(ServerBody {
+    name,
+    transport,
+    command,
+    args,
+    env,
+    url,
+    headers,
+    request_timeout_secs,
+    auth,
+    client_id,
+    client_secret,
+    scopes,
+    allow_loopback,
+    disabled_tools
+});
+
+#[derive(Default)]
 struct DisabledToolsBody {
     disabled_tools: Option<Vec<String>>,
 }
+
+typed!(DisabledToolsBody { disabled_tools });
 
 /// All servers, by name.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
@@ -312,7 +329,7 @@ fn status_shape(status: &Status) -> Value {
     insert(&mut shape, "restart_count", json!(status.restart_count), status.restart_count == 0);
     insert(&mut shape, "last_error", json!(status.last_error), status.last_error.is_empty());
     insert(&mut shape, "uptime_secs", json!(uptime(status)), status.uptime.is_none());
-    oauth(&mut shape, config);
+    oauth(&mut shape, status);
     Value::Object(shape)
 }
 
@@ -335,7 +352,7 @@ fn detail_shape(status: &Status, sees_secrets: bool) -> Value {
     shape.insert("restart_count".into(), json!(status.restart_count));
     shape.insert("last_error".into(), json!(status.last_error));
     shape.insert("uptime_secs".into(), json!(uptime(status)));
-    oauth(&mut shape, config);
+    oauth(&mut shape, status);
     shape.insert("args".into(), names(&config.args));
     shape.insert("env".into(), map(&config.env));
     shape.insert("headers".into(), map(&config.headers));
@@ -356,10 +373,11 @@ fn insert(shape: &mut Map<String, Value>, name: &str, value: Value, is_empty: bo
 }
 
 /// Tokens come with the login flow; until then there is none.
-fn oauth(shape: &mut Map<String, Value>, config: &ToolServerConfig) {
-    if config.auth == "oauth" {
+fn oauth(shape: &mut Map<String, Value>, status: &Status) {
+    if let Some(login) = &status.login {
         shape.insert("auth_type".into(), json!("oauth"));
-        shape.insert("oauth_status".into(), json!({"has_token": false, "needs_reauth": true}));
+        let login = json!({"has_token": login.has_token, "needs_reauth": login.needs_reauth});
+        shape.insert("oauth_status".into(), login);
     }
 }
 

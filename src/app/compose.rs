@@ -1,10 +1,10 @@
 //! How the parts are put together, in the order that their needs dictate.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::bounded;
 
@@ -12,12 +12,14 @@ use crate::agents::Agents;
 use crate::agents::remote::RemoteAgents;
 use crate::api::WebHandler;
 use crate::api::server::Deps;
+use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve};
+use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
+use crate::auth::cookie::key_of;
 use crate::auth::oidc::OidcProvider;
 use crate::chat::Engine;
 use crate::chat::recorder::{self, Retention};
@@ -31,13 +33,17 @@ use crate::fleet::hub::gateway::{self, Gateway};
 use crate::fleet::hub::{Fleet, FleetParts};
 use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
+use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
 use crate::rt::{Stop, Stopper, Threads};
+use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
+use crate::skills::{Journal, Skills, skill_tools};
+use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
 };
-use crate::tools::builtin::ServerAdmin;
+use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
 use crate::tools::{Tool, builtin, kv_tools};
 use crate::web::{DirectoryPage, EmbeddedPage};
@@ -54,15 +60,19 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         Some(listener) => listener,
         None => listen(&config.api.listen)?,
     };
-    let db = Arc::new(Db::open(&config.db_path)?);
+    let tls = tls::start(&config)?;
+    // Before the files are opened: whoever holds it may be about to replace them.
     let data_lock = lock_data_dir(&config)?;
+    let db = Arc::new(Db::open(&config.db_path)?);
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
     let recorder = Threads::new();
-    let kv_limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
-    let kv_store = Arc::new(KvStore::new(Arc::clone(&db), kv_limits));
+    let kv_store = Arc::new(kv_store(&config, &db));
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
+    let skills = Arc::new(Skills::default());
+    let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
     let mut tools = built_in_tools(&db, &kv_store, &budgets);
+    tools.extend(skill_tools(&skills, &journal));
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
     let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
@@ -70,24 +80,22 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()) };
+    let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
+    tools.extend(builtin::schedule_tools(&desk));
+    let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
     let notify = notify_people(&config, &db, &stop)?;
-    let told = Arc::clone(&notify);
-    engine.approvals().on_asked(move |row| {
-        told.notify(&Notice::of_approval(row));
-    });
-    let teller: Arc<dyn Teller> = Arc::clone(&notify) as Arc<dyn Teller>;
-    let alerts = Alerts::start(&db, teller, stop.clone()).map_err(AppError::Thread)?;
+    tell_of_approvals(&engine, &notify);
+    let alerts = Alerts::start(&db, Arc::clone(&notify) as Arc<dyn Teller>, stop.clone()).map_err(AppError::Thread)?;
     let fleet = fleet(&config, &db, &audit, &alerts, &stop)?;
     engine.set_remote(Arc::clone(&fleet) as Arc<dyn RemoteAgents>);
     engine.recover().map_err(AppError::Chat)?;
     let key_store = Arc::new(KeyStore::new(Arc::clone(&db)));
     let gateway = gateway(&config, routers, &budgets, &stop)?;
-    let mut deps = deps(&config, &db, &key_store, kv_store, admin, engine, notify, &live)?;
+    let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
@@ -96,8 +104,12 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.alerts = Some(alerts);
     deps.fleet = Some(fleet);
     deps.gateway = gateway;
+    deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
+    let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
+    deps.scheduler = Some(Arc::clone(&scheduler));
+    deps.tls.clone_from(&tls);
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts {
         engine: engine.clone(),
@@ -107,29 +119,19 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         servers,
         server: Arc::downgrade(&server),
         hub: Arc::downgrade(&hub),
+        scheduler: Arc::clone(&scheduler),
+        tls,
     });
-    // With a provider people log in through it: nobody may come and make the first key (W-2).
-    let credential_exists =
-        !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some();
-    let pin = server.ctx().setup.begin(credential_exists)?;
+    let _ = desk.parts.set((Arc::clone(&scheduler), Arc::clone(&live) as Arc<dyn sched::Changes>)); // only here
+    let pin = server.ctx().setup.begin(has_credential(&config))?;
     let threads = Threads::new();
     let work = keeper::Keeper::new(Arc::clone(&server), Arc::clone(&hub), engine.clone(), stop.clone());
     threads.spawn("keeper", limits::WORKER_STACK_BYTES, move || work.run()).map_err(AppError::Thread)?;
     let http = serve(listener, &config, &server, &hub, agents.as_ref(), &sse).map_err(AppError::Thread)?;
     let address = http.address();
-    if let Some(provider) = &server.ctx().deps.oidc_provider {
-        provider.warm_up();
-    }
     // Last: what fails before leaves no child behind, and requests are answered first.
-    if let Some(servers) = &server.ctx().deps.lifecycle {
-        let approvals = Arc::clone(engine.approvals());
-        servers.on_replaced(move |name| {
-            if let Err(error) = approvals.forget_server(name) {
-                log::error!("forget what was allowed for tool server {name}: {error}");
-            }
-        });
-        servers.start();
-    }
+    start_servers(&server.ctx().deps);
+    scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
     let app = App {
         stopper: Some(stopper),
@@ -147,6 +149,34 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })
+}
+
+fn kv_store(config: &Config, db: &Arc<Db>) -> KvStore {
+    let limits = KvLimits { keys_max: config.kv.keys_max, value_bytes_max: config.kv.value_bytes_max };
+    KvStore::new(Arc::clone(db), limits)
+}
+
+/// With a provider people log in through it: nobody may come and make the first key (W-2).
+fn has_credential(config: &Config) -> bool {
+    !config.auth.keys.is_empty() || config.auth.password_hash.is_some() || config.auth.oidc.is_some()
+}
+
+/// Tool servers, and what logins need of others. A server that becomes another takes what was allowed for it along.
+fn start_servers(deps: &Deps) {
+    if let Some(provider) = &deps.oidc_provider {
+        provider.warm_up();
+    }
+    let Some(servers) = &deps.lifecycle else { return };
+    if let Some(oauth) = &deps.oauth {
+        servers.set_oauth(oauth.clone());
+    }
+    let approvals = Arc::clone(deps.engine.approvals());
+    servers.on_replaced(move |name| {
+        if let Err(error) = approvals.forget_server(name) {
+            log::error!("forget what was allowed for tool server {name}: {error}");
+        }
+    });
+    servers.start();
 }
 
 /// After everything has ended: no numbers are promised any more, and both files are whole.
@@ -181,19 +211,10 @@ fn listen(address: &str) -> Result<TcpListener, AppError> {
 
 /// Two hubs on one data directory would give the same numbers twice.
 fn lock_data_dir(config: &Config) -> Result<File, AppError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = config.db_path.with_file_name("lock");
-    let shown = || path.display().to_string();
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|cause| AppError::Secret { path: shown(), cause: cause.to_string() })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(AppError::Locked { path: config.data_dir.display().to_string() }),
+    let locked = || AppError::Locked { path: config.data_dir.display().to_string() };
+    match claim(&config.db_path) {
+        Ok(file) => file.ok_or_else(locked),
+        Err(cause) => Err(AppError::Claim { path: config.data_dir.display().to_string(), cause }),
     }
 }
 
@@ -312,20 +333,44 @@ fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispa
     Dispatcher::start(setup, stop).map(Arc::new).map_err(|reason| AppError::Setting { reason })
 }
 
+/// What runs by itself; nothing does before its schedules are applied.
+fn scheduler(config: &Config, db: &Arc<Db>, engine: &Engine, notify: &Arc<Dispatcher>, stop: &Stop) -> Arc<Scheduler> {
+    let told = Arc::clone(notify);
+    let tell = Box::new(move |channels: &str, notice: &Notice| told.notify_to(channels, notice));
+    Scheduler::new(sched::Setup {
+        db: Arc::clone(db),
+        launcher: Arc::new(ChatLauncher::new(engine.clone(), tell)),
+        clock: Arc::new(SystemClock::new()),
+        config: config.scheduler.clone(),
+        timezone: config.api.timezone.clone(),
+        runs_kept: limits::SCHEDULE_RUNS_KEPT,
+        stop: stop.clone(),
+    })
+}
+
+fn tell_of_approvals(engine: &Engine, notify: &Arc<Dispatcher>) {
+    let told = Arc::clone(notify);
+    engine.approvals().on_asked(move |row| {
+        told.notify(&Notice::of_approval(row));
+    });
+}
+
 fn deps(
-    config: &Arc<Config>,
     db: &Arc<Db>,
     keys: &Arc<KeyStore>,
     kv_store: Arc<KvStore>,
     admin: ServerAdmin,
     engine: Engine,
     notify: Arc<Dispatcher>,
+    journal: Arc<Journal>,
     live: &Arc<Live>,
 ) -> Result<Deps, AppError> {
-    let secret = hub_secret(config)?;
+    let config = crate::api::settings::Settings::current(&**live);
+    let secret = hub_secret(&config)?;
     let store = Arc::new(SessionStore::new(Arc::clone(db)));
     let max_age_s = i64::try_from(config.auth.session_max_age.as_secs()).unwrap_or(i64::MAX);
-    let sessions = SessionManager::new(&secret, Some(store), max_age_s, false).map_err(AppError::Cookie)?;
+    let sessions =
+        SessionManager::new(&secret, Some(store), max_age_s, config.api.tls.is_some()).map_err(AppError::Cookie)?;
     let sessions = Arc::new(sessions);
     let oidc = config.auth.oidc.as_ref().map(|oidc| OidcProvider::new(oidc, Arc::clone(&sessions)));
     let oidc = oidc.transpose().map_err(|reason| AppError::Setting { reason })?.map(Arc::new);
@@ -343,15 +388,40 @@ fn deps(
         settings: Arc::clone(live) as Arc<dyn crate::api::settings::Settings>,
         audit: admin.audit,
         writer: admin.writer,
+        journal,
         lifecycle: Some(admin.servers),
         password_hash: config.auth.password_hash.clone(),
         alerts: None,
         fleet: None,
         gateway: None,
+        scheduler: None,
+        tls: None,
+        oauth: None,
         oidc_provider: oidc,
         web_handler: Some(page(config.api.web_dir.as_deref())?),
         machine_name: sys::host_name(),
     })
+}
+
+/// What logins at tool servers need.
+fn oauth(config: &Config, db: &Arc<Db>, listener: &TcpListener) -> Result<Option<OAuthDeps>, AppError> {
+    let key = key_of(&hub_secret(config)?).map_err(AppError::Cookie)?;
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    Ok(TokenStore::new(Arc::clone(db), &key).map(|tokens| OAuthDeps {
+        token_store: Arc::new(tokens),
+        pending_mgr: Arc::new(PendingMgr::new(oauth_callback(config, port))),
+    }))
+}
+
+/// Where browsers come back to from logins at tool servers (contract http-api 11.2).
+fn oauth_callback(config: &Config, port: u16) -> String {
+    let base = config.api.external_url.clone().unwrap_or_else(|| {
+        let host = config.api.listen.rsplit_once(':').map_or("", |(host, _)| host);
+        // Where it listens everywhere, a browser on this machine finds it.
+        let host = if ["", "0.0.0.0", "[::]"].contains(&host) { "localhost" } else { host };
+        format!("http://{host}:{port}")
+    });
+    base + CALLBACK_PATH
 }
 
 fn page(directory: Option<&Path>) -> Result<Arc<dyn WebHandler>, AppError> {

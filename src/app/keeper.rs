@@ -31,11 +31,12 @@ impl Keeper {
         let mut log_conn = None;
         let mut seen_commits = 0;
         let mut seen_generation = 0;
-        let mut seen_by_alerts = 0;
+        let mut seen_by_others = 0;
         let (mut synced, mut touched, mut expired) = (Instant::now(), Instant::now(), Instant::now());
         // The first purge comes soon after the start: the hub may have been off for long.
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
+        let mut certified = Instant::now();
         let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
@@ -43,11 +44,17 @@ impl Keeper {
             if let Some(fleet) = &self.server.ctx().deps.fleet {
                 fleet.tick();
             }
-            self.wake_alerts(&mut seen_by_alerts);
+            self.wake_others(&mut seen_by_others);
             if synced.elapsed() >= limits::LOG_SYNC_INTERVAL {
                 synced = Instant::now();
                 self.sync_log(&mut log_conn, &mut seen_commits);
                 self.engine.keep();
+            }
+            if certified.elapsed() >= limits::CERTIFICATE_INTERVAL {
+                certified = Instant::now();
+                if let Some(tls) = &self.server.ctx().deps.tls {
+                    tls.reload_if_changed();
+                }
             }
             if touched.elapsed() >= limits::TOUCH_INTERVAL {
                 touched = Instant::now();
@@ -112,15 +119,20 @@ impl Keeper {
         }
     }
 
-    /// Another process may have changed alerts or silences: `holt alerts` works on the database.
-    fn wake_alerts(&self, seen: &mut u64) {
+    /// Another process may have changed alerts or silences, or want a run: `holt alerts` and `holt schedules` work on the
+    /// database.
+    fn wake_others(&self, seen: &mut u64) {
         let deps = &self.server.ctx().deps;
-        if let Some(alerts) = &deps.alerts
-            && let Ok(generation) = deps.db.generation()
+        if let Ok(generation) = deps.db.generation()
             && generation != *seen
         {
             *seen = generation;
-            alerts.wake();
+            if let Some(alerts) = &deps.alerts {
+                alerts.wake();
+            }
+            if let Some(scheduler) = &deps.scheduler {
+                scheduler.look();
+            }
         }
     }
 

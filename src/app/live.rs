@@ -4,7 +4,6 @@
 //! Changes queue up: the lock is held over the disk, never over a network. No threads of its own.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use crate::api::Server;
@@ -18,11 +17,16 @@ use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
 use crate::notify::Dispatcher;
 use crate::rt::lock;
+use crate::sched::{Changes, Scheduler};
+use crate::tls::{Acceptor, Certificate};
 use crate::tools::servers::ToolServers;
 use crate::ws::Hub;
 
 /// What agents and models are made of.
 const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet.gateway"];
+
+/// What new connections are made with.
+const CERTIFICATE: &[&str] = &["api.tls", "api.cert_file", "api.key_file"];
 
 /// Keys whose values count at once, or are only shown. A change of any other needs a restart.
 const LIVE: &[&str] = &[
@@ -32,6 +36,8 @@ const LIVE: &[&str] = &[
     "session",
     "web",
     "costs",
+    "schedules",
+    "scheduler",
     "fleet.gateway.provider",
     "fleet.gateway.chat_model",
     "fleet.gateway.diagnose_model",
@@ -49,6 +55,8 @@ const LIVE: &[&str] = &[
     "api.websocket_enabled",
     "api.keys",
     "api.auth.password_hash",
+    "api.cert_file",
+    "api.key_file",
     // Holt does nothing with these.
     "telegram",
     "discord",
@@ -83,6 +91,8 @@ pub(super) struct Parts {
     /// They know this one, and must not keep each other alive.
     pub(super) server: Weak<Server>,
     pub(super) hub: Weak<Hub>,
+    pub(super) scheduler: Arc<Scheduler>,
+    pub(super) tls: Option<Arc<Acceptor>>,
 }
 
 /// A configuration that would do.
@@ -90,6 +100,8 @@ struct Prepared {
     config: Config,
     /// None when agents and models stay as they are.
     minds: Option<Minds>,
+    /// None when the certificate stays.
+    certificate: Option<Certificate>,
     changed: BTreeSet<String>,
 }
 
@@ -120,12 +132,18 @@ impl Live {
     fn prepare(&self, config: Config, everything: bool) -> Result<Prepared, SettingsError> {
         let changed = self.current().tree.changed_keys(&config.tree);
         let minds = (everything || touches(&changed, MINDS)).then(|| self.maker.make(&config)).transpose()?;
-        Ok(Prepared { config, minds, changed })
+        let certificate = match &config.api.tls {
+            Some(files) if everything || touches(&changed, CERTIFICATE) => {
+                Some(Certificate::load(files).map_err(|error| SettingsError::Part(error.to_string()))?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { config, minds, certificate, changed })
     }
 
     /// Puts it in force. Cannot fail: whatever could have was tried before.
     fn put_in_force(&self, prepared: Prepared, everything: bool) -> Changed {
-        let Prepared { config, minds, changed } = prepared;
+        let Prepared { config, minds, certificate, changed } = prepared;
         let config = Arc::new(config);
         let old = std::mem::replace(&mut *lock(&self.current), Arc::clone(&config));
         for warning in config.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
@@ -137,6 +155,16 @@ impl Live {
         self.budgets.set(costs::Settings::from_config(&config));
         if let Some(parts) = self.parts.get() {
             parts.engine.set_settings(engine_settings(&config));
+            parts.scheduler.configure(&config.scheduler, &self.started.api.timezone);
+            // Their state is in the database: what could not be stored there counts until the next start.
+            if config.schedules != old.schedules
+                && let Err(error) = parts.scheduler.apply(&config.schedules)
+            {
+                log::error!("store the state of schedules: {error}");
+            }
+            if let (Some(tls), Some(certificate)) = (&parts.tls, certificate) {
+                tls.put_in_force(certificate);
+            }
             if let Some(minds) = minds {
                 if !everything {
                     keep_rules(&old, &config, parts, &minds);
@@ -185,7 +213,7 @@ impl Settings for Live {
             let config = self.current().source.load_document(doc)?;
             result = self.prepare(config, false);
             // What a part refuses must not be written: the error below is not the one that is told.
-            let refused = || ConfigError::Edit { path: PathBuf::new(), reason: "refused".to_owned() };
+            let refused = ConfigError::refused;
             result.as_ref().map(|_| ()).map_err(|_| refused())
         });
         match (written, result) {
@@ -215,6 +243,23 @@ impl Settings for Live {
         let config = self.current().source.load()?;
         let prepared = self.prepare(config, true)?;
         Ok(self.put_in_force(prepared, true))
+    }
+}
+
+impl Changes for Live {
+    fn config(&self) -> Arc<Config> {
+        self.current()
+    }
+
+    fn change(&self, edit: Edit<'_>) -> Result<(), String> {
+        Settings::change(self, edit).map(|_| ()).map_err(|error| match error {
+            SettingsError::Part(reason) => reason,
+            SettingsError::Config(error @ (ConfigError::Value { .. } | ConfigError::Syntax { .. })) => error.in_short(),
+            SettingsError::Config(error) => {
+                log::error!("change the configuration: {error}");
+                "the configuration file could not be changed; its hub's log says why".to_owned()
+            }
+        })
     }
 }
 

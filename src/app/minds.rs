@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::fleet::hub::gateway::Routers;
 use crate::llm::local::LocalProvider;
 use crate::llm::{self, LlmError, Provider, Providers, Router};
+use crate::skills::Skills;
 use crate::tools::{Tool, ToolSource, builtin};
 
 /// Makes agents. Connects to nothing.
@@ -18,6 +19,8 @@ pub(super) struct Maker {
     pub(super) tools: Vec<Arc<dyn Tool>>,
     /// Those of tool servers.
     pub(super) source: Arc<dyn ToolSource>,
+    /// What agents know of themselves.
+    pub(super) skills: Arc<Skills>,
 }
 
 /// What a configuration makes of models and agents.
@@ -56,6 +59,8 @@ impl Maker {
                 tier: agent.tier,
                 router,
                 persona_dir: agent.persona_dir.display().to_string(),
+                skills: self.skills.of(agent),
+                timezone: config.api.timezone.clone(),
                 adapters: agent.adapters.clone(),
                 auto_approve: agent.auto_approve_tools.clone(),
                 tools,

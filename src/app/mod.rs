@@ -16,6 +16,7 @@ mod logging;
 mod minds;
 mod preflight;
 mod secret;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -56,6 +57,11 @@ pub enum AppError {
     Locked {
         path: String,
     },
+    /// The data directory cannot be made or locked.
+    Claim {
+        path: String,
+        cause: io::Error,
+    },
     Secret {
         path: String,
         cause: String,
@@ -84,6 +90,7 @@ impl fmt::Display for AppError {
             Self::Locked { path } => {
                 write!(f, "another hub is using {path}; stop it, or choose another directory with --data-dir")
             }
+            Self::Claim { path, cause } => write!(f, "use the data directory {path}: {cause}"),
             Self::Secret { path, cause } => write!(f, "read or make the secret {path}: {cause}"),
             Self::WebDir { path, cause } => write!(f, "api.web_dir {path}: {cause}"),
             Self::Setting { reason } => f.write_str(reason),
@@ -215,6 +222,9 @@ impl App {
         late.extend(self.sse.join(left().min(Duration::from_millis(500))));
         late.extend(self.server.ctx().lane.stop(left().min(Duration::from_millis(500))));
         late.extend(self.threads.join_all(left().min(Duration::from_secs(1))));
+        if let Some(scheduler) = &self.server.ctx().deps.scheduler {
+            late.extend(scheduler.join(left().min(Duration::from_secs(1))));
+        }
         if let Some(provider) = &self.server.ctx().deps.oidc_provider {
             late.extend(provider.stop(left().min(Duration::from_millis(500))));
         }
@@ -305,7 +315,7 @@ pub fn serve(
     };
     let above =
         Above { server: Arc::clone(server), hub: Arc::clone(hub), agents: agents.cloned(), sse: Arc::clone(sse) };
-    HttpServer::start(listener, settings, Arc::new(above))
+    HttpServer::start(listener, settings, Arc::new(above), server.ctx().deps.tls.clone())
 }
 
 /// Everything between the stores and the sockets, without a listener.

@@ -73,8 +73,7 @@ impl SessionManager {
         max_age_s: i64,
         secure: bool,
     ) -> Result<Self, CookieError> {
-        let key = decode_hex(secret_hex.trim()).filter(|key| key.len() >= 32).ok_or(CookieError::Secret)?;
-        let cipher = Aes256Gcm::new_from_slice(&key[..32]).map_err(|_| CookieError::Secret)?;
+        let cipher = Aes256Gcm::new_from_slice(&key_of(secret_hex)?).map_err(|_| CookieError::Secret)?;
         Ok(Self { store, cipher, secure, max_age_s })
     }
 
@@ -130,6 +129,13 @@ impl SessionManager {
         }))
     }
 
+    /// A `Set-Cookie` value for a client that came over TLS, to us or to a proxy that we trust: it sends the cookie over
+    /// nothing else.
+    pub fn secured(cookie: String, is_https: bool) -> String {
+        let is_secure = cookie.split("; ").any(|part| part == "Secure");
+        if is_https && !is_secure { cookie + "; Secure" } else { cookie }
+    }
+
     /// The `Set-Cookie` value that clears the cookie.
     pub fn clear(&self) -> String {
         let secure = if self.secure { "; Secure" } else { "" };
@@ -173,6 +179,12 @@ impl SessionManager {
     }
 }
 
+/// The key that a secret in hex stands for: its first 32 bytes.
+pub fn key_of(secret_hex: &str) -> Result<[u8; 32], CookieError> {
+    let bytes = decode_hex(secret_hex.trim()).ok_or(CookieError::Secret)?;
+    bytes.first_chunk().copied().ok_or(CookieError::Secret)
+}
+
 fn decode_hex(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
@@ -208,6 +220,9 @@ mod tests {
         let alone = SessionManager::new(SECRET, None, 60, true).unwrap();
         let cookie = alone.create("a@b", &["chat".to_owned()]).unwrap();
         assert!(cookie.contains("; Secure; SameSite"));
+        assert_eq!(SessionManager::secured(cookie.clone(), true), cookie);
+        assert_eq!(SessionManager::secured("a=b".into(), true), "a=b; Secure");
+        assert_eq!(SessionManager::secured("a=b".into(), false), "a=b");
         assert_eq!(alone.read(&request(&cookie)).unwrap().unwrap().email, "a@b");
         let store = Arc::new(SessionStore::in_memory().unwrap());
         let tracking = SessionManager::new(SECRET, Some(store), 60, false).unwrap();

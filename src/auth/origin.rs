@@ -117,6 +117,14 @@ impl OriginRules {
         client.to_string()
     }
 
+    /// Whether the client speaks TLS: to us (`secure`), or to a trusted proxy that says so.
+    pub fn is_https(&self, headers: &Headers, peer: IpAddr, secure: bool) -> bool {
+        let said = || headers.get("x-forwarded-proto").and_then(|value| value.split(',').next());
+        secure
+            || (self.is_trusted(peer.to_canonical())
+                && said().is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https")))
+    }
+
     /// Whether the request surely comes from this machine, past no proxy: then setup needs no PIN (W-2).
     pub fn is_surely_local(&self, headers: &Headers, peer: IpAddr) -> bool {
         let forwarded = headers.iter().any(|(name, _)| {
@@ -252,6 +260,16 @@ mod tests {
         check("10.1.1.1", &[], "10.1.1.1");
         check("10.1.1.1", &[("X-Forwarded-For", "garbage")], "10.1.1.1");
         check("::ffff:192.0.2.1", &[], "192.0.2.1");
+        for (peer, said, secure, expected) in [
+            ("10.1.1.1", "https", false, true),
+            ("10.1.1.1", "HTTPS, http", false, true),
+            ("10.1.1.1", "http", false, false),
+            ("192.0.2.1", "https", false, false),
+            ("192.0.2.1", "http", true, true),
+        ] {
+            let headers = Headers::from_pairs(&[("X-Forwarded-Proto", said)]);
+            assert_eq!(rules().is_https(&headers, ip(peer), secure), expected, "{peer} {said}");
+        }
     }
 
     #[test]

@@ -44,10 +44,10 @@ pub struct Submit<'a> {
     pub text: &'a str,
     pub user_name: &'a str,
     pub message_id: Option<&'a str>,
-    /// `ws` or `api`.
+    /// `ws`, `api` or `schedule`.
     pub origin: &'a str,
     pub caller: &'a Caller,
-    /// What a machine is asked to do; other agents know chat alone.
+    /// What a machine is asked to do; other agents know chat alone, and the parameters of `chat::scheduled`.
     pub work: Work<'a>,
 }
 

@@ -23,6 +23,7 @@ mod remote;
 pub mod replay;
 mod round;
 mod run;
+pub mod scheduled;
 pub mod session;
 pub mod stream;
 mod turn;

@@ -202,7 +202,7 @@ fn check(tools: &ToolSet, call: ToolCall) -> Call {
             Err(text) => Permission::Refused(text.to_owned()),
             Ok(value) => {
                 arguments = value;
-                if tool.read_only() { Permission::Free } else { Permission::Ask }
+                if tool.is_free(&arguments) { Permission::Free } else { Permission::Ask }
             }
         },
     };
@@ -210,11 +210,13 @@ fn check(tools: &ToolSet, call: ToolCall) -> Call {
 }
 
 fn permission(run: &TurnRun<'_>, agent: &Agent, call: &Call) -> Result<Permission, TurnError> {
-    if agent.tier == Tier::Autonomous {
-        return Ok(Permission::Free);
+    let Some(tool) = &call.tool else { return Ok(Permission::Ask) };
+    match agent.tier {
+        Tier::Autonomous if !tool.always_asks() => return Ok(Permission::Free),
+        Tier::Restricted => return Ok(Permission::Refused("this agent may not do that".to_owned())),
+        Tier::Autonomous | Tier::Supervised => {}
     }
     let session = &run.turn.conversation_id;
-    let Some(tool) = &call.tool else { return Ok(Permission::Ask) };
     let rule = run.inner.approvals.rule_for(&agent.name, session, &**tool)?;
     Ok(rule.map_or(Permission::Ask, Permission::Rule))
 }

@@ -9,12 +9,14 @@ use crate::chat::engine::Inner;
 use crate::chat::event::ChatEvent;
 use crate::chat::history;
 use crate::chat::round::{Repeats, Round};
+use crate::chat::scheduled::tier_of;
 use crate::chat::session::{EndReason, Outcome};
 use crate::chat::stream::{SessionStream, StreamError};
 use crate::costs::{Spender, Totals, TurnMeter};
 use crate::limits;
 use crate::llm::{Completion, LlmError, Message, Request, Role, Sink};
 use crate::rt::Cancel;
+use crate::skills::{self, DirectiveFilter};
 use crate::store::StoreError;
 use crate::store::parked::CallRow;
 use crate::store::turns::{Reservation, TurnRow};
@@ -93,7 +95,7 @@ impl TurnRun<'_> {
         if self.turn.agent.starts_with(MACHINE_PREFIX) {
             return self.answer_from_machine(progress).map(Some);
         }
-        let agent = self.inner.agent_of(&self.turn.agent).ok_or(TurnError::AgentGone)?;
+        let agent = self.inner.agent_of(&self.turn.agent).ok_or(TurnError::AgentGone)?.at_tier(tier_of(self.turn));
         let session = &self.turn.conversation_id;
         let parked = if self.resumed { self.unpark(progress)? } else { Vec::new() };
         if !self.resumed {
@@ -101,7 +103,7 @@ impl TurnRun<'_> {
         }
         let user_message = self.turn.user_message.unwrap_or(i64::MAX);
         let count = self.inner.settings().context_messages_max;
-        let mut messages = history::prompt(self.inner, agent.system_prompt(), session, user_message, count)?;
+        let mut messages = history::prompt(self.inner, self.system_prompt(&agent), session, user_message, count)?;
         if !parked.is_empty() {
             let round = Round::resume(agent.tier, &agent.tools(), parked);
             progress.begin_round(&round);
@@ -146,6 +148,13 @@ impl TurnRun<'_> {
         };
         self.store_answer(&text, meter.totals())?;
         Ok(Some(text))
+    }
+
+    /// What the model is told first; a schedule's turn names its skill in its text (contract http-api 5.2).
+    fn system_prompt(&self, agent: &Agent) -> String {
+        let text = self.turn.text.as_str();
+        let named = text.strip_prefix("[Scheduled: ").and_then(|rest| rest.split_once(']')).map(|(name, _)| name);
+        agent.system_prompt(text, named.filter(|_| self.turn.origin == "schedule"))
     }
 
     /// Stores the answer and tells it; the terminal frame alone is left.
@@ -205,15 +214,19 @@ impl TurnRun<'_> {
         progress: &mut Progress,
     ) -> Result<Completion, TurnError> {
         let request = Request { model: "", messages, tools: offered, stream: true }; // the router knows the model
-        let mut sink = EventSink { run: self, text: &mut progress.round_text, failed: None };
+        let filter = DirectiveFilter::default();
+        let mut sink = EventSink { run: self, text: &mut progress.round_text, filter, failed: None };
         let result = agent.router.complete(request, meter, &mut sink, self.cancel);
+        let rest = sink.filter.finish();
+        sink.show(rest);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
         for notice in meter.take_notices() {
             self.emit(&ChatEvent::CostWarning { text: notice.message, percent: u32::from(notice.percent) })?;
         }
-        let completion = result.map_err(TurnError::Llm)?.completion;
+        let mut completion = result.map_err(TurnError::Llm)?.completion;
+        completion.text = skills::strip(&completion.text);
         if self.cancel.is_set() {
             return Err(TurnError::Llm(LlmError::Cancelled));
         }
@@ -292,6 +305,8 @@ pub(super) fn push_paragraph(text: &mut String, more: &str) {
 struct EventSink<'a> {
     run: &'a TurnRun<'a>,
     text: &'a mut String,
+    /// Keeps old text directives from users' eyes.
+    filter: DirectiveFilter,
     failed: Option<StreamError>,
 }
 
@@ -304,15 +319,22 @@ impl EventSink<'_> {
             self.run.cancel.cancel();
         }
     }
+
+    fn show(&mut self, text: String) {
+        if !text.is_empty() {
+            self.text.push_str(&text);
+            self.emit(&ChatEvent::ContentDelta { text });
+        }
+    }
 }
 
 impl Sink for EventSink<'_> {
     fn text(&mut self, piece: &str) {
-        if piece.is_empty() || self.text.len() + piece.len() > limits::ANSWER_BYTES_MAX {
-            return;
+        let bytes = self.text.len() + self.filter.held_bytes() + piece.len();
+        if !piece.is_empty() && bytes <= limits::ANSWER_BYTES_MAX {
+            let text = self.filter.push(piece);
+            self.show(text);
         }
-        self.text.push_str(piece);
-        self.emit(&ChatEvent::ContentDelta { text: piece.to_owned() });
     }
 
     fn thinking(&mut self, piece: &str) {
@@ -323,6 +345,7 @@ impl Sink for EventSink<'_> {
 
     fn rollback(&mut self) {
         self.text.clear();
+        self.filter = DirectiveFilter::default();
         self.emit(&ChatEvent::StreamRollback);
     }
 }

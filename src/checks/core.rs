@@ -13,6 +13,7 @@ use crate::checks::plan::{Plan, Spec};
 use crate::checks::plugin::{Check, Moment, Reading};
 use crate::checks::state::StateFile;
 use crate::notify::Notifier;
+use crate::rt::order::gather;
 
 /// Labels of the machine: the user's global ones, `from_hostip` and `from_hostname`, as they are now.
 pub type MachineLabels = Arc<dyn Fn() -> BTreeMap<String, String> + Send + Sync>;
@@ -210,7 +211,7 @@ impl Core {
             return;
         }
         let checks: Map<String, Value> =
-            self.slots.iter().filter_map(|slot| Some((slot.spec.id.clone(), slot.kept.clone()?))).collect();
+            gather(self.slots.iter().filter_map(|slot| Some((slot.spec.id.clone(), slot.kept.clone()?))));
         let mut fields = Map::new();
         fields.insert("alerts".to_owned(), self.ledger.to_json(now));
         fields.insert("checks".to_owned(), Value::Object(checks));

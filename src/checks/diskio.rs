@@ -13,6 +13,7 @@ use crate::checks::registry::{DEFAULTS, Defaults, seconds};
 use crate::checks::settings::{SettingError, Settings};
 use crate::diag::finding::float;
 use crate::diag::report::clean_name;
+use crate::rt::order::Order;
 
 pub(super) const ALERTING: Defaults = Defaults { for_duration: seconds(60), recover_rounds: 2, ..DEFAULTS };
 
@@ -83,7 +84,7 @@ impl Check for DiskIo {
             .map(|(name, counters)| (name.to_owned(), counters))
             .collect();
         let mut names: Vec<&String> = now.keys().collect();
-        names.sort();
+        names.order();
         let readings = names
             .into_iter()
             .filter_map(|name| self.judge(name, now[name].since(*self.before.get(name)?), elapsed_ms, context))

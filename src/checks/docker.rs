@@ -26,6 +26,7 @@ use crate::diag::finding::{float, percent};
 use crate::diag::redact::redact;
 use crate::diag::report::{clean, clean_name};
 use crate::rt::lock;
+use crate::rt::order::Order;
 
 const RUNNING: &str = "docker::container_running";
 const RESTARTS: &str = "docker::restart_detected";
@@ -139,7 +140,7 @@ impl Check for Docker {
         if containers.len() > CONTAINERS_MAX {
             context.unavailable(format!("more than {CONTAINERS_MAX} containers match; the rest is not looked at"));
             // Those that are named come first.
-            containers.sort_by_key(|container| !container.wanted);
+            containers.order_by_key(|container| !container.wanted);
             containers.truncate(CONTAINERS_MAX);
         }
         self.forget(&containers);
@@ -193,7 +194,7 @@ impl Docker {
                 chosen.push(Container { id: id.to_owned(), name, wanted });
             }
         }
-        chosen.sort_by(|one, other| one.name.cmp(&other.name));
+        chosen.order_by(|one, other| one.name.cmp(&other.name));
         chosen
     }
 

@@ -10,20 +10,17 @@ use serde_json::{Map, Value, json};
 use crate::alert::Level;
 use crate::checks::ledger::{ALERTS_MAX, Alert, Ledger, Told};
 use crate::checks::plugin::Moment;
+use crate::rt::order::gather;
 
 impl Ledger {
     /// All alerts.
     pub(super) fn to_json(&self, now: Moment) -> Value {
         let wall = |steady_ms: i64| now.wall_ms - (now.steady_ms - steady_ms);
         let alerts = self.alerts.iter().map(|(identity, alert)| {
-            let told: Map<String, Value> = alert
-                .told
-                .iter()
-                .map(|(name, told)| {
-                    let told = json!({"level": told.level.name(), "at_ms": wall(told.at_ms), "count": told.count});
-                    (name.clone(), told)
-                })
-                .collect();
+            let told: Map<String, Value> = gather(alert.told.iter().map(|(name, told)| {
+                let told = json!({"level": told.level.name(), "at_ms": wall(told.at_ms), "count": told.count});
+                (name.clone(), told)
+            }));
             json!({"identity": identity, "plugin": alert.plugin, "key": alert.key, "labels": alert.labels,
                    "attrs": alert.attrs, "description": alert.description, "level": alert.level.name(),
                    "since_ms": wall(alert.since_ms), "told": told})
@@ -74,5 +71,9 @@ fn alert_of(value: &Value, now: Moment, notifiers: &[&str]) -> Option<(String, A
 }
 
 fn texts(value: &Value) -> Option<BTreeMap<String, String>> {
-    value.as_object()?.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+    let mut texts = BTreeMap::new();
+    for (name, value) in value.as_object()? {
+        texts.insert(name.clone(), value.as_str()?.to_owned());
+    }
+    Some(texts)
 }

@@ -76,3 +76,4 @@ pub use self::engine::{Engine, Setup};
 pub use self::once::{Outcome, run_once};
 pub use self::plan::{Global, Plan, check_label, expand_labels};
 pub use self::tool::{checks_tool, hosts_of};
+pub use self::x509::validity;

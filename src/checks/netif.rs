@@ -15,6 +15,7 @@ use crate::checks::settings::{SettingError, Settings};
 use crate::diag::finding::float;
 use crate::diag::report::clean_name;
 use crate::diag::root::names_in;
+use crate::rt::order::gather;
 
 pub(super) const ALERTING: Defaults = Defaults { recover_after: seconds(300), ..DEFAULTS };
 
@@ -51,7 +52,7 @@ impl Check for NetIf {
         let there = names_in(&context.root.sys("class/net"));
         let named = self.interfaces.iter().filter(|name| glob::is_exact(name) && is_name(name));
         let found = there.iter().filter(|name| glob::any(&self.interfaces, name));
-        let names: BTreeSet<String> = named.chain(found).cloned().collect();
+        let names: BTreeSet<String> = gather(named.chain(found).cloned());
         let mut readings = Vec::new();
         let mut now = HashMap::new();
         for name in names {

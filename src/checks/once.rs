@@ -11,6 +11,7 @@ use crate::checks::plan::{Job, Plan};
 use crate::checks::plugin::{Gather, Moment, Reading};
 use crate::diag::HostRoot;
 use crate::limits::WORKER_STACK_BYTES;
+use crate::rt::order::gather;
 use crate::rt::{Cancel, Threads, lock};
 
 /// What blocks should not add up.
@@ -60,7 +61,7 @@ pub fn run_once(plan: Plan, root: &HostRoot, cancel: &Cancel) -> Vec<Outcome> {
     // Every round has its own limit; this one bounds what ignores it.
     let _ = threads.join_all(ALL_MAX);
     let answers = std::mem::take(&mut *lock(&answers));
-    let mut by_number: BTreeMap<usize, Outcome> = answers.into_iter().collect();
+    let mut by_number: BTreeMap<usize, Outcome> = gather(answers);
     let late = |plugin| {
         let readings = vec![Reading::failed("plugin::hung", plugin, "the check did not end in time")];
         Outcome { plugin, readings, unavailable: Vec::new() }

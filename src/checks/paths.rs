@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::checks::glob;
+use crate::rt::order::Order;
 
 /// Entries of one directory that are looked at.
 const ENTRIES_MAX: usize = 10_000;
@@ -34,7 +35,7 @@ pub(super) fn expand(pattern: &str, n_max: usize) -> Vec<PathBuf> {
             let names = entries.take(ENTRIES_MAX).flatten().filter_map(|entry| entry.file_name().into_string().ok());
             let fits = |name: &String| (part.starts_with('.') || !name.starts_with('.')) && glob::matches(part, name);
             let mut names: Vec<String> = names.filter(fits).collect();
-            names.sort();
+            names.order();
             next.extend(names.into_iter().take(n_max).map(|name| base.join(name)));
         }
         next.truncate(ENTRIES_MAX);

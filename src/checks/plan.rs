@@ -9,6 +9,7 @@ use crate::alert::{RESERVED_LABELS, key_of};
 use crate::checks::plugin::Check;
 use crate::checks::registry::{Defaults, PLUGINS, Plugin};
 use crate::checks::settings::{SettingError, Settings};
+use crate::rt::order::Order;
 use crate::rt::text::nearest;
 
 /// Faster is no check any more but a load.
@@ -126,7 +127,7 @@ impl Plan {
     /// The names of the plugins that run, sorted.
     pub fn plugins(&self) -> Vec<String> {
         let mut names: Vec<String> = self.jobs.iter().map(|job| job.spec.plugin.to_owned()).collect();
-        names.sort();
+        names.order();
         names.dedup();
         names
     }

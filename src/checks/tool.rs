@@ -16,6 +16,7 @@ use crate::diag::probe::receive;
 use crate::limits::WORKER_STACK_BYTES;
 use crate::llm::ToolSpec;
 use crate::net::guard::HostPattern;
+use crate::rt::order::Order;
 use crate::rt::text::cut;
 use crate::rt::{Cancel, Threads};
 use crate::tools::{Tool, ToolContext, ToolError};
@@ -81,7 +82,7 @@ impl Tool for ChecksTool {
         };
         let outcomes = self.run(plan, context)?;
         let mut readings: Vec<_> = outcomes.iter().flat_map(|outcome| &outcome.readings).collect();
-        readings.sort_by_key(|reading| reading.level);
+        readings.order_by_key(|reading| reading.level);
         let is_cut = readings.len() > READINGS_MAX;
         let shown: Vec<Value> = readings
             .into_iter()

@@ -94,6 +94,12 @@ impl Certificate {
     }
 }
 
+/// When the first certificate in PEM begins and ends to be valid, in Unix seconds; None when it cannot be read.
+pub fn validity(pem: &[u8]) -> Option<(i64, i64)> {
+    let first = of_file(pem).ok()?.into_iter().next()?;
+    Some((first.not_before, first.not_after))
+}
+
 /// The certificates of a file: PEM with any number of them, or one in DER.
 pub(super) fn of_file(bytes: &[u8]) -> Result<Vec<Certificate>, &'static str> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

@@ -16,6 +16,7 @@ use crate::checks::{Global, Outcome, Plan, run_once};
 use crate::config::{AgentFile, ConfigError, Flags, load_agent};
 use crate::diag::HostRoot;
 use crate::rt::Cancel;
+use crate::rt::order::Order;
 
 /// The checks ran, and something is not as it should be.
 const EXIT_WRONG: u8 = 3;
@@ -87,7 +88,7 @@ pub(super) fn load(context: &Context) -> Result<AgentFile, ConfigError> {
 /// All readings, the worst first, else in the order of the checks.
 fn sorted(outcomes: &[Outcome]) -> Vec<&Reading> {
     let mut readings: Vec<&Reading> = outcomes.iter().flat_map(|outcome| &outcome.readings).collect();
-    readings.sort_by_key(|reading| reading.level);
+    readings.order_by_key(|reading| reading.level);
     readings
 }
 

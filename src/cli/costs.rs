@@ -12,6 +12,7 @@ use super::{CliError, Context};
 use crate::costs::{day_of, series};
 use crate::limits;
 use crate::rt::clock;
+use crate::rt::order::Order;
 use crate::store::CostStore;
 use crate::store::costs::{Filter, Group, GroupBy};
 
@@ -57,7 +58,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     if group.is_none() {
         groups.retain(|group| json || group.calls > 0);
     } else {
-        groups.sort_by(|a, b| b.cost_usd.total_cmp(&a.cost_usd).then_with(|| a.name.cmp(&b.name)));
+        groups.order_by(|a, b| b.cost_usd.total_cmp(&a.cost_usd).then_with(|| a.name.cmp(&b.name)));
     }
     if json {
         let shapes: Vec<Value> = groups.iter().map(|group| shape(by, group)).collect();

@@ -15,21 +15,30 @@ mod alerts;
 mod approvals;
 mod args;
 mod audit;
+mod backup;
 mod chat;
 mod check;
 mod command;
+mod completions;
 mod config;
 mod costs;
 mod database;
+mod doctor;
+mod health;
 mod help;
+mod import;
 mod inspect;
 mod keys;
 mod machines;
+mod man;
 mod output;
 mod panic;
 mod parse;
 mod passwd;
+mod restore;
+mod schedules;
 mod serve;
+mod service;
 mod sessions;
 mod setup_pin;
 mod table;
@@ -59,17 +68,26 @@ const COMMANDS: &[Command] = &[
     alerts::COMMAND,
     approvals::COMMAND,
     audit::COMMAND,
+    backup::COMMAND,
     chat::COMMAND,
     check::COMMAND,
+    completions::COMMAND,
     config::COMMAND,
     costs::COMMAND,
+    doctor::COMMAND,
+    health::COMMAND,
+    import::COMMAND,
     inspect::COMMAND,
     keys::COMMAND,
     machines::COMMAND,
+    man::COMMAND,
     panic::PANIC,
     passwd::COMMAND,
+    restore::COMMAND,
     panic::RESUME,
+    schedules::COMMAND,
     serve::COMMAND,
+    service::COMMAND,
     sessions::COMMAND,
     setup_pin::COMMAND,
     version::COMMAND,

@@ -16,6 +16,11 @@ pub(super) fn line(text: Arguments<'_>) -> Result<(), CliError> {
     }
 }
 
+/// Stdout, for results that are no text.
+pub(super) fn bytes() -> impl Write {
+    io::stdout().lock()
+}
+
 /// Writes a prompt to stderr, without a line end.
 pub(super) fn prompt(text: &str) {
     let mut stderr = io::stderr().lock();

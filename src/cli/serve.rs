@@ -36,6 +36,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let mut flags = context.flags.clone();
     flags.listen = args.value("listen").map(str::to_owned).or(flags.listen);
     let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
+    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
     init_logging(config.log.level, config.log.json);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(CliError::failed)?;
     let handle = signals.handle();
@@ -43,7 +44,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     // An address that a person can open: all interfaces are reached by this machine's own name too.
     let host = if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
     let host = if host.contains(':') { format!("[{host}]") } else { host };
-    let url = format!("http://{host}:{}", address.port());
+    let url = format!("{scheme}://{host}:{}", address.port());
     announce(&format!("listening on {url}"));
     if let Some(pin) = pin {
         announce(&format!("FIRST-RUN SETUP PIN: open {url}/#pin={pin} and choose a password pin={pin}"));

@@ -1,4 +1,4 @@
-//! `[[agents]]`, `[[schedules]]`, `[plugins]`: from typed to validated.
+//! `[[agents]]`, `[plugins]`: from typed to validated.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,9 +6,20 @@ use std::path::Path;
 use super::check::{given, tier, word};
 use super::error::ConfigError;
 use super::fallback::{self, fallbacks};
+use super::json::typed;
 use super::llm::{check_cost, check_provider};
 use super::raw::{Agent, Typed};
 use super::{AgentConfig, LlmConfig, Tier};
+use crate::rt::order::Order;
+
+/// `[agent]`.
+#[derive(Default)]
+pub(super) struct MadeUpAgent {
+    pub(super) persona_dir: String,
+    pub(super) skills_dir: String,
+}
+
+typed!(MadeUpAgent { persona_dir, skills_dir });
 
 /// Longest agent name: it becomes a directory's name.
 const NAME_BYTES_MAX: usize = 64;
@@ -43,7 +54,7 @@ pub(super) fn agents(typed: &mut Typed, llm: &LlmConfig, data_dir: &Path) -> Res
     if !names.contains("default") {
         return Err(typed.bad("agents", "one agent must have the name \"default\""));
     }
-    agents.sort_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
+    agents.order_by(|a, b| (a.name != "default", &a.name).cmp(&(b.name != "default", &b.name)));
     typed.warnings.extend(warnings);
     Ok(agents)
 }
@@ -74,6 +85,8 @@ fn agent(
         "" => data_dir.join("agents").join(&raw.name),
         dir => dir.into(),
     };
+    let shared = [&raw.skills_dir, &typed.raw.agent.skills_dir].into_iter().find(|dir| !dir.is_empty());
+    let skills_dir = shared.map_or_else(|| data_dir.join("skills"), Into::into);
     Ok(AgentConfig {
         name: raw.name.clone(),
         description: raw.description.clone(),
@@ -82,6 +95,7 @@ fn agent(
         fallback,
         model: if raw.llm_model.is_empty() { typed.raw.llm.default_model.clone() } else { raw.llm_model.clone() },
         persona_dir,
+        skills_dir,
         adapters: raw.adapters.clone(),
         cost_limit_soft: raw.cost_limit_soft,
         cost_limit_hard: raw.cost_limit_hard,
@@ -110,14 +124,6 @@ fn is_plain_name(name: &str) -> bool {
 /// What the reference refuses at start, for the sections that Holt keeps but reads elsewhere.
 pub(super) fn check_others(typed: &Typed) -> Result<(), ConfigError> {
     let raw = &typed.raw;
-    for (at, schedule) in raw.schedules.iter().enumerate() {
-        let key = |field: &str| format!("schedules[{at}].{field}");
-        given(typed, &key("name"), &schedule.name)?;
-        word(typed, &key("type"), &schedule.kind, &["system", "agent"])?;
-        given(typed, &key("schedule"), &schedule.schedule)?;
-        tier(typed, &key("session_tier"), &schedule.session_tier, Tier::Supervised)?;
-        word(typed, &key("session_mode"), &schedule.session_mode, &["", "shared", "isolated"])?;
-    }
     for (name, plugin) in &raw.plugins {
         let key = |field: &str| format!("plugins.{name}.{field}");
         word(typed, &key("type"), &plugin.kind, &["subprocess", "docker"])?;

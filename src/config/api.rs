@@ -11,7 +11,7 @@ use super::env::Env;
 use super::error::ConfigError;
 use super::oidc::oidc;
 use super::raw::Typed;
-use super::{ApiConfig, AuthConfig, StaticKey};
+use super::{ApiConfig, AuthConfig, StaticKey, TlsFiles};
 use crate::limits;
 
 /// What a static key may be allowed (contract http-api 2, holt-additions "Scopes").
@@ -62,9 +62,6 @@ pub(super) fn api(typed: &mut Typed, reference: bool) -> Result<ApiConfig, Confi
     if raw.enabled == Some(false) {
         return Err(typed.bad("api.enabled", "must be true: without its API Holt has nothing to serve"));
     }
-    if raw.tls {
-        return Err(typed.bad("api.tls", "comes with a later release; remove it and put a TLS proxy in front of Holt"));
-    }
     let listen = match raw.listen.as_str() {
         "" if reference && typed.has_file => LISTEN_REFERENCE,
         "" => LISTEN,
@@ -80,6 +77,7 @@ pub(super) fn api(typed: &mut Typed, reference: bool) -> Result<ApiConfig, Confi
     let http = &typed.raw.http;
     Ok(ApiConfig {
         listen: listen.to_owned(),
+        tls: tls(typed)?,
         cors_origins,
         allowed_hosts: raw.allowed_hosts.iter().map(|host| host.trim().to_ascii_lowercase()).collect(),
         trusted_proxies: trusted_proxies(typed)?,
@@ -237,6 +235,19 @@ fn external_url(typed: &Typed) -> Result<Option<String>, ConfigError> {
         Some(host) if !host.is_empty() && !host.contains('@') => Ok(Some(url.to_owned())),
         _ => Err(typed.bad("api.external_url", "must be an http or https address without a user name")),
     }
+}
+
+fn tls(typed: &Typed) -> Result<Option<TlsFiles>, ConfigError> {
+    let raw = &typed.raw.api;
+    let file = |key: &str, path: &str| match path {
+        "" => Err(typed.bad(key, "must name a PEM file when api.tls is true")),
+        path => Ok(PathBuf::from(path)),
+    };
+    if !raw.tls {
+        return Ok(None);
+    }
+    let cert_file = file("api.cert_file", &raw.cert_file)?;
+    Ok(Some(TlsFiles { cert_file, key_file: file("api.key_file", &raw.key_file)? }))
 }
 
 fn web_dir(typed: &Typed) -> Result<Option<PathBuf>, ConfigError> {

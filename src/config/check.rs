@@ -52,13 +52,11 @@ pub(super) fn time_above_zero(
 
 /// A permission tier; empty is the default given.
 pub(super) fn tier(typed: &Typed, key: &str, text: &str, default: Tier) -> Result<Tier, ConfigError> {
-    match text {
-        "" => Ok(default),
-        "autonomous" => Ok(Tier::Autonomous),
-        "supervised" => Ok(Tier::Supervised),
-        "restricted" => Ok(Tier::Restricted),
-        other => Err(typed.bad(key, format!("must be autonomous, supervised or restricted, got {other:?}"))),
+    if text.is_empty() {
+        return Ok(default);
     }
+    let refuse = || typed.bad(key, format!("must be autonomous, supervised or restricted, got {text:?}"));
+    Tier::from_name(text).ok_or_else(refuse)
 }
 
 /// One of a few words.

@@ -144,7 +144,11 @@ fn allowances(
     key: &str,
     raw: &HashMap<String, RawAllowance>,
 ) -> Result<BTreeMap<String, Allowance>, ConfigError> {
-    raw.iter().map(|(name, raw)| Ok((name.clone(), allowance(typed, &format!("{key}.{name:?}"), raw)?))).collect()
+    let mut allowances = BTreeMap::new();
+    for (name, raw) in raw {
+        allowances.insert(name.clone(), allowance(typed, &format!("{key}.{name:?}"), raw)?);
+    }
+    Ok(allowances)
 }
 
 fn allowance(typed: &Typed, key: &str, raw: &RawAllowance) -> Result<Allowance, ConfigError> {

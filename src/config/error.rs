@@ -34,6 +34,13 @@ pub enum ConfigError {
     Edit { path: PathBuf, reason: String },
 }
 
+impl ConfigError {
+    /// An edit gave up for a reason of its own, which it has told elsewhere.
+    pub fn refused() -> Self {
+        Self::Edit { path: PathBuf::new(), reason: "refused".to_owned() }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -54,8 +61,8 @@ impl fmt::Display for ConfigError {
             ),
             Self::ReferenceDatabase { path } => write!(
                 f,
-                "{} is a database of another program; Holt does not write to it: take its data over with \
-                 `holt import`, then remove memory.db_path from the configuration",
+                "{} is a database of another program; Holt does not write to it: take its data over into a directory of \
+                 its own with `holt import DIR`",
                 path.display()
             ),
             Self::Write { path, step, cause } => write!(f, "write config {}: {step}: {cause}", path.display()),

@@ -111,6 +111,9 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("schedules[].session_mode", Text),
     ("schedules[].agent", Text),
     ("schedules[].enabled", Bool),
+    // Holt's own.
+    ("scheduler.catch_up", Time),
+    ("scheduler.run_timeout", Time),
     ("tools.*.transport", Text),
     ("tools.*.command", Text),
     ("tools.*.args", Texts),

@@ -20,6 +20,7 @@ use super::llm::llm;
 use super::notify::notify_channels;
 use super::place::{self, Place};
 use super::raw::Typed;
+use super::schedules::{scheduler, schedules};
 use super::source::Source;
 use super::tools::{mcp, tools};
 use super::web::web;
@@ -83,6 +84,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
     let costs = costs(&mut typed)?;
     let fleet = fleet(&typed, env, &data_dir)?;
     let notify = notify_channels(&typed.raw.notify, env, &data_dir).map_err(|(key, reason)| typed.bad(&key, reason))?;
+    let schedules = schedules(&mut typed, &agents, &notify)?;
+    let scheduler = scheduler(&typed)?;
     let log = log(&mut typed);
     warn_unsupported(&mut typed);
     Ok(Config {
@@ -94,6 +97,8 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         auth,
         llm,
         agents,
+        schedules,
+        scheduler,
         streams,
         tools,
         mcp,
@@ -103,7 +108,7 @@ fn from_typed(place: Place, mut typed: Typed, flags: &Flags, env: &Env) -> Resul
         costs,
         fleet,
         notify,
-        metrics: typed.tree.get("otel.enabled") == Some(&Value::Bool(true)),
+        metrics: typed.tree.get("otel.enabled").is_some_and(|on| on == true),
         warnings: typed.warnings,
         source: Source::new(flags, env),
         tree: typed.tree,

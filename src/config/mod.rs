@@ -3,6 +3,7 @@
 //! This room knows TOML and the file that holds it; nobody else does. It starts no threads and opens no database.
 //! Secrets are in no `Debug`, no `Display` and no warning.
 
+mod adopt;
 mod agent;
 mod agents;
 mod api;
@@ -12,9 +13,11 @@ mod duration;
 pub mod edit;
 mod env;
 mod error;
+mod expression;
 mod fallback;
 mod fleet;
 mod fleet_times;
+mod front_matter;
 mod gateway;
 mod json;
 mod keys;
@@ -30,6 +33,7 @@ mod raw;
 mod raw_llm;
 mod raw_web;
 mod report;
+mod schedules;
 mod schema;
 mod secret;
 mod source;
@@ -42,6 +46,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use adopt::{ReferenceSetup, judge, own_place, replace};
 pub use agent::{AgentFile, AgentGateway, load_agent};
 pub use api::SCOPES;
 pub use costs::{Allowance, CostsConfig, Limit, ModelPrice};
@@ -49,9 +54,11 @@ pub use duration::parse_go_duration;
 pub use edit::Document;
 pub use env::Env;
 pub use error::{ConfigError, Origin};
+pub use expression::{Cron, Expression};
 pub use fallback::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 pub use fleet::{AccessRule, FleetConfig};
 pub use fleet_times::FleetTimes;
+pub use front_matter::{FrontMatter, Requires};
 pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
@@ -61,6 +68,9 @@ pub use notify::{
 };
 pub use oidc::OidcConfig;
 pub use report::{Report, check};
+pub use schedules::{
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+};
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
@@ -79,6 +89,32 @@ pub enum Tier {
     Restricted,
 }
 
+impl Tier {
+    /// Its name in files and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Autonomous => "autonomous",
+            Self::Supervised => "supervised",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// The tier of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Autonomous, Self::Supervised, Self::Restricted].into_iter().find(|tier| tier.name() == name)
+    }
+
+    /// Whether it allows more than another.
+    pub fn is_above(self, other: Self) -> bool {
+        let rank = |tier| match tier {
+            Self::Autonomous => 2,
+            Self::Supervised => 1,
+            Self::Restricted => 0,
+        };
+        rank(self) > rank(other)
+    }
+}
+
 /// Everything that start-up, or a later change, decided. A value of it never changes; what counts now is kept by whoever
 /// puts changes in force.
 #[derive(Clone, Debug)]
@@ -95,6 +131,9 @@ pub struct Config {
     pub llm: LlmConfig,
     /// Sorted by name, `default` first; never empty.
     pub agents: Vec<AgentConfig>,
+    /// `[[schedules]]`, sorted by name.
+    pub schedules: Vec<ScheduleConfig>,
+    pub scheduler: SchedulerConfig,
     pub streams: StreamConfig,
     /// `[tools]`: tool servers by name, references to variables not replaced yet.
     pub tools: BTreeMap<String, ToolServerConfig>,
@@ -128,6 +167,8 @@ pub struct LogConfig {
 pub struct ApiConfig {
     /// `host:port`; `:8080` means all interfaces; port 0 lets the system choose.
     pub listen: String,
+    /// Speak TLS with this certificate.
+    pub tls: Option<TlsFiles>,
     /// Allowed origins besides our own; no `*` (W-16).
     pub cors_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -157,6 +198,15 @@ pub struct ApiConfig {
     pub body_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+}
+
+/// `api.cert_file` and `api.key_file`: PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate first, then those up to its root.
+    pub cert_file: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1; readable by its owner alone.
+    pub key_file: PathBuf,
 }
 
 /// `[api.auth]` and `[[api.keys]]`. `Debug` hides the secrets.
@@ -266,6 +316,8 @@ pub struct AgentConfig {
     /// Replaces the global rules when it is not empty.
     pub fallback: Vec<FallbackRule>,
     pub persona_dir: PathBuf,
+    /// The skills that it shares with others; its own are in `<persona_dir>/skills`.
+    pub skills_dir: PathBuf,
     pub adapters: Vec<String>,
     /// USD per conversation; None is the value of `[llm]`, 0 is off.
     pub cost_limit_soft: Option<f64>,

@@ -8,6 +8,7 @@ use super::env::Env;
 use super::error::ConfigError;
 use super::raw::Typed;
 use super::secret;
+use crate::rt::order::Order;
 
 /// Contract http-api 3.8.
 const SCOPES: [&str; 3] = ["openid", "email", "profile"];
@@ -72,7 +73,7 @@ pub(super) fn oidc(typed: &mut Typed, env: &Env, data_dir: &Path) -> Result<Opti
         let reason = "must name who may log in: without it every user of the provider could";
         return Err(typed.bad("api.auth.oidc.allowed_emails", reason));
     }
-    allowed_emails.sort_unstable();
+    allowed_emails.order();
     let mut scopes: Vec<String> = raw.scopes.iter().filter_map(|scope| some_text(scope.trim())).collect();
     if scopes.is_empty() {
         scopes = SCOPES.map(str::to_owned).to_vec();

@@ -8,7 +8,7 @@ use super::env::Env;
 use super::error::ConfigError;
 
 /// The reference's file name.
-const REFERENCE_FILE: &str = "denkeeper.toml";
+pub(super) const REFERENCE_FILE: &str = "denkeeper.toml";
 
 /// The two places, before the file was read.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use std::path::Path;
 use toml_edit::{DocumentMut, Item, Table, TableLike};
 
 use super::Flags;
+use super::agents::MadeUpAgent;
 use super::env::Env;
 use super::error::{ConfigError, Origin};
 use super::json::{self, FromJson, typed};
@@ -67,7 +68,8 @@ pub(super) struct Raw {
     pub(super) session: Session,
     pub(super) agent: MadeUpAgent,
     pub(super) agents: Vec<Agent>,
-    pub(super) schedules: Vec<Schedule>,
+    pub(super) schedules: Vec<super::schedules::RawSchedule>,
+    pub(super) scheduler: super::schedules::RawScheduler,
     pub(super) tools: BTreeMap<String, ToolServerConfig>,
     pub(super) max_tools: Option<i64>,
     pub(super) mcp: Mcp,
@@ -93,6 +95,7 @@ typed!(Raw {
     agent,
     agents,
     schedules,
+    scheduler,
     tools,
     max_tools,
     mcp,
@@ -132,17 +135,11 @@ pub(super) struct Session {
 typed!(Session { tier, approval_timeout });
 
 #[derive(Default)]
-pub(super) struct MadeUpAgent {
-    pub(super) persona_dir: String,
-}
-
-typed!(MadeUpAgent { persona_dir });
-
-#[derive(Default)]
 pub(super) struct Agent {
     pub(super) name: String,
     pub(super) description: String,
     pub(super) persona_dir: String,
+    pub(super) skills_dir: String,
     pub(super) adapters: Vec<String>,
     pub(super) auto_approve_tools: Vec<String>,
     pub(super) llm_model: String,
@@ -158,6 +155,7 @@ typed!(Agent {
     name,
     description,
     persona_dir,
+    skills_dir,
     adapters,
     auto_approve_tools,
     llm_model,
@@ -168,17 +166,6 @@ typed!(Agent {
     cost_limit_hard,
     fallback
 });
-
-#[derive(Default)]
-pub(super) struct Schedule {
-    pub(super) name: String,
-    pub(super) kind: String,
-    pub(super) schedule: String,
-    pub(super) session_tier: String,
-    pub(super) session_mode: String,
-}
-
-typed!(Schedule { name, kind: "type", schedule, session_tier, session_mode });
 
 #[derive(Default)]
 pub(super) struct Mcp {
@@ -205,6 +192,8 @@ pub(super) struct Api {
     pub(super) enabled: Option<bool>,
     pub(super) listen: String,
     pub(super) tls: bool,
+    pub(super) cert_file: String,
+    pub(super) key_file: String,
     pub(super) cors_origins: Vec<String>,
     pub(super) rate_limit: f64,
     pub(super) login_rate_limit: Option<i64>,
@@ -225,6 +214,8 @@ typed!(Api {
     enabled,
     listen,
     tls,
+    cert_file,
+    key_file,
     cors_origins,
     rate_limit,
     login_rate_limit,
@@ -343,7 +334,7 @@ impl Typed {
         }
         // After the check this fails only where the two disagree, which is our mistake; still no reason to panic.
         let tree = json::of_table(doc.as_table());
-        if !typed.raw.take(&tree) {
+        if !typed.raw.take(tree.clone()) {
             return Err(typed.bad("(file)", "a value has another type than Holt expects"));
         }
         typed.tree = Tree::new(tree, &typed.origins);

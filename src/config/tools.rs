@@ -315,7 +315,7 @@ mod tests {
             let doc: DocumentMut = std::fs::read_to_string(writer.path()).unwrap().parse().unwrap();
             let table = crate::config::json::of_table(doc["tools"][name].as_table().unwrap());
             let mut config = ToolServerConfig::default();
-            assert!(crate::config::json::FromJson::take(&mut config, &table));
+            assert!(crate::config::json::FromJson::take(&mut config, table));
             config
         };
         assert_eq!((read("a"), read("b")), (a, b));

@@ -11,6 +11,7 @@ use crate::diag::mounts::{Mount, mounts};
 use crate::diag::report::{Report, clean_name};
 use crate::diag::root::{HostRoot, Space};
 use crate::diag::thresholds::{DISK_USED_PERCENT, INODES_USED_PERCENT, MOUNT_ANSWER_MS, TURNED_READ_ONLY};
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Space and inodes of every real file system (as df counts), the fullest first; \
@@ -35,7 +36,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
     let mut rows: Vec<(f64, Value)> =
         mounts.iter().zip(answers).filter_map(|(mount, answer)| row(&mut report, mount, answer)).collect();
     crate::diag::probe::check_alive(context)?;
-    rows.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    rows.order_by(|(a, _), (b, _)| b.total_cmp(a));
     if rows.is_empty() {
         report.note("no file system with data of its own is mounted");
     }

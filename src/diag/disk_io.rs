@@ -10,6 +10,7 @@ use crate::diag::finding::{Finding, float, round1};
 use crate::diag::report::{Report, clean_name};
 use crate::diag::root::HostRoot;
 use crate::diag::thresholds::{HDD_REQUEST_MS, NVME_REQUEST_MS, SLOW_REQUEST_MS, SSD_REQUEST_MS, Threshold};
+use crate::rt::order::{Order, gather};
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Disks now, the busiest first: milliseconds per request, how busy, requests and \
@@ -60,7 +61,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
                    "write_bytes_per_second": rate(passed.sectors_written.saturating_mul(SECTOR_BYTES))}),
         ));
     }
-    rows.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    rows.order_by(|(a, _), (b, _)| b.total_cmp(a));
     rows.truncate(DEVICES_MAX);
     report.set("sampled_ms", u64::try_from(SAMPLE.as_millis()).unwrap_or(0));
     if rows.is_empty() {
@@ -77,7 +78,7 @@ fn counters(root: &HostRoot) -> Result<BTreeMap<String, Counters>, ToolError> {
         // A partition has no entry of its own there.
         !other && root.sys("block").join(name.replace('/', "!")).exists()
     };
-    Ok(text.lines().filter_map(parse).filter(|(name, _)| whole(name)).map(|(n, c)| (n.to_owned(), c)).collect())
+    Ok(gather(text.lines().filter_map(parse).filter(|(name, _)| whole(name)).map(|(n, c)| (n.to_owned(), c))))
 }
 
 /// `8 0 sda 1 2 3 4 5 6 7 8 9 10 11 ...` (Documentation/admin-guide/iostats.rst).

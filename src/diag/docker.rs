@@ -15,6 +15,7 @@ use crate::diag::report::{Report, clean, clean_name};
 use crate::diag::root::HostRoot;
 use crate::diag::thresholds::CONTAINERS_IN_TROUBLE;
 use crate::rt::Cancel;
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Docker (or Podman) containers with their state and health, or with \"container\" the \
@@ -96,7 +97,7 @@ fn overview(all: &[Value]) -> Report {
         rows.push(row);
     }
     // Those that do not run are few and matter more.
-    rows.sort_by_key(|row| row["state"] == "running" && row["health"] != "unhealthy");
+    rows.order_by_key(|row| row["state"] == "running" && row["health"] != "unhealthy");
     if rows.len() > CONTAINERS_MAX {
         report.set("truncated", true);
         rows.truncate(CONTAINERS_MAX);

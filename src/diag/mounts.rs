@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::diag::root::HostRoot;
+use crate::rt::order::Order;
 
 /// One file system that is mounted somewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +86,7 @@ fn parse(text: &str) -> (Vec<Mount>, bool) {
         text.lines().rev().filter_map(parse_line).filter(|(_, mount)| points.insert(mount.point.clone())).collect();
     lines.reverse();
     // Bind mounts and subvolumes repeat a file system: the shortest path stands for all of them.
-    lines.sort_by_key(|(_, mount)| mount.point.as_os_str().len());
+    lines.order_by_key(|(_, mount)| mount.point.as_os_str().len());
     let mut devices = HashSet::new();
     let mounts: Vec<Mount> = lines
         .into_iter()

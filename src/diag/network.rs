@@ -11,6 +11,7 @@ use crate::diag::report::{Report, clean_name};
 use crate::diag::root::HostRoot;
 use crate::diag::sockets::{TcpCounts, default_routes, ipv4_addresses, ipv6_addresses};
 use crate::diag::thresholds::{DEFAULT_ROUTES, NETWORK_DROPS_PERCENT, NETWORK_ERRORS_PERCENT};
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Network interfaces with link state, addresses, traffic now (bytes per second), \
@@ -56,7 +57,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
         rows.push((now.rx_bytes.saturating_add(now.tx_bytes), Value::Object(row)));
     }
     // Those that carry something first; quiet virtual ones may be cut.
-    rows.sort_by(|(a, _), (b, _)| b.cmp(a));
+    rows.order_by(|(a, _), (b, _)| b.cmp(a));
     if rows.len() > INTERFACES_MAX {
         report.set("truncated", true);
         rows.truncate(INTERFACES_MAX);

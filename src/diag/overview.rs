@@ -6,6 +6,7 @@ use crate::diag::args::Args;
 use crate::diag::report::Report;
 use crate::diag::root::HostRoot;
 use crate::diag::{Look, cpu, disk, memory, probe, temperature, uptime};
+use crate::rt::order::gather;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "One look at everything: CPU, memory, disks, temperature and uptime in a few \
@@ -26,7 +27,7 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
         match look(root, args, context) {
             Ok(part) => {
                 let kept: Map<String, Value> =
-                    part.fields.into_iter().filter(|(field, _)| fields.contains(&field.as_str())).collect();
+                    gather(part.fields.into_iter().filter(|(field, _)| fields.contains(&field.as_str())));
                 report.set(name, kept);
                 report.findings.extend(part.findings);
             }

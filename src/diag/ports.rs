@@ -10,6 +10,7 @@ use crate::diag::args::Args;
 use crate::diag::process_table::processes;
 use crate::diag::report::Report;
 use crate::diag::root::{HostRoot, names_in};
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Ports that this machine listens on, TCP and UDP, with the address, and the process \
@@ -35,7 +36,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
             listens.then(|| (port, protocol, address, columns.get(9).copied().unwrap_or("").to_owned()))
         }));
     }
-    rows.sort();
+    rows.order();
     rows.dedup();
     let mut owners: HashMap<String, (u32, String)> = HashMap::new();
     let hidden = open_files(root, context, |pid, name, _, target| {

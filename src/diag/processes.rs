@@ -12,6 +12,7 @@ use crate::diag::process_table::{Process, detail, processes};
 use crate::diag::report::Report;
 use crate::diag::root::{HostRoot, Units};
 use crate::diag::thresholds::{UNINTERRUPTIBLE, ZOMBIES};
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "The processes that use most of the processor (percent of one core, measured over \
@@ -57,7 +58,7 @@ pub(super) fn look(root: &HostRoot, args: &Args, context: &ToolContext<'_>) -> R
         report.set("name", name.as_str());
         report.set("matching", rows.len());
     }
-    rows.sort_by(|a, b| if by_memory { b.by_memory(a) } else { b.by_cpu(a) });
+    rows.order_by(|a, b| if by_memory { b.by_memory(a) } else { b.by_cpu(a) });
     rows.truncate(usize::try_from(args.integer("count").unwrap_or(COUNT_DEFAULT)).unwrap_or(usize::MAX));
     let total = memory_total(root);
     report.set("by", if by_memory { "memory" } else { "cpu" });
@@ -124,7 +125,7 @@ fn add_counts(report: &mut Report, all: &HashMap<u32, Process>) {
     report.set("uninterruptible", stuck);
     let named = |state: char| {
         let mut names: Vec<&str> = all.values().filter(|p| p.state == state).map(|p| p.comm.as_str()).collect();
-        names.sort_unstable();
+        names.order();
         names.dedup();
         names.truncate(10);
         names.into_iter().map(str::to_owned).collect::<Vec<_>>()

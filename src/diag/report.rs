@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::diag::finding::{Finding, round1};
+use crate::rt::order::Order;
 
 /// Most bytes of one answer: a model reads several of them in one turn, and small models have small windows.
 pub const REPORT_BYTES_MAX: usize = 8 * 1024;
@@ -62,7 +63,7 @@ impl Report {
 
     /// The JSON text: worst findings first, and never longer than [`REPORT_BYTES_MAX`].
     pub(super) fn into_text(mut self) -> String {
-        self.findings.sort_by_key(|finding| std::cmp::Reverse(finding.level));
+        self.findings.order_by_key(|finding| std::cmp::Reverse(finding.level));
         let findings: Vec<Value> = self.findings.iter().map(Finding::to_json).collect();
         self.fields.insert("findings".to_owned(), Value::Array(findings));
         let mut value = Value::Object(self.fields);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::diag::child::{Output, RunError};
 use crate::diag::probe::SystemProbe;
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 /// Most bytes of one file of `/proc` or `/sys`: connection tables of busy machines are long, nothing else is.
@@ -159,6 +160,6 @@ pub(crate) fn names_in(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.take(ENTRIES_MAX).flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    names.sort();
+    names.order();
     names
 }

@@ -1,5 +1,6 @@
 //! Addresses, routes and connections from `/proc/net`.
 
+use crate::rt::order::Order;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -48,7 +49,7 @@ impl TcpCounts {
 /// and addresses in the machine's byte order, which is little-endian wherever Holt runs.
 pub(super) fn default_routes(table: &str) -> Vec<DefaultRoute> {
     let mut routes: Vec<DefaultRoute> = table.lines().skip(1).filter_map(default_route).collect();
-    routes.sort_by_key(|route| route.metric);
+    routes.order_by_key(|route| route.metric);
     routes
 }
 

@@ -12,6 +12,7 @@ use crate::diag::ports::open_files;
 use crate::diag::probe::check_alive;
 use crate::diag::report::{Report, clean};
 use crate::diag::root::HostRoot;
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "What holds disk space beside ordinary files: files that were deleted but are still \
@@ -30,7 +31,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
     let mut points: Vec<PathBuf> =
         mounts(root).map(|(mounts, _)| mounts).unwrap_or_default().into_iter().map(|m| m.point).collect();
     // The longest that fits is the one that holds it.
-    points.sort_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
+    points.order_by_key(|point| std::cmp::Reverse(point.as_os_str().len()));
     let mount_of =
         |path: &Path| points.iter().find(|point| path.starts_with(point)).map(|point| point.display().to_string());
     let mut report = Report::new();
@@ -51,7 +52,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
             open.push((bytes, row));
         }
     })?;
-    open.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+    open.order_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
     report.set("deleted_open_bytes", open.iter().fold(0_u64, |sum, (bytes, _)| sum.saturating_add(*bytes)));
     report.set("deleted_open", open.into_iter().take(LISTED_MAX).map(|(_, row)| row).collect::<Vec<_>>());
     if hidden > 0 {
@@ -91,7 +92,7 @@ fn add_logs(report: &mut Report, root: &HostRoot, context: &ToolContext<'_>) -> 
             break;
         }
     }
-    files.sort();
+    files.order();
     let largest = files.iter().rev().take(5).map(|(bytes, path)| {
         let name = path.strip_prefix(&base).unwrap_or(path).display().to_string();
         json!({"file": clean(&name, 200), "bytes": bytes})

@@ -7,6 +7,7 @@ use crate::diag::finding::{Finding, round1};
 use crate::diag::report::{Report, clean_name};
 use crate::diag::root::{HostRoot, names_in};
 use crate::diag::thresholds::{BOARD_TEMPERATURE_CELSIUS, TEMPERATURE_CELSIUS};
+use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
 pub(super) const DESCRIPTION: &str = "Temperatures of all sensors, the hottest first, and the processor's clock.";
@@ -47,7 +48,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
 pub(super) fn sensors(root: &HostRoot) -> Vec<(String, f64)> {
     let mut sensors = zones(root);
     sensors.extend(hwmon(root));
-    sensors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    sensors.order_by(|(_, a), (_, b)| b.total_cmp(a));
     // Thermal zones appear as hwmon chips once more, under the same name.
     sensors.dedup_by(|(a, x), (b, y)| a == b && (*x - *y).abs() < 0.05);
     sensors.truncate(SENSORS_MAX);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::alert::Event;
+use crate::rt::fields::wire;
 use crate::rt::json;
 
 /// Largest message towards an agent, in bytes: the reference hangs up above it.
@@ -59,7 +60,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 }
 
 /// Ed25519 over the parts of a `session_start` (contract agent-link 8, "signed `session_start`").
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signature {
     /// Unix milliseconds at the hub.
     pub time: i64,
@@ -69,9 +70,10 @@ pub struct Signature {
     pub value: String,
 }
 
+wire!(Signature { time, nonce, value });
+
 /// `register` (contract agent-link 2.4).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Register {
     pub hostname: String,
     pub ip: String,
@@ -83,65 +85,53 @@ pub struct Register {
     /// Age of the agent's process, in seconds.
     pub uptime_sec: i64,
     /// Holt's own: the machine's clock, Unix milliseconds; 0 is not said.
-    #[serde(skip_serializing_if = "is_zero")]
     pub time: i64,
     /// Holt's own: what the hub signs to prove that it is the one whose key is pinned.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub nonce: String,
     /// Holt's own: `metadata`, `input_ack`, ....
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
 }
 
+wire!(Register { hostname, ip, os, arch, labels, plugins, agent_version, uptime_sec; time, nonce, features });
+
 /// `ack`, both directions.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ack {
     pub ok: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub warning: String,
     /// See [`HUB_FEATURES`].
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
     /// Holt's own: the token to use from the next connection on.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub new_token: String,
     /// Holt's own: base64 of the hub's public key (Ed25519, 32 bytes).
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub hub_key: String,
     /// Holt's own: base64 of the hub's signature over the agent's id and nonce.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub hub_proof: String,
 }
 
+wire!(Ack { ok; error, warning, features, new_token, hub_key, hub_proof });
+
 /// `heartbeat`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heartbeat {
     pub active_sessions: i64,
     pub active_alerts: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_pct: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub mem_pct: Option<f64>,
     /// Holt's own: fullest file system, 0 to 100.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_pct: Option<f64>,
     /// Holt's own: one-minute load.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub load1: Option<f64>,
     /// Holt's own: the hottest sensor, degrees Celsius.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub temp_c: Option<f64>,
     /// Holt's own: age of the host, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub host_uptime_sec: Option<i64>,
     /// Holt's own: events that the spool had to drop since the last heartbeat.
-    #[serde(skip_serializing_if = "is_zero")]
     pub dropped_events: i64,
 }
+
+wire!(Heartbeat { active_sessions, active_alerts; cpu_pct, mem_pct, disk_pct, load1, temp_c, host_uptime_sec, dropped_events });
 
 /// `alert_events`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -151,44 +141,46 @@ pub struct AlertEvents {
 }
 
 /// `disconnect`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Disconnect {
     pub reason: String,
     pub retry_after_sec: i64,
 }
 
+wire!(Disconnect { reason, retry_after_sec });
+
 /// `session_start`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionStart {
     pub session_id: String,
     /// `inspect`, `diagnose` or `chat`.
     pub session_type: String,
     pub user_name: String,
-    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
     pub params: serde_json::Map<String, Value>,
 }
 
+wire!(SessionStart { session_id, session_type, user_name; params });
+
 /// `session_input`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionInput {
     pub session_id: String,
     pub message: String,
 }
 
+wire!(SessionInput { session_id, message });
+
 /// `session_cancel`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionCancel {
     pub session_id: String,
     pub reason: String,
 }
 
+wire!(SessionCancel { session_id, reason });
+
 /// `session_output` (contract agent-link 2.12, 4.5).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionOutput {
     pub session_id: String,
     /// A whole chunk, not a token.
@@ -196,48 +188,36 @@ pub struct SessionOutput {
     /// `thinking`, `tool_call`, `tool_result`, `answer`, `error`, or empty at the end.
     pub stage: String,
     pub done: bool,
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub report: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Metadata>,
 }
 
+wire!(SessionOutput { session_id, delta, stage, done; report, metadata });
+
 /// What Holt's agents add to an output (contract agent-link 4.8); the reference knows `turn_done` alone.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub turn_done: bool,
     /// From 0, per session.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub round: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_ok: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_in: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_out: Option<u64>,
     /// On the closing message: `ok`, `empty`, `error`, `cancelled` or `timeout`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
 }
 
+wire!(Metadata { ; turn_done, seq, round, tool, tool_ok, duration_ms, tokens_in, tokens_out, outcome });
+
 /// `session_error`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SessionError {
     pub session_id: String,
     pub error: String,
     pub code: String,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-fn is_zero(count: &i64) -> bool {
-    *count == 0
-}
+wire!(SessionError { session_id, error, code });

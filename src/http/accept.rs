@@ -16,6 +16,7 @@ use crate::http::shed::{class, victim};
 use crate::limits;
 use crate::rt::lock;
 use crate::sys;
+use crate::tls::Transport;
 
 impl PollThread {
     pub(super) fn accept(&mut self) {
@@ -52,6 +53,9 @@ impl PollThread {
             slot = lock(&self.shared.free).pop();
         }
         let Some(slot) = slot else {
+            if self.shared.tls.is_some() {
+                return; // a handshake for the sake of a refusal would cost more than any answer
+            }
             let mut out = Vec::new();
             push_refusal(&mut out, Refusal { status: 503, text: "too many connections; try again" }, b"");
             // One attempt: who does not take it at once gets nothing. What it sent is read, so that the end is an
@@ -61,11 +65,23 @@ impl PollThread {
             let _ = io::Write::write(&mut &stream, &out);
             return;
         };
+        // A handshake has the time of a head, and is let go of like one.
         let deadline = Instant::now() + self.shared.settings.head_timeout;
+        let prepared = stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true));
+        let stream = prepared.and_then(|()| match &self.shared.tls {
+            None => Ok(Transport::Plain(stream)),
+            Some(acceptor) => acceptor.accept(stream),
+        });
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                log::warn!("take a connection: {error}");
+                self.shared.free_slot(slot);
+                return;
+            }
+        };
         let conn = Box::new(Conn::new(stream, peer, slot, deadline, Arc::clone(&self.shared.buffered_all)));
-        let prepared = conn.stream.set_nonblocking(true).and_then(|()| conn.stream.set_nodelay(true));
-        let added = prepared.and_then(|()| sys::poller_add(&self.shared.poller, &conn.stream, Event::none(slot)));
-        if let Err(error) = added {
+        if let Err(error) = sys::poller_add(&self.shared.poller, conn.stream.socket(), Event::none(slot)) {
             log::warn!("take a connection: {error}");
             drop(conn);
             self.shared.free_slot(slot);

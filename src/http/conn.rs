@@ -1,8 +1,9 @@
 //! One HTTP connection: its socket, what was read and not yet understood, what was written and not yet taken.
 
 use std::cell::Cell;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
@@ -12,10 +13,16 @@ use crate::http::body::Chunked;
 use crate::http::head::{self, Framing, Head, Refusal, refuse};
 use crate::limits;
 use crate::rt::Slot;
+use crate::tls::{self, Transport};
 
-/// A socket that has left HTTP, blocking again. TLS joins here as a second kind.
+/// What is read of a file at once to be sent.
+const TAIL_CHUNK_BYTES: usize = 32 * 1024;
+/// So often, before other connections get a turn.
+const TAIL_CHUNKS_MAX: usize = 8;
+
+/// A socket that has left HTTP: reads and writes wait from now on.
 pub struct Socket {
-    pub stream: TcpStream,
+    pub stream: Transport,
     pub peer: SocketAddr,
 }
 
@@ -57,7 +64,7 @@ enum Assembled {
 
 /// One connection.
 pub(super) struct Conn {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Transport,
     pub(super) peer: SocketAddr,
     pub(super) slot: usize,
     pub(super) phase: Phase,
@@ -76,13 +83,15 @@ pub(super) struct Conn {
     large: Option<Slot>,
     pub(super) output: Vec<u8>,
     written: usize,
+    /// The rest of an answer, behind what is in `output`.
+    pub(super) tail: Option<Box<io::Take<File>>>,
     lingered: usize,
     counted: Slot,
 }
 
 impl Conn {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Transport,
         peer: SocketAddr,
         slot: usize,
         deadline: Instant,
@@ -105,6 +114,7 @@ impl Conn {
             large: None,
             output: Vec::new(),
             written: 0,
+            tail: None,
             lingered: 0,
             counted: Slot::hold(&buffered_all, 0),
         }
@@ -114,10 +124,11 @@ impl Conn {
     pub(super) fn read(&mut self, scratch: &mut [u8], body_bytes_max: usize) -> Progress {
         // A bounded number of reads, so that one fast sender does not keep the poller from the others.
         for _ in 0..8 {
-            match self.stream.read(scratch) {
+            match self.stream.try_read(scratch) {
                 Ok(0) => return Progress::Closed,
                 Ok(count) => {
                     self.input.extend_from_slice(&scratch[..count]);
+                    self.take_held(scratch);
                     match self.assemble(body_bytes_max) {
                         Progress::Wait => {}
                         other => return other,
@@ -128,10 +139,21 @@ impl Conn {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Progress::Wait,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if tls::is_plain_http(&error) => {
+                    return Progress::Refused(refuse(400, "this port speaks TLS: use an https:// address"));
+                }
                 Err(_) => return Progress::Closed,
             }
         }
         Progress::Wait
+    }
+
+    /// Takes what TLS has read already, less than a record: the poller would not tell of it.
+    fn take_held(&mut self, scratch: &mut [u8]) {
+        while self.stream.holds_input() {
+            let Ok(count) = self.stream.try_read(scratch) else { return };
+            self.input.extend_from_slice(&scratch[..count]);
+        }
     }
 
     /// Makes a request of what was read, if it is complete.
@@ -212,7 +234,7 @@ impl Conn {
             headers: Head::headers(head.spans.clone(), self.input[..head.length].to_vec()),
             body: Vec::new(),
             peer: self.peer,
-            secure: false,
+            secure: self.stream.is_tls(),
             http10: head.http10,
             authenticated: Cell::new(false),
             watched: Cell::new(false),
@@ -245,7 +267,7 @@ impl Conn {
             headers: Head::headers(head.spans, head_bytes),
             body,
             peer: self.peer,
-            secure: false,
+            secure: self.stream.is_tls(),
             http10: head.http10,
             authenticated: Cell::new(false),
             watched: Cell::new(false),
@@ -300,16 +322,36 @@ impl Conn {
         std::mem::take(&mut self.input)
     }
 
-    /// Writes what is left of the output: true when all is written, false when the client has to read first.
+    /// Writes what is left of the answer: true when all is written, false when the client has to read first, or others
+    /// are to have a turn.
     pub(super) fn flush(&mut self) -> io::Result<bool> {
+        for _ in 0..TAIL_CHUNKS_MAX {
+            if !self.flush_output()? {
+                return Ok(false);
+            }
+            let Some(tail) = &mut self.tail else { return Ok(true) };
+            self.output.resize(TAIL_CHUNK_BYTES, 0);
+            let count = tail.read(&mut self.output)?;
+            self.output.truncate(count);
+            if count == 0 {
+                self.tail = None;
+            }
+        }
+        Ok(false)
+    }
+
+    fn flush_output(&mut self) -> io::Result<bool> {
         while self.written < self.output.len() {
-            match self.stream.write(&self.output[self.written..]) {
+            match self.stream.try_write(&self.output[self.written..]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        if !self.stream.try_flush()? {
+            return Ok(false);
         }
         self.written = 0;
         // A large answer must not leave its buffer with an idle connection.
@@ -324,7 +366,7 @@ impl Conn {
     /// Reads and drops what still comes after the last answer; true when the peer has closed or sent too much.
     pub(super) fn linger(&mut self, scratch: &mut [u8]) -> bool {
         for _ in 0..8 {
-            match self.stream.read(scratch) {
+            match self.stream.try_read(scratch) {
                 Ok(0) => return true,
                 Ok(count) => {
                     self.lingered += count;
@@ -348,7 +390,7 @@ impl Conn {
         self.large = None;
         self.count_buffered();
         // A peer that is gone already needs no goodbye.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.end_writing();
     }
 
     fn count_buffered(&mut self) {

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use crate::api::message::{Reply, Req, Response, SseStart, Upgrade};
 use crate::rt::Threads;
+use crate::tls::Acceptor;
 
 pub use conn::Socket;
 
@@ -65,11 +66,16 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Starts the poller and the workers on a bound listener.
-    pub fn start(listener: TcpListener, settings: HttpSettings, app: Arc<dyn App>) -> io::Result<Self> {
+    /// Starts the poller and the workers on a bound listener, which speaks TLS if there is an acceptor.
+    pub fn start(
+        listener: TcpListener,
+        settings: HttpSettings,
+        app: Arc<dyn App>,
+        tls: Option<Arc<Acceptor>>,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let threads = Threads::new();
-        let shared = poll::start(listener, settings, app, &threads)?;
+        let shared = poll::start(listener, settings, app, tls, &threads)?;
         Ok(Self { shared, threads, address })
     }
 

@@ -6,7 +6,7 @@
 //! connection is the only one that produces any.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::http::{App, HttpSettings, workers};
 use crate::limits;
 use crate::rt::{Threads, lock};
 use crate::sys;
+use crate::tls::{Acceptor, Transport};
 
 /// A body beyond the limit of its route.
 pub(super) const TOO_LARGE: Refusal = refuse(413, "request body too large");
@@ -40,6 +41,8 @@ pub(super) struct Shared {
     // Set at construction.
     pub(super) settings: HttpSettings,
     pub(super) app: Arc<dyn App>,
+    /// Every connection is TLS.
+    pub(super) tls: Option<Arc<Acceptor>>,
     pub(super) poller: Poller,
     pub(super) slots: Vec<Slot>,
     started: Instant,
@@ -120,7 +123,9 @@ impl Shared {
     /// Like [`Shared::park`], with the deadline as it was.
     fn arm(&self, conn: Box<Conn>) {
         let slot = conn.slot;
-        let interest = if conn.phase == Phase::Flush { Event::writable(slot) } else { Event::readable(slot) };
+        let is_flush = conn.phase == Phase::Flush;
+        // TLS has words of its own, which may wait for the client to read.
+        let interest = Event::new(slot, !is_flush, is_flush || conn.stream.wants_write());
         let place = &self.slots[slot];
         let since = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         place.since.store(since, Ordering::Relaxed);
@@ -130,7 +135,7 @@ impl Shared {
             // Armed under the lock: otherwise the poller might close the connection in between, and the descriptor
             // could be somebody else's by then.
             let mut parked = lock(&place.parked);
-            match self.poller.modify(&conn.stream, interest) {
+            match self.poller.modify(conn.stream.socket(), interest) {
                 Ok(()) => {
                     place.class.store(class, Ordering::Release);
                     *parked = Some(conn);
@@ -149,22 +154,22 @@ impl Shared {
     pub(super) fn close(&self, conn: Box<Conn>) {
         let slot = conn.slot;
         self.forget(&conn.stream);
+        conn.stream.farewell();
         drop(conn);
         self.free_slot(slot);
     }
 
     /// Takes a connection out of HTTP for good; its slot is free for another.
-    pub(super) fn detach(&self, conn: Box<Conn>) -> io::Result<(TcpStream, SocketAddr)> {
+    pub(super) fn detach(&self, conn: Box<Conn>) -> io::Result<(Transport, SocketAddr)> {
         self.forget(&conn.stream);
         let Conn { stream, peer, slot, .. } = *conn;
         self.free_slot(slot);
-        stream.set_nonblocking(false)?;
-        Ok((stream, peer))
+        Ok((stream.into_blocking()?, peer))
     }
 
-    fn forget(&self, stream: &TcpStream) {
+    fn forget(&self, stream: &Transport) {
         // Fails only for a socket that is not registered, and then there is nothing to forget.
-        let _ = self.poller.delete(stream);
+        let _ = self.poller.delete(stream.socket());
     }
 
     pub(super) fn free_slot(&self, slot: usize) {
@@ -189,6 +194,7 @@ pub(super) fn start(
     listener: TcpListener,
     settings: HttpSettings,
     app: Arc<dyn App>,
+    tls: Option<Arc<Acceptor>>,
     threads: &Threads,
 ) -> io::Result<Arc<Shared>> {
     listener.set_nonblocking(true)?;
@@ -212,6 +218,7 @@ pub(super) fn start(
         free: Mutex::new((0..count).rev().collect()),
         settings,
         app,
+        tls,
     });
     sys::poller_add(&shared.poller, &listener, Event::readable(count))?;
     let (work_tx, work_rx) = bounded(limits::REQUEST_QUEUE);

@@ -21,6 +21,11 @@ pub(super) struct Framing {
 
 /// Appends the whole answer. `common` are the lines that every response carries.
 pub(super) fn push_response(out: &mut Vec<u8>, response: Response, framing: Framing, common: &[u8]) {
+    push_with_tail(out, response, 0, framing, common);
+}
+
+/// The same of an answer that goes on with `tail` bytes which come from elsewhere.
+pub(super) fn push_with_tail(out: &mut Vec<u8>, response: Response, tail: u64, framing: Framing, common: &[u8]) {
     let status = response.status_code();
     let has_body = !matches!(status.0, 100..=199 | 204 | 304);
     push_status(out, status);
@@ -40,7 +45,7 @@ pub(super) fn push_response(out: &mut Vec<u8>, response: Response, framing: Fram
     let body = response.into_reader().into_inner();
     if has_body {
         out.extend_from_slice(b"Content-Length: ");
-        json::push_u64(out, body.len() as u64);
+        json::push_u64(out, body.len() as u64 + tail);
         out.extend_from_slice(b"\r\n");
     }
     if status.0 == 426 {

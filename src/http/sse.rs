@@ -4,7 +4,6 @@
 //! cancel the turn.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use crate::http::reply;
 use crate::http::sse_session::SseStreamSession;
 use crate::limits;
 use crate::rt::{Stop, Threads, json};
+use crate::tls::Transport;
 
 /// All running event streams.
 pub struct SseStreams {
@@ -83,14 +83,14 @@ impl Watcher for SseWatcher {
 }
 
 fn run(
-    socket: &TcpStream,
+    socket: &Transport,
     start: SseStart,
     head: &[u8],
     stop: &Stop,
     is_valid: &dyn Fn(&Credential) -> bool,
 ) -> io::Result<()> {
     socket.set_write_timeout(Some(limits::WS_WRITE_TIMEOUT))?;
-    socket.set_nodelay(true)?;
+    socket.socket().set_nodelay(true)?;
     let (wake_tx, wake_rx) = bounded(1);
     let (notice_tx, notice_rx) = bounded(1);
     start.progress.set_wake(wake_tx.clone());
@@ -129,7 +129,7 @@ fn run(
     }
     pump.follow(&wake_rx, &notice_rx, stop, &|| is_valid(&start.credential))?;
     writer.finish()?;
-    socket.shutdown(std::net::Shutdown::Write)
+    socket.end_writing()
 }
 
 struct Pump<'a, 'b> {
@@ -140,7 +140,7 @@ struct Pump<'a, 'b> {
     cursor: Option<u64>,
     /// Terminal frames up to this number belong to earlier turns and end nothing.
     until: Option<u64>,
-    writer: &'b mut SseStreamSession<&'a TcpStream>,
+    writer: &'b mut SseStreamSession<&'a Transport>,
     progress: Arc<SseProgress>,
 }
 

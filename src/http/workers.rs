@@ -1,13 +1,14 @@
 //! The threads `http-work-N`: a handler for each complete request, and its answer onto the wire. What the socket does
 //! not take at once goes back to the poller, so no client can hold a worker by being slow to read.
 
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 use tiny_http::Method;
 
-use crate::api::message::{Reply, Req, Responder, Response, Watch, json_response};
+use crate::api::message::{FileAnswer, Reply, Req, Responder, Response, Watch, json_response};
 use crate::http::conn::{Conn, Phase, Progress, Socket};
 use crate::http::head::Refusal;
 use crate::http::poll::{Shared, TOO_LARGE, Work};
@@ -46,11 +47,19 @@ fn serve(shared: &Arc<Shared>, work: Work, more: bool) -> Option<Work> {
             conn.recycle(bytes);
             send(shared, conn, more)
         }
+        Reply::File(answer) => {
+            let FileAnswer { head, file, bytes } = *answer;
+            let framing = framing(shared, &mut conn, req.method == Method::Head, req.http10);
+            let common = shared.app.common_headers(&req.path);
+            reply::push_with_tail(&mut conn.output, head, bytes, framing, common);
+            conn.tail = (!framing.head_only).then(|| Box::new(file.take(bytes)));
+            send(shared, conn, more)
+        }
         Reply::Later(begin) => {
             let answer_on = Arc::clone(shared);
             let path = req.path.clone();
             let (head_only, http10) = (req.method == Method::Head, req.http10);
-            let watch = if req.watched.get() { conn.stream.try_clone().ok() } else { None };
+            let watch = if req.watched.get() { conn.stream.socket().try_clone().ok() } else { None };
             let responder = Responder::new(move |response: Response| {
                 // Asked now: a stop may have begun since the request came.
                 let framing = framing(&answer_on, &mut conn, head_only, http10);

@@ -11,6 +11,7 @@ use super::endpoint::decode;
 use super::reading::Assembly;
 use super::wire_error::{event_error, in_band_error};
 use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage, cut_note, made_up_id};
+use crate::rt::order::Order;
 
 /// More calls than this in one answer are an error of the model or its server.
 const TOOL_CALLS_MAX: usize = 256;
@@ -255,7 +256,7 @@ impl Assembler {
         }
         let mut entries = self.calls;
         // Stable: calls without an index stay behind in the order they came.
-        entries.sort_by_key(|entry| entry.index.unwrap_or(u64::MAX));
+        entries.order_by_key(|entry| entry.index.unwrap_or(u64::MAX));
         let mut tool_calls: Vec<ToolCall> = Vec::with_capacity(entries.len());
         for Entry { mut call, .. } in entries {
             if call.name.is_empty() {

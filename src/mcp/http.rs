@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::client::{Client, Transport};
 use super::inbox::{Inbox, Waiting};
 use super::mask::cut;
+use super::oauth::Access;
 use super::{Mask, McpError, TransportKind};
 use crate::limits;
 use crate::net::guard::{CheckedUrl, Guard};
@@ -41,6 +42,8 @@ pub struct Target {
     pub guard: Guard,
     /// Checked names and values.
     pub headers: Vec<(String, String)>,
+    /// The token that requests carry; None where the server wants no login of this kind.
+    pub access: Option<Access>,
 }
 
 /// Connects: the streamable transport first, the older one where the server does not know it.
@@ -54,7 +57,10 @@ pub fn reach(name: &str, target: Target, mask: Mask, timeout: Duration, cancel: 
         }
         Client::open(Box::new(http), inbox, timeout, cancel)
     };
+    let has_login = target.access.is_some();
     match open(TransportKind::Http) {
+        // Logins came with the newer transport (contract engine 8.2).
+        Err(error) if has_login => Err(error),
         // What servers of before 2025-03-26 answer to a POST (MCP "Backwards Compatibility").
         Err(error @ McpError::Status { status: 400 | 404 | 405, .. }) => {
             open(TransportKind::LegacySse).map_err(|legacy| {
@@ -258,6 +264,9 @@ impl Shared {
         cancel: &'a Cancel,
         more: &[(&str, &str)],
     ) -> Result<Answer<'a>, McpError> {
+        let access = self.target.access.as_ref();
+        let mut bearer = access.map(Access::bearer).transpose()?;
+        let mut is_renewed = false;
         for _ in 0..=REDIRECTS_MAX {
             // The older transport posts to the endpoint that it was given; its stream is elsewhere.
             let is_stream = self.kind == TransportKind::LegacySse && method == Method::Get;
@@ -270,6 +279,10 @@ impl Shared {
             let mut call = Call::new(method, &url).timeouts(timeouts).headers(&self.target.headers);
             if let Some(body) = body {
                 call = call.body(body);
+            }
+            let line = bearer.as_ref().map(|token| format!("Bearer {token}"));
+            if let Some(line) = &line {
+                call = call.header("Authorization", line);
             }
             if let Some(session) = &session {
                 call = call.header("Mcp-Session-Id", session);
@@ -294,10 +307,17 @@ impl Shared {
                     let mut session = lock(&self.session);
                     *(if is_stream { &mut session.stream } else { &mut session.endpoint }) = to;
                 }
-                401 => return Err(McpError::Unauthorized),
+                401 => match (access, &bearer) {
+                    // Revoked early, or its end was never told: once more with another.
+                    (Some(access), Some(refused)) if !is_renewed => {
+                        is_renewed = true;
+                        bearer = Some(access.instead_of(refused)?);
+                    }
+                    _ => return Err(McpError::Unauthorized),
+                },
                 // Of the standing stream it only says that there is none.
                 404 if session.is_some() && method == Method::Post => return Err(McpError::SessionLost),
-                status => return Err(self.status_error(status, &mut answer)),
+                status => return Err(self.status_error(status, &mut answer, bearer.as_deref())),
             }
         }
         Err(McpError::Protocol { reason: "it redirects in circles".to_owned() })
@@ -324,8 +344,8 @@ impl Shared {
         Ok(())
     }
 
-    fn status_error(&self, status: u16, answer: &mut Answer<'_>) -> McpError {
-        let mask = &self.inbox.mask;
+    fn status_error(&self, status: u16, answer: &mut Answer<'_>, bearer: Option<&str>) -> McpError {
+        let mask = &self.inbox.mask.with(bearer);
         // What may be the beginning of a secret at the cut is left out.
         let text = match answer.body_start(limits::MCP_ERROR_BYTES_MAX + mask.longest()) {
             Ok((body, true)) => mask.apply(&String::from_utf8_lossy(&body)),

@@ -56,6 +56,8 @@ pub(super) struct Waiting {
 struct Progress {
     last: Option<Instant>,
     woken: bool,
+    /// Stays when the caller has taken the result.
+    is_settled: bool,
     result: Option<Result<Value, McpError>>,
 }
 
@@ -80,7 +82,8 @@ pub(super) struct Fed {
 impl Waiting {
     fn settle(&self, result: Result<Value, McpError>) {
         let mut progress = lock(&self.progress);
-        if progress.result.is_none() {
+        if !progress.is_settled {
+            progress.is_settled = true;
             progress.result = Some(result);
         }
         drop(progress);
@@ -89,7 +92,7 @@ impl Waiting {
 
     /// Whether the answer is there.
     pub(super) fn is_settled(&self) -> bool {
-        lock(&self.progress).result.is_some()
+        lock(&self.progress).is_settled
     }
 
     /// Wakes the caller, so that it looks at its cancel flag.

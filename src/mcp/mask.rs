@@ -1,5 +1,6 @@
 //! Secrets that a server was given must not come back in errors and logs.
 
+use crate::rt::order::Order;
 /// Shorter values are no secrets: masking every `1` or `true` would make texts unreadable.
 const SECRET_BYTES_MIN: usize = 6;
 /// What stands in their place.
@@ -21,9 +22,14 @@ impl Mask {
             secrets.extend(value.split_ascii_whitespace().map(str::to_owned));
         }
         secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
-        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        secrets.order_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         secrets.dedup();
         Self { secrets }
+    }
+
+    /// The same with one more.
+    pub(super) fn with(&self, secret: Option<&str>) -> Self {
+        Self::new(self.secrets.iter().map(String::as_str).chain(secret))
     }
 
     /// The text without them.

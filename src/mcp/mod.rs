@@ -14,6 +14,7 @@ mod http;
 mod inbox;
 mod lines;
 mod mask;
+pub mod oauth;
 mod rpc;
 mod stderr;
 mod stdio;
@@ -25,6 +26,7 @@ pub use content::Outcome;
 pub use error::McpError;
 pub use http::{Target, reach};
 pub use mask::Mask;
+use mask::cut;
 pub use stdio::{Program, start as start_program};
 
 /// How a server is reached.

@@ -105,7 +105,18 @@ impl Dispatcher {
     /// Takes a notice for all channels that want it. Never waits for a network; on the hub the rows are durable when
     /// this returns. False when they could not be written: the cause is in the log.
     pub fn notify(&self, notice: &Notice) -> bool {
-        match self.shared.queue.add(&self.rows(notice)) {
+        self.keep(&self.rows(notice))
+    }
+
+    /// The same for the channel of that name (`*`: all of them), whatever it is set to be told. False also when there is
+    /// no such channel.
+    pub fn notify_to(&self, name: &str, notice: &Notice) -> bool {
+        let rows = self.rows_for(notice, |config| name == "*" || config.name == name);
+        !rows.is_empty() && self.keep(&rows)
+    }
+
+    fn keep(&self, rows: &[NewNotice]) -> bool {
+        match self.shared.queue.add(rows) {
             Ok(()) => {
                 self.ring();
                 true
@@ -120,9 +131,13 @@ impl Dispatcher {
     /// The rows of a notice, for whoever writes them in a transaction of its own ([`crate::store::notices::insert`])
     /// and then calls [`Dispatcher::ring`].
     pub fn rows(&self, notice: &Notice) -> Vec<NewNotice> {
+        self.rows_for(notice, |config| wants(config, notice))
+    }
+
+    fn rows_for(&self, notice: &Notice, wants: impl Fn(&ChannelConfig) -> bool) -> Vec<NewNotice> {
         let now = clock::unix_ms();
         let body = notice.to_value().to_string();
-        let wanting = self.channels.iter().filter(|channel| wants(&channel.config, notice));
+        let wanting = self.channels.iter().filter(|channel| wants(&channel.config));
         wanting
             .map(|channel| {
                 let delay = channel.config.escalate_after.filter(|_| notice.kind == Kind::Firing).unwrap_or_default();
@@ -223,7 +238,7 @@ fn wants(config: &ChannelConfig, notice: &Notice) -> bool {
             has_labels(config, notice)
         }
         Kind::Recovered => config.recoveries && has_labels(config, notice),
-        Kind::Firing | Kind::Test | Kind::Summary => false,
+        Kind::Firing | Kind::Report | Kind::Test | Kind::Summary => false,
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Kind {
     Recovered,
     /// An agent asks before it acts.
     Approval,
+    /// What an agent found at a set time; for the channels that its schedule names, whatever else they are told.
+    Report,
     /// Somebody tries a channel out: no filter, limit or quiet time counts.
     Test,
     /// Several notices in one; made by a channel's queue.
@@ -34,13 +36,14 @@ impl Kind {
             Self::Firing => "firing",
             Self::Recovered => "recovered",
             Self::Approval => "approval",
+            Self::Report => "report",
             Self::Test => "test",
             Self::Summary => "summary",
         }
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Self::Firing, Self::Recovered, Self::Approval, Self::Test, Self::Summary]
+        [Self::Firing, Self::Recovered, Self::Approval, Self::Report, Self::Test, Self::Summary]
             .into_iter()
             .find(|kind| kind.name() == name)
     }

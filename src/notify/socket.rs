@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::channel::SendError;
 use crate::net::guard::{Guard, Origin};
 use crate::rt::Cancel;
+use crate::tls;
 
 /// An address that does not answer leaves time for the next one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
@@ -196,21 +196,6 @@ fn timed_out(error: io::Error) -> io::Error {
 }
 
 fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    if let Some(path) = ca_file {
-        let fail = |cause: String| format!("ca_file {}: {cause}", path.display());
-        let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-        }
-        if roots.len() == before {
-            return Err(fail("holds no certificate (PEM)".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| format!("TLS: {error}"))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let shown = ca_file.unwrap_or(Path::new("")).display();
+    tls::client_config(ca_file).map_err(|cause| format!("ca_file {shown}: {cause}"))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::notice::{Kind, Notice};
 use crate::alert::Level;
 use crate::limits;
+use crate::rt::order::Order;
 
 /// One notice that tells these, which are in order. What fired and recovered among them is told as recovered.
 pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
@@ -23,6 +24,7 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
         (count(Kind::Firing, Some(Level::Info)), "info"),
         (count(Kind::Recovered, None), "recovered"),
         (count(Kind::Approval, None), "to approve"),
+        (count(Kind::Report, None), "of schedules"),
     ] {
         if count > 0 {
             parts.push(format!("{count} {what}"));
@@ -30,7 +32,7 @@ pub(super) fn summary(notices: &[&Notice], now: i64) -> Notice {
     }
     // The worst first; what is shown may be the beginning only.
     let mut lines: Vec<&&Notice> = told.iter().collect();
-    lines.sort_by_key(|notice| notice.level);
+    lines.order_by_key(|notice| notice.level);
     let mut body = String::new();
     let shown = lines.len().min(limits::NOTICE_SUMMARY_LINES);
     for notice in &lines[..shown] {

@@ -201,6 +201,7 @@ fn priority(priorities: &Priorities, notice: &Notice) -> u32 {
 fn emoji(notice: &Notice) -> &'static str {
     match (notice.kind, notice.level) {
         (Kind::Approval, _) => "raised_hand",
+        (Kind::Report, Level::Info) => "alarm_clock",
         (Kind::Test, _) => "test_tube",
         (_, Level::Critical) => "rotating_light",
         (_, Level::Warning) => "warning",

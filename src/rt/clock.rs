@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// Milliseconds since 1970, UTC. Zero on a machine whose clock is before that.
 pub fn unix_ms() -> i64 {
@@ -24,6 +25,17 @@ pub fn rfc3339(unix_ms: i64) -> String {
     Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
 }
 
+/// Date, time, weekday and week, for a model: `2026-01-02 04:04, Friday of ISO week 1 (Europe/Berlin)`. An unknown zone
+/// counts as UTC.
+pub fn spoken(unix_ms: i64, zone: &str) -> String {
+    let (zone, name) = TimeZone::get(zone).map_or((TimeZone::UTC, "UTC"), |found| (found, zone));
+    let at = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone);
+    let days = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let day = usize::try_from(at.weekday().to_monday_zero_offset()).unwrap_or(0);
+    let week = at.date().iso_week_date().week();
+    format!("{} {:02}:{:02}, {} of ISO week {week} ({name})", at.date(), at.hour(), at.minute(), days[day])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +45,6 @@ mod tests {
         assert_eq!(rfc3339_s(1_767_323_045_678), "2026-01-02T03:04:05Z");
         assert_eq!(rfc3339(1_767_323_045_678), "2026-01-02T03:04:05.678Z");
         assert_eq!(rfc3339(1_767_323_045_000), "2026-01-02T03:04:05Z");
+        assert_eq!(spoken(1_767_323_045_000, "nowhere"), "2026-01-02 03:04, Friday of ISO week 1 (UTC)");
     }
 }

@@ -4,9 +4,11 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod fields;
 pub mod headers;
 pub mod json;
 pub mod lock;
+pub mod order;
 pub mod slot;
 pub mod stop;
 pub mod text;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::rt::clock;
+use crate::rt::order::Order;
 use crate::store::audit::{self, Entry};
 use crate::store::rules::{self, NewRule, RuleScope};
 use crate::store::{Db, StoreError, time};
@@ -163,7 +164,7 @@ impl ApprovalStore {
             resolve(tx, &row.id, status, decision.by, decision.identity, "")?;
             audit_decision(tx, &row, decision)?;
             let row = find(tx, id)?.ok_or(StoreError::NotFound)?;
-            turns.sort_unstable();
+            turns.order();
             turns.dedup();
             Ok(Decided::Done(Box::new(row), turns))
         })

@@ -267,7 +267,7 @@ fn expiry(now: i64, ttl: Duration) -> i64 {
 const EXPIRY_MAX: i64 = 253_402_207_200_000 - 1;
 
 /// The contract's spelling of this column with a fraction behind it, so that it sorts among times without one.
-fn expiry_text(unix_ms: i64) -> String {
+pub(super) fn expiry_text(unix_ms: i64) -> String {
     time::text(unix_ms).replace('T', " ").trim_end_matches('Z').to_owned()
 }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde_json::Value;
 
 use crate::rt::clock;
+use crate::rt::order::Order;
 use crate::store::machine_tokens::WANTED;
 use crate::store::{Db, StoreError};
 
@@ -149,7 +150,7 @@ impl MachineStore {
         self.db.read(|conn| {
             let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM machines"))?;
             let mut machines = statement.query_map([], machine)?.collect::<Result<Vec<_>, _>>()?;
-            machines.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.id.cmp(&b.id)));
+            machines.order_by(|a, b| a.name().cmp(b.name()).then_with(|| a.id.cmp(&b.id)));
             Ok(machines)
         })
     }

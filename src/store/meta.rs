@@ -40,3 +40,5 @@ pub const CLI_KEY: &str = "cli_key";
 pub const PANIC: &str = "panic";
 /// Key of the row with the epoch of the event log that belongs to this file.
 pub const EPOCH: &str = "epoch";
+/// Key of the row that says when the last backup was made.
+pub const LAST_BACKUP: &str = "last_backup";

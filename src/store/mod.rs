@@ -3,16 +3,20 @@
 //! `holt.db` has one writer connection (`synchronous=FULL`): what is acknowledged is committed. `events.db` holds the
 //! event log (`synchronous=NORMAL`) and is written by one thread alone, which `chat` owns. No threads of its own.
 
+pub mod adopt;
+pub mod adopt_chats;
 mod agents;
 pub mod alert_rows;
 pub mod alerts;
 pub mod approvals;
 pub mod audit;
+pub mod claim;
 pub mod conversations;
 pub mod costs;
 pub mod db;
 pub mod figures;
 pub mod join_codes;
+pub mod journal;
 pub mod keys;
 pub mod kv;
 pub mod log;
@@ -26,10 +30,14 @@ mod machines_tests;
 pub mod meta;
 mod migrate;
 pub mod notices;
+pub mod oauth_tokens;
 pub mod parked;
+pub mod reference;
 pub mod rules;
+pub mod schedule_runs;
 pub mod search;
 pub mod silences;
+pub mod snapshot;
 pub mod time;
 mod turn_rows;
 pub mod turns;
@@ -41,6 +49,7 @@ pub use conversations::ConversationStore;
 pub use costs::CostStore;
 pub use db::Db;
 pub use join_codes::JoinCodeStore;
+pub use journal::JournalStore;
 pub use keys::{ApiKeyRecord, KeyStore};
 pub use kv::{KvError, KvLimits, KvStore};
 pub use log::{EventLog, LogReader};
@@ -51,6 +60,7 @@ pub use machines::MachineStore;
 pub use notices::NoticeStore;
 pub use parked::ParkedStore;
 pub use rules::RuleStore;
+pub use schedule_runs::ScheduleRuns;
 pub use silences::SilenceStore;
 pub use turns::TurnStore;
 

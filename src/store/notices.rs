@@ -7,6 +7,7 @@ use rusqlite::{Row, ToSql, Transaction, params, params_from_iter};
 
 use crate::limits;
 use crate::rt::clock;
+use crate::rt::order::gather;
 use crate::store::{Db, StoreError};
 
 const COLUMNS: &str = "id, channel, dedup, body, state, attempts, next_at, created_at, error";
@@ -173,7 +174,7 @@ pub fn insert(tx: &Transaction<'_>, new: &[NewNotice]) -> Result<(), StoreError>
         let NewNotice { channel, dedup, body, next_at, created_at } = notice;
         tx.prepare_cached(INSERT)?.execute(params![channel, dedup, body, next_at, created_at])?;
     }
-    for channel in new.iter().map(|notice| &notice.channel).collect::<BTreeSet<_>>() {
+    for channel in gather::<BTreeSet<_>, _>(new.iter().map(|notice| &notice.channel)) {
         for shed in [SHED, SHED_TOLD] {
             tx.prepare_cached(shed)?.execute(params![channel, many(limits::NOTICES_WAITING_MAX)])?;
         }

@@ -85,6 +85,11 @@ impl TurnStore {
         self.db.read(|conn| find_recent(conn, identity, message_id))
     }
 
+    /// The turn that an identity's `message_id` began, however long ago.
+    pub fn find_accepted(&self, identity: &str, message_id: &str) -> Result<Option<TurnRow>, StoreError> {
+        self.db.read(|conn| find(conn, identity, message_id, 0))
+    }
+
     /// Moves a queued turn to running: its message joins the history, its numbers are reserved.
     pub fn start(&self, turn: &TurnRow, after_seq: u64, reservation: &Reservation<'_>) -> Result<i64, StoreError> {
         self.db.write(|tx| start_turn(tx, turn.id, &turn.conversation_id, &turn.text, after_seq, reservation))
@@ -242,6 +247,10 @@ impl TurnStore {
 
 fn find_recent(conn: &Connection, identity: &str, message_id: &str) -> Result<Option<TurnRow>, StoreError> {
     let oldest = clock::unix_ms() - i64::try_from(limits::MESSAGE_ID_TTL.as_millis()).unwrap_or(0);
+    find(conn, identity, message_id, oldest)
+}
+
+fn find(conn: &Connection, identity: &str, message_id: &str, oldest: i64) -> Result<Option<TurnRow>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM turns WHERE identity = ?1 AND message_id = ?2 AND created_at >= ?3");
     Ok(conn.prepare_cached(&sql)?.query_row(params![identity, message_id, oldest], turn).optional()?)
 }
@@ -277,7 +286,7 @@ fn ensure_conversation(
 }
 
 /// The first line of the first message, cut at 80 characters.
-fn title_of(text: &str) -> String {
+pub(super) fn title_of(text: &str) -> String {
     let line = text.trim().lines().next().unwrap_or("").trim();
     match line.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", line[..end].trim_end()),

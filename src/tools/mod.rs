@@ -5,6 +5,7 @@
 
 pub mod servers;
 
+pub mod arguments;
 pub mod builtin;
 mod kv;
 
@@ -49,6 +50,21 @@ pub trait Tool: Send + Sync {
 
     /// True for tools that change nothing: they need no approval in any tier.
     fn read_only(&self) -> bool;
+
+    /// Whether a call with these arguments needs no approval in any tier.
+    fn is_free(&self, _arguments: &Value) -> bool {
+        self.read_only()
+    }
+
+    /// Whether agents of tier `restricted` are offered it; they may make its free calls only.
+    fn for_restricted(&self) -> bool {
+        self.read_only()
+    }
+
+    /// Whether somebody has to allow it in every tier, unless a rule does.
+    fn always_asks(&self) -> bool {
+        false
+    }
 
     /// The tool server it belongs to; empty for built-in tools. Approvals are bound to it.
     #[expect(clippy::unnecessary_literal_bound, reason = "other tools name a server that they own")]

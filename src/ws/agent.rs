@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::chat::frame;
 use crate::fleet::hub::{Fleet, Peer, ping};
 use crate::limits;
 use crate::rt::{Threads, lock};
+use crate::tls::Transport;
 use crate::ws::agent_read;
 use crate::ws::write_pump::push_close;
 
@@ -21,7 +22,7 @@ const PONGS_MAX: usize = 4;
 
 /// An open socket of a machine. One thread reads it, one writes it.
 pub(super) struct AgentSocket {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Transport,
     /// Guarded by this mutex: what is to be written. Nothing is taken under it.
     outgoing: Mutex<Outgoing>,
     bell: Condvar,
@@ -76,7 +77,7 @@ impl Peer for AgentSocket {
 
     fn cut(&self) {
         // A socket that is gone already needs no shutting down.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.socket.socket().shutdown(Shutdown::Both);
         self.end_reading();
     }
 }
@@ -154,7 +155,7 @@ impl AgentSocket {
                 socket.write_all(whole)?;
             }
             if taken.is_last {
-                self.socket.shutdown(Shutdown::Write)?;
+                self.socket.end_writing()?;
                 self.wait_for_reader();
                 break;
             }
@@ -198,7 +199,7 @@ impl AgentSockets {
     }
 
     /// Takes over a blocking socket. Whatever goes wrong ends this socket only.
-    pub fn open(&self, socket: TcpStream, early: Vec<u8>, start: AgentStart) {
+    pub fn open(&self, socket: Transport, early: Vec<u8>, start: AgentStart) {
         if let Err(error) = self.try_open(socket, early, start) {
             log::warn!("open the connection of a machine: {error}");
         }
@@ -209,9 +210,9 @@ impl AgentSockets {
         self.threads.join_all(timeout)
     }
 
-    fn try_open(&self, socket: TcpStream, early: Vec<u8>, start: AgentStart) -> io::Result<()> {
+    fn try_open(&self, socket: Transport, early: Vec<u8>, start: AgentStart) -> io::Result<()> {
         socket.set_write_timeout(Some(limits::WS_WRITE_TIMEOUT))?;
-        socket.set_nodelay(true)?;
+        socket.socket().set_nodelay(true)?;
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
             derive_accept_key(start.key.as_bytes())
@@ -223,7 +224,7 @@ impl AgentSockets {
             if let Err(error) = writing.write(head.as_bytes()) {
                 log::debug!("write to a machine: {error}");
             }
-            let _ = writing.socket.shutdown(Shutdown::Both);
+            let _ = writing.socket.socket().shutdown(Shutdown::Both);
         })?;
         let reading = Arc::clone(&socket);
         let spawned = self.threads.spawn("agent-read", limits::AGENT_READ_STACK_BYTES, move || {

@@ -1,17 +1,17 @@
 //! The pump that reads a machine: messages in, one after the other, for [`Arrival`] to judge.
 
 use std::io::{self, Read};
-use std::net::TcpStream;
 use std::time::Instant;
 
 use crate::fleet::hub::{Arrival, Ending, Peer};
 use crate::limits;
+use crate::tls::Transport;
 use crate::ws::agent::AgentSocket;
 use crate::ws::agent_frames::{FrameReader, Incoming, ReadError};
 
 /// The socket with the time limit that counts now.
 struct Timed<'a> {
-    socket: &'a TcpStream,
+    socket: &'a Transport,
     /// Until the machine has registered.
     deadline: Option<Instant>,
 }
@@ -79,7 +79,7 @@ pub(super) fn run(conn: &AgentSocket, mut arrival: Arrival, early: Vec<u8>) {
 
 /// Reads and drops what had been sent already: closing with bytes unread would reset the connection, and the close
 /// frame be lost. Ends with the peer, or when the other pump shuts the socket down.
-fn drain(mut socket: &TcpStream) {
+fn drain(mut socket: &Transport) {
     let mut buffer = [0; 1024];
     let mut left = limits::WS_DRAIN_BYTES_MAX;
     if socket.set_read_timeout(Some(limits::WS_CLOSE_TIMEOUT)).is_err() {

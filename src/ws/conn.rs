@@ -1,6 +1,6 @@
 //! One WebSocket, as the rest of Holt sees it.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
@@ -13,6 +13,7 @@ use crate::chat::frame;
 use crate::chat::stream::Watcher;
 use crate::limits;
 use crate::rt::lock;
+use crate::tls::Transport;
 use crate::ws::frames::{WsErrorFrame, WsEventFrame};
 use crate::ws::outbox::{Control, Outbox};
 
@@ -26,7 +27,7 @@ pub struct Conn {
     /// For the audit log.
     pub(super) address: Box<str>,
     pub(super) credential: Credential,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Transport,
     started: Instant,
     outbox: Outbox,
     /// Itself, as streams know it.
@@ -52,7 +53,7 @@ pub(super) struct ConnParts {
     /// For the audit log.
     pub(super) address: Box<str>,
     pub(super) credential: Credential,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Transport,
     pub(super) outbox: Outbox,
 }
 
@@ -94,7 +95,7 @@ impl Conn {
         {
             self.close(1008, "credential revoked");
             // What the client sends from now on is not even looked at; it may be gone already.
-            let _ = self.socket.shutdown(Shutdown::Read);
+            let _ = self.socket.socket().shutdown(Shutdown::Read);
         }
     }
 
@@ -161,7 +162,7 @@ impl Conn {
     /// Ends both halves at once: the reading pump wakes from its read.
     pub(super) fn shut_down(&self) {
         // A socket that is gone already needs no shutting down.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.socket.socket().shutdown(Shutdown::Both);
     }
 }
 

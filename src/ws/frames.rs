@@ -1,9 +1,9 @@
 //! The JSON frames of a WebSocket, both directions (contract 8.2, 8.3; additions "Streams").
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::limits;
+use crate::rt::fields::typed;
 use crate::rt::json as wire;
 
 pub const FRAME_TYPE_CHAT_REQUEST: &str = "chat_request";
@@ -15,16 +15,15 @@ pub const FRAME_TYPE_ERROR: &str = "error";
 pub const FRAME_TYPE_ACTIVITY: &str = "activity";
 
 /// The envelope that tells the type of a client's frame.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 pub struct WsClientFrame {
-    #[serde(rename = "type")]
     pub kind: String,
 }
 
+typed!(WsClientFrame { kind: "type" });
+
 /// Starts or continues a conversation, or attaches to one.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChatRequestFrame {
     pub session_id: String,
     pub agent: String,
@@ -39,21 +38,25 @@ pub struct ChatRequestFrame {
     pub message_id: Option<String>,
 }
 
+typed!(ChatRequestFrame { session_id, agent, message, user_id, user_name, seq, resume_after_seq, epoch, message_id });
+
 /// Decides an approval.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApprovalResponseFrame {
     pub approval_id: String,
     /// `approve`, `deny`, `auto_session` or `auto_always`.
     pub action: String,
 }
 
+typed!(ApprovalResponseFrame { approval_id, action });
+
 /// Ends the running turn of a session.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CancelFrame {
     pub session_id: String,
 }
+
+typed!(CancelFrame { session_id });
 
 /// Asks for a [`PongFrame`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use tungstenite::handshake::derive_accept_key;
 use crate::api::message::WsStart;
 use crate::chat::frame;
 use crate::limits;
+use crate::tls::Transport;
 use crate::ws::conn::{Conn, ConnParts};
 use crate::ws::hub::Hub;
 use crate::ws::outbox::{Data, outbox};
@@ -16,15 +17,15 @@ use crate::ws::{frames, read_pump, write_pump};
 
 impl Hub {
     /// Takes over a blocking socket. Whatever goes wrong ends this socket only.
-    pub fn open(self: &Arc<Self>, socket: std::net::TcpStream, early: Vec<u8>, start: WsStart) {
+    pub fn open(self: &Arc<Self>, socket: Transport, early: Vec<u8>, start: WsStart) {
         if let Err(error) = self.try_open(socket, early, start) {
             log::debug!("open a websocket: {error}");
         }
     }
 
-    fn try_open(self: &Arc<Self>, socket: std::net::TcpStream, early: Vec<u8>, start: WsStart) -> io::Result<()> {
+    fn try_open(self: &Arc<Self>, socket: Transport, early: Vec<u8>, start: WsStart) -> io::Result<()> {
         socket.set_write_timeout(Some(limits::WS_WRITE_TIMEOUT))?;
-        socket.set_nodelay(true)?;
+        socket.socket().set_nodelay(true)?;
         let mut head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n\r\n",
             derive_accept_key(start.key.as_bytes())
@@ -44,7 +45,7 @@ impl Hub {
         if !self.register(&conn) {
             write_pump::push_close(&mut head, 1013, "max connections reached");
             (&conn.socket).write_all(&head)?;
-            return conn.socket.shutdown(Shutdown::Write);
+            return conn.socket.end_writing();
         }
         if start.hello {
             frame::push_text(&mut head, &frames::hello());
@@ -81,5 +82,5 @@ impl Data {
 fn refuse_without_thread(conn: &Conn, error: &io::Error) -> io::Result<()> {
     log::error!("start a websocket: {error}");
     // The head went with the closure that could not be started; a plain end is all that is left.
-    conn.socket.shutdown(Shutdown::Both)
+    conn.socket.socket().shutdown(Shutdown::Both)
 }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Write};
-use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use crate::chat::frame;
 use crate::chat::stream::Chunk;
 use crate::limits;
 use crate::store::log::Run;
+use crate::tls::Transport;
 use crate::ws::conn::Conn;
 use crate::ws::frames;
 use crate::ws::outbox::{Control, Data, Inbox};
@@ -40,7 +40,7 @@ pub(super) fn run(conn: &Arc<Conn>, inbox: &Inbox, head: &[u8]) {
         return;
     }
     // Our close frame is out; the peer may answer with its own before the socket goes.
-    let _ = conn.socket.shutdown(Shutdown::Write);
+    let _ = conn.socket.end_writing();
     let deadline = Instant::now() + limits::WS_CLOSE_TIMEOUT;
     while !conn.has_ended_reading() && Instant::now() < deadline {
         let _ = inbox.wake_rx.recv_deadline(deadline); // the bell also rings for streams that moved
@@ -270,7 +270,7 @@ impl Batch {
     }
 
     /// Writes all of it. Fails when the client takes nothing for [`limits::WS_WRITE_TIMEOUT`].
-    fn write(&mut self, mut socket: &std::net::TcpStream) -> io::Result<()> {
+    fn write(&mut self, mut socket: &Transport) -> io::Result<()> {
         let (mut piece, mut offset) = (0, 0);
         while piece < self.pieces.len() {
             let slices: Vec<IoSlice<'_>> = self.pieces[piece..]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::agent::{Agent, ID, id};
 use crate::support::hub::Builder;
 use crate::support::issuer::{CLIENT, Issuer, SECRET, Signing};
+use crate::support::oauth_server::OauthServer;
 use crate::support::schema::{Description, Operation};
 use crate::support::script::field;
 use crate::support::site::answer;
@@ -30,7 +31,6 @@ const NOT_YET: &[&str] = &[
     "/persona/",
     "/api/v1/skills",
     "/api/v1/schedules",
-    "/oauth",
     "/api/v1/plugins",
     "/api/v1/browser/",
 ];
@@ -44,6 +44,8 @@ struct World {
     _model: Model,
     _dir: tempfile::TempDir,
     issuer: Issuer,
+    /// A tool server that wants a login.
+    locked: OauthServer,
     /// Where notifications go.
     phone: Site,
     _machine: Agent,
@@ -110,6 +112,7 @@ impl World {
             _model: model,
             _dir: dir,
             issuer,
+            locked: OauthServer::start(),
             phone,
             _machine: machine,
             made: Cell::new(0),
@@ -227,6 +230,15 @@ impl World {
     fn schedule(&self) -> String {
         let name = self.name("s");
         self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        name
+    }
+
+    /// A tool server that waits for a login.
+    fn locked_tool(&self) -> String {
+        let name = self.name("locked");
+        let url = self.locked.script.url("/mcp");
+        let body = json!({"name": name, "transport": "sse", "url": url, "allow_loopback": true, "auth": "oauth"});
+        self.make("/api/v1/tools", body);
         name
     }
 
@@ -399,7 +411,13 @@ impl World {
             }
             "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
             "GET /tools/oauth/pending" => plain(path),
-            "GET /tools/{name}/oauth" => plain(named("scripted")),
+            "GET /tools/{name}/oauth" | "DELETE /tools/{name}/oauth/token" => plain(named("scripted")),
+            "POST /tools/{name}/oauth/connect" => plain(named(&self.locked_tool())),
+            "GET /tools/oauth/callback" => {
+                let begun = self.make(&format!("/api/v1/tools/{}/oauth/connect", self.locked_tool()), json!({}));
+                let page = begun["auth_url"].as_str().unwrap();
+                plain(format!("{path}?code={}&state={}", self.locked.approve(page), field(page, "state")))
+            }
             "POST /mcp" => with(path, json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})),
             "POST /chat" => with(path, json!({"message": "say hi"})),
             "GET /ws" => Try { headers: upgrade(), ..plain(path) },

@@ -154,6 +154,11 @@ struct Flights {
     is_stopping: bool,
 }
 
+/// Whether a provider could be used as configured; what is wrong with its address otherwise. Asks nobody.
+pub fn check(config: &OidcConfig) -> Result<(), String> {
+    Discovery::new(&config.issuer).map(|_| ())
+}
+
 impl OidcProvider {
     /// A provider as configured; makes login sessions with `sessions`. The error says what is wrong with the issuer.
     pub fn new(config: &OidcConfig, sessions: Arc<SessionManager>) -> Result<Self, String> {
@@ -260,8 +265,7 @@ impl OidcProvider {
     }
 
     fn state_cookie(&self, value: &str, age_s: i64) -> String {
-        let is_secure = self.sessions.is_secure() || self.config.redirect_url.starts_with("https://");
-        let secure = if is_secure { "; Secure" } else { "" };
+        let secure = if self.sessions.is_secure() || self.comes_back_over_tls() { "; Secure" } else { "" };
         format!("{STATE_COOKIE}={value}; Path=/auth; Max-Age={age_s}; HttpOnly{secure}; SameSite=Lax")
     }
 
@@ -294,7 +298,12 @@ impl OidcProvider {
         }
         let (user_agent, address) = (&callback.user_agent, &callback.address);
         let cookie = self.sessions.create_with_request(&email, &scope::dashboard_scopes(), user_agent, address);
-        Ok(LoggedIn { email, cookie: cookie.map_err(OidcError::Session)? })
+        let cookie = SessionManager::secured(cookie.map_err(OidcError::Session)?, self.comes_back_over_tls());
+        Ok(LoggedIn { email, cookie })
+    }
+
+    fn comes_back_over_tls(&self) -> bool {
+        self.config.redirect_url.starts_with("https://")
     }
 
     /// What this browser began; from now on it is used.

@@ -1,13 +1,11 @@
 //! The hub's frames as this client reads them, and the ones it sends (contract 8.2, 8.3; additions "Streams").
 
-use serde::Deserialize;
+use crate::rt::fields::typed;
 use serde_json::json;
 
 /// Any frame of the hub; what a kind does not have is empty.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Frame {
-    #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) session_id: String,
     pub(super) seq: Option<u64>,
@@ -30,6 +28,30 @@ pub(super) struct Frame {
     pub(super) live: bool,
     pub(super) position: u64,
 }
+
+typed!(Frame {
+    kind: "type",
+    session_id,
+    seq,
+    prev_seq,
+    text,
+    round,
+    tool,
+    tool_id,
+    duration_ms,
+    error,
+    tokens,
+    cost_usd,
+    code,
+    message,
+    approval_id,
+    approval_status,
+    epoch,
+    oldest_seq,
+    last_seq,
+    live,
+    position
+});
 
 impl Frame {
     /// None for what is not a frame: a newer hub may send anything.

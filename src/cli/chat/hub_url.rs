@@ -3,46 +3,47 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The base address of a hub that speaks plain HTTP.
+/// The base address of a hub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HubUrl {
     /// Without brackets.
     host: String,
     port: u16,
+    is_tls: bool,
     /// Empty, or `/base` where a proxy puts the hub under a path.
     base: String,
 }
 
 impl HubUrl {
-    /// Reads `http://host:port`, `ws://host:port` or `host:port`.
+    /// Reads `http://host:port`, `ws://host:port` or `host:port`, and `https` or `wss` likewise.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let lower = text.trim().to_ascii_lowercase();
-        if lower.starts_with("https://") || lower.starts_with("wss://") {
-            return Err("https:// and wss:// come with the release that brings TLS; use an http:// address".to_owned());
-        }
         let trimmed = text.trim();
-        let rest = match trimmed.split_once("://") {
-            Some((scheme, rest)) if ["http", "ws"].contains(&scheme.to_ascii_lowercase().as_str()) => rest,
-            Some((scheme, _)) => return Err(format!("{scheme}:// is not spoken; use http://host:port")),
-            None => trimmed,
+        let (is_tls, rest) = match trimmed.split_once("://") {
+            None => (false, trimmed),
+            Some((scheme, rest)) => match scheme.to_ascii_lowercase().as_str() {
+                "http" | "ws" => (false, rest),
+                "https" | "wss" => (true, rest),
+                _ => return Err(format!("{scheme}:// is not spoken; use http://host:port or https://host")),
+            },
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '@' | '?' | '#' | '\\');
         if authority.is_empty() || rest.contains(odd) {
             return Err(format!("{text:?} is not the address of a hub; use http://host:port"));
         }
-        let (host, port) = split_port(authority).ok_or_else(|| format!("{text:?} has no valid host and port"))?;
-        Ok(Self { host, port, base: path.trim_end_matches('/').to_owned() })
+        let (host, port) = split_port(authority, if is_tls { 443 } else { 80 })
+            .ok_or_else(|| format!("{text:?} has no valid host and port"))?;
+        Ok(Self { host, port, is_tls, base: path.trim_end_matches('/').to_owned() })
     }
 
     /// How this machine reaches a hub that listens there; None when only the hub knows its port.
-    pub(super) fn of_listen(listen: &str) -> Option<Self> {
+    pub(super) fn of_listen(listen: &str, is_tls: bool) -> Option<Self> {
         let (host, port) = listen.rsplit_once(':')?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let everywhere = host.is_empty() || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
         let host = if everywhere { "127.0.0.1" } else { host };
         let port: u16 = port.parse().ok().filter(|&port| port != 0)?;
-        Some(Self { host: host.to_owned(), port, base: String::new() })
+        Some(Self { host: host.to_owned(), port, is_tls, base: String::new() })
     }
 
     /// For a TCP connection.
@@ -55,12 +56,18 @@ impl HubUrl {
         self.host.eq_ignore_ascii_case("localhost") || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
-    /// The WebSocket's address.
-    pub(super) fn socket_url(&self) -> String {
-        format!("ws://{}{}/api/v1/ws", self.authority(), self.base)
+    /// Whether TLS is spoken.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
-    fn authority(&self) -> String {
+    /// The path that all others are below.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// For the `Host` line.
+    pub(super) fn authority(&self) -> String {
         let brackets = self.host.parse::<Ipv6Addr>().is_ok();
         if brackets { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
     }
@@ -68,11 +75,11 @@ impl HubUrl {
 
 impl fmt::Display for HubUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority(), self.base)
+        write!(f, "{}://{}{}", if self.is_tls { "https" } else { "http" }, self.authority(), self.base)
     }
 }
 
-fn split_port(authority: &str) -> Option<(String, u16)> {
+fn split_port(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
@@ -85,7 +92,7 @@ fn split_port(authority: &str) -> Option<(String, u16)> {
         },
     };
     let port = match port {
-        None => 80,
+        None => default,
         Some(port) => port.parse().ok().filter(|&port| port != 0)?,
     };
     let valid = !host.is_empty() && (authority.starts_with('[') || !host.contains(':'));
@@ -107,8 +114,8 @@ mod tests {
         check("pi:8080", Some(("http://pi:8080", false)));
         check("HTTP://pi", Some(("http://pi:80", false)));
         check("http://[::1]:8080/holt/", Some(("http://[::1]:8080/holt", true)));
-        check("https://pi", None);
-        check("wss://pi:1", None);
+        check("https://pi", Some(("https://pi:443", false)));
+        check("WSS://[::1]:1/holt", Some(("https://[::1]:1/holt", true)));
         check("ftp://pi", None);
         check("http://user@pi", None);
         check("http://pi:0", None);
@@ -117,13 +124,13 @@ mod tests {
         check("http://[x]:80", None);
         check("http://pi/?token=x", None);
         check("", None);
-        assert_eq!(HubUrl::parse("pi:1/base").unwrap().socket_url(), "ws://pi:1/base/api/v1/ws");
+        assert_eq!(HubUrl::parse("pi:1/base").unwrap().base(), "/base");
     }
 
     #[test]
     fn a_hub_of_this_machine_is_reached_where_it_listens() {
         let check = |listen: &str, expected: Option<&str>| {
-            assert_eq!(HubUrl::of_listen(listen).map(|url| url.to_string()).as_deref(), expected, "{listen}");
+            assert_eq!(HubUrl::of_listen(listen, false).map(|url| url.to_string()).as_deref(), expected, "{listen}");
         };
         check("127.0.0.1:8080", Some("http://127.0.0.1:8080"));
         check(":8080", Some("http://127.0.0.1:8080"));
@@ -132,5 +139,6 @@ mod tests {
         check("[::1]:80", Some("http://[::1]:80"));
         check("192.168.1.5:80", Some("http://192.168.1.5:80"));
         check("127.0.0.1:0", None);
+        assert_eq!(HubUrl::of_listen(":1", true).unwrap().to_string(), "https://127.0.0.1:1");
     }
 }

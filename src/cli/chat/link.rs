@@ -1,8 +1,10 @@
 //! The line to the hub: connects, and connects again, with pauses that grow and differ between clients.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never};
+use rustls::ClientConfig;
 
 use super::hub_url::HubUrl;
 use super::socket::{self, Closed, FromSocket, Writer};
@@ -21,6 +23,8 @@ const TOO_BIG: u16 = 1009;
 pub(super) struct Target {
     pub(super) url: HubUrl,
     pub(super) key: String,
+    /// Whom to believe; None without TLS.
+    pub(super) trust: Option<Arc<ClientConfig>>,
 }
 
 /// What the line has to say.
@@ -51,7 +55,7 @@ pub(super) struct Link {
 impl Link {
     /// Begins to connect.
     pub(super) fn start(target: Target, threads: Threads) -> Result<Self, CliError> {
-        let events_rx = socket::start(&threads, &target.url, &target.key).map_err(CliError::failed)?;
+        let events_rx = socket::start(&threads, &target).map_err(CliError::failed)?;
         Ok(Self { target, threads, events_rx, writer: None, ups: 0, tries: 0, retry_at: None, down_since: None })
     }
 
@@ -117,7 +121,7 @@ impl Link {
     pub(super) fn tick(&mut self) {
         if self.retry_at.is_some_and(|at| Instant::now() >= at) {
             self.retry_at = None;
-            match socket::start(&self.threads, &self.target.url, &self.target.key) {
+            match socket::start(&self.threads, &self.target) {
                 Ok(events_rx) => self.events_rx = events_rx,
                 Err(_) => self.plan_retry(),
             }
@@ -167,6 +171,7 @@ fn final_text(closed: &Closed, seasoned: bool, url: &HubUrl) -> Option<String> {
         }
         Closed::Code(POLICY, _) => Some(revoked()),
         Closed::Code(TOO_BIG, _) => Some("the hub takes no message of this size; send a shorter one".to_owned()),
+        Closed::Untrusted(reason) => Some(format!("the hub at {url}: {reason}")),
         Closed::Unreachable(_) if !seasoned => Some(nobody_answers(url)),
         Closed::Refused(status, said) if !seasoned => {
             Some(format!("the hub at {url} answered with status {status}{}; try again in a moment", with(said)))
@@ -232,6 +237,7 @@ mod tests {
         );
         check(Closed::Refused(401, String::new()), Some("does not know this key"), Some("revoked"));
         check(Closed::Refused(403, "insufficient scope".into()), Some("insufficient scope"), Some("may not chat"));
+        check(Closed::Untrusted("expired".into()), Some("1: expired"), Some("1: expired"));
         check(Closed::Refused(421, "host".into()), Some("status 421: host"), Some("status 421"));
         check(Closed::Refused(503, String::new()), Some("status 503"), None);
         check(Closed::Refused(429, String::new()), Some("status 429"), None);

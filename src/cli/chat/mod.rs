@@ -21,6 +21,10 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
 
 use self::follow::Follow;
 use self::hub_url::HubUrl;
@@ -37,6 +41,7 @@ use crate::chat::engine::check_session_id;
 use crate::config;
 use crate::limits;
 use crate::rt::Threads;
+use crate::tls;
 
 pub(super) const COMMAND: Command = Command {
     name: "chat",
@@ -68,6 +73,11 @@ pub(super) const COMMAND: Command = Command {
             "KEY",
             "API key; others on this machine can see options, so better use the variable [env: HOLT_KEY]",
         ),
+        Arg::option(
+            "ca-file",
+            "FILE",
+            "PEM file of whoever signed the hub's certificate, if the world does not know them [env: HOLT_CA_FILE]",
+        ),
         Arg::flag("json", "Print each event as the hub sends it, a line of JSON"),
     ],
     action: Action::Run(run),
@@ -89,14 +99,15 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     } else if json {
         return Err(CliError::failed("--json needs a message: holt chat --json \"...\""));
     }
-    let url = address(args.value("url"), context)?;
+    let (url, own_cert) = address(args.value("url"), context)?;
+    let trust = trust(&url, args.value("ca-file").or_else(|| context.env.get("HOLT_CA_FILE")), own_cert)?;
     // Before a key is made for it.
     drop(socket::connect(&url).map_err(|_| CliError::Failed(link::nobody_answers(&url)))?);
     let key = key::find(owned("key"), context, &url)?;
     let session_id = session.map_or_else(talk::new_session_id, Ok)?;
     let threads = Threads::new();
     let interrupts = input::interrupts(&threads)?;
-    let target = Target { url, key };
+    let target = Target { url, key, trust };
     let link = Link::start(target.clone(), threads.clone())?;
     let talk = Talk::new(link, Follow::new(session_id, owned("agent")));
     let screen = Screen::of_process(&context.env);
@@ -109,18 +120,33 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
 }
 
-/// `--url`, `HOLT_URL`, else where a hub with the local configuration listens.
-fn address(given: Option<&str>, context: &Context) -> Result<HubUrl, CliError> {
+/// `--url`, `HOLT_URL`, else where a hub with the local configuration listens, and its certificate if it has one.
+fn address(given: Option<&str>, context: &Context) -> Result<(HubUrl, Option<PathBuf>), CliError> {
     if let Some(text) = given.or_else(|| context.env.get("HOLT_URL")) {
-        return HubUrl::parse(text).map_err(CliError::Failed);
+        return HubUrl::parse(text).map(|url| (url, None)).map_err(CliError::Failed);
     }
-    let config = config::load(&context.flags, &context.env).map_err(CliError::failed)?;
-    HubUrl::of_listen(&config.api.listen).ok_or_else(|| {
-        CliError::Failed(format!(
-            "the hub listens at {}, so its port is not known here; give its --url",
-            config.api.listen
-        ))
-    })
+    let api = config::load(&context.flags, &context.env).map_err(CliError::failed)?.api;
+    let url = HubUrl::of_listen(&api.listen, api.tls.is_some()).ok_or_else(|| {
+        CliError::Failed(format!("the hub listens at {}, so its port is not known here; give its --url", api.listen))
+    })?;
+    Ok((url, api.tls.map(|files| files.cert_file)))
+}
+
+/// Whom to believe. A hub of this machine is known by its own certificate: that hardly names 127.0.0.1.
+fn trust(
+    url: &HubUrl,
+    ca_file: Option<&str>,
+    own_cert: Option<PathBuf>,
+) -> Result<Option<Arc<ClientConfig>>, CliError> {
+    if !url.is_tls() {
+        return Ok(None);
+    }
+    let (made, path) = match (ca_file.map(PathBuf::from), own_cert) {
+        (None, Some(path)) => (tls::client_config_of(&path), Some(path)),
+        (path, _) => (tls::client_config(path.as_deref()), path),
+    };
+    let shown = path.unwrap_or_default();
+    made.map(Some).map_err(|cause| CliError::Failed(format!("certificates {}: {cause}", shown.display())))
 }
 
 fn read_stdin() -> Result<String, CliError> {

@@ -1,11 +1,14 @@
 //! One connection to the hub. The thread `chat-socket` connects and then reads; only the main thread writes, also
 //! the pongs and the close echo that tungstenite wants to send while it reads.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use rustls::pki_types::ServerName;
 use tungstenite::client::{ClientRequestBuilder, client_with_config};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::http::Uri;
@@ -13,8 +16,10 @@ use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
 
 use super::hub_url::HubUrl;
+use super::link::Target;
 use crate::limits;
 use crate::rt::Threads;
+use crate::tls::{self, Transport};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The hub pings every 30 seconds: after two that did not come the line is dead.
@@ -23,7 +28,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Frames that wait to be shown (Block: the hub holds back what we do not read).
 const EVENTS_MAX: usize = 256;
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// TLS will want it; name lookup does.
+/// What name lookup and TLS need.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// What the thread reports, in order; its end is the end of the channel.
@@ -40,6 +45,8 @@ pub(super) enum FromSocket {
 pub(super) enum Closed {
     /// Nothing listens there, or it does not answer.
     Unreachable(String),
+    /// It is not the hub that it should be, or none that we can talk to in secret: why, and what to do.
+    Untrusted(String),
     /// It answered, but not with a WebSocket: the status and what it said.
     Refused(u16, String),
     /// The hub closed, with a code and a reason.
@@ -48,9 +55,18 @@ pub(super) enum Closed {
     Lost(String),
 }
 
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(text) | Self::Untrusted(text) | Self::Lost(text) => f.write_str(text),
+            Self::Refused(code, text) | Self::Code(code, text) => write!(f, "{text} ({code})"),
+        }
+    }
+}
+
 /// The writing half.
 pub(super) struct Writer {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<WriteHalf>,
 }
 
 impl Writer {
@@ -75,16 +91,16 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Frees the thread that reads. Fails only when the socket is gone already.
-        let _ = self.socket.get_ref().shutdown(Shutdown::Both);
+        let _ = self.socket.get_ref().0.socket().shutdown(Shutdown::Both);
     }
 }
 
 /// Connects in a thread of its own. Fails when the system has none to give.
-pub(super) fn start(threads: &Threads, url: &HubUrl, key: &str) -> io::Result<Receiver<FromSocket>> {
+pub(super) fn start(threads: &Threads, target: &Target) -> io::Result<Receiver<FromSocket>> {
     let (events_tx, events_rx) = bounded(EVENTS_MAX);
-    let (url, key) = (url.clone(), key.to_owned());
+    let target = target.clone();
     threads.spawn("chat-socket", STACK_BYTES, move || {
-        let closed = match open(&url, &key, &events_tx) {
+        let closed = match open(&target, &events_tx) {
             Ok(socket) => read_all(socket, &events_tx),
             Err(closed) => closed,
         };
@@ -111,17 +127,39 @@ pub(super) fn connect(url: &HubUrl) -> io::Result<TcpStream> {
     Err(failure)
 }
 
-fn open(url: &HubUrl, key: &str, events_tx: &Sender<FromSocket>) -> Result<WebSocket<ReadHalf>, Closed> {
+/// A connection that bytes can be sent over; with TLS the hub has proven who it is. Reads wait for five seconds.
+pub(super) fn dial(target: &Target) -> Result<Transport, Closed> {
     let unreachable = |error: &io::Error| Closed::Unreachable(error.to_string());
-    let stream = connect(url).map_err(|error| unreachable(&error))?;
-    let prepared = stream
-        .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(CONNECT_TIMEOUT)))
-        .and_then(|()| stream.set_write_timeout(Some(WRITE_TIMEOUT)))
-        .and_then(|()| stream.try_clone());
-    let for_writing = prepared.map_err(|error| unreachable(&error))?;
-    let uri: Uri = url.socket_url().parse().map_err(|error| Closed::Unreachable(format!("{error}")))?;
-    let request = ClientRequestBuilder::new(uri).with_header("Authorization", format!("Bearer {key}"));
+    let stream = connect(&target.url).map_err(|error| unreachable(&error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    let transport = match &target.trust {
+        None => Transport::Plain(stream),
+        Some(trust) => {
+            let host = target.url.host_and_port().0.to_owned();
+            let name = ServerName::try_from(host).map_err(|error| Closed::Untrusted(error.to_string()))?;
+            let transport = Transport::connect(stream, Arc::clone(trust), name).map_err(|error| unreachable(&error))?;
+            transport.handshake(CONNECT_TIMEOUT).map_err(|error| match error.kind() {
+                ErrorKind::InvalidData => Closed::Untrusted(tls::explain(&error)),
+                _ => unreachable(&error),
+            })?;
+            transport
+        }
+    };
+    let prepared = transport
+        .set_read_timeout(Some(CONNECT_TIMEOUT))
+        .and_then(|()| transport.set_write_timeout(Some(WRITE_TIMEOUT)));
+    prepared.map_err(|error| unreachable(&error))?;
+    Ok(transport)
+}
+
+fn open(target: &Target, events_tx: &Sender<FromSocket>) -> Result<WebSocket<ReadHalf>, Closed> {
+    let unreachable = |error: &io::Error| Closed::Unreachable(error.to_string());
+    let stream = Arc::new(dial(target)?);
+    let for_writing = WriteHalf(Arc::clone(&stream));
+    // TLS is below and no business of the protocol's.
+    let address = format!("ws://{}{}/api/v1/ws", target.url.authority(), target.url.base());
+    let uri: Uri = address.parse().map_err(|error| Closed::Unreachable(format!("{error}")))?;
+    let request = ClientRequestBuilder::new(uri).with_header("Authorization", format!("Bearer {}", target.key));
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(0);
     let half = ReadHalf { stream, replies_tx: None };
     let mut socket = match client_with_config(request, half, Some(config)) {
@@ -168,22 +206,41 @@ fn refusal(response: &tungstenite::handshake::client::Response) -> Closed {
     Closed::Refused(response.status().as_u16(), text.to_owned())
 }
 
+/// The socket as tungstenite sees it while it writes: what there is to read is the reading thread's.
+struct WriteHalf(Arc<Transport>);
+
+impl Read for WriteHalf {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for WriteHalf {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The socket as tungstenite sees it while it reads: once open, its writes go to the writing half.
 struct ReadHalf {
-    stream: TcpStream,
+    stream: Arc<Transport>,
     replies_tx: Option<Sender<FromSocket>>,
 }
 
 impl Read for ReadHalf {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
+        (&*self.stream).read(buffer)
     }
 }
 
 impl Write for ReadHalf {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &self.replies_tx {
-            None => self.stream.write(bytes),
+            None => (&*self.stream).write(bytes),
             Some(replies_tx) => match replies_tx.send(FromSocket::Reply(bytes.to_vec())) {
                 Ok(()) => Ok(bytes.len()),
                 Err(_) => Err(ErrorKind::BrokenPipe.into()),

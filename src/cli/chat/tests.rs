@@ -153,7 +153,7 @@ fn bench(script: impl FnOnce(&TcpListener, Person) + Send + 'static) -> Bench {
         script_tx.send(()).unwrap();
     };
     threads.spawn("scripted-hub", 512 * 1024, play).unwrap();
-    let target = Target { url, key: "dk_test".to_owned() };
+    let target = Target { url, key: "dk_test".to_owned(), trust: None };
     let link = Link::start(target.clone(), threads.clone()).unwrap();
     let talk = Talk::new(link, Follow::new("s".to_owned(), None));
     let view = View::new(Screen::of(answers.clone(), about.clone(), true), Shown { deltas: true, steps: true });

@@ -16,6 +16,7 @@ use super::alerts_storm::Storms;
 use crate::alert::{Event, Level, key_of};
 use crate::limits;
 use crate::notify::{Dispatcher, Notice};
+use crate::rt::order::gather;
 use crate::rt::text::cut;
 use crate::rt::{Stop, Threads, clock, json as wire, lock};
 use crate::store::alert_rows::{Act, Acted};
@@ -133,11 +134,9 @@ impl Alerts {
         level: Level,
         description: &str,
     ) -> Result<(), StoreError> {
+        let labels = [("check", check), ("target", target), ("from_plugin", "hub"), ("from_agent", "holt")];
         let labels: BTreeMap<String, String> =
-            [("check", check), ("target", target), ("from_plugin", "hub"), ("from_agent", "holt")]
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect();
+            gather(labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
         let event = Event {
             time: clock::unix_s(),
             level,

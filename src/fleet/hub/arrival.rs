@@ -14,6 +14,7 @@ use crate::fleet::hub::upkeep::{CLONED, TARGET};
 use crate::fleet::hub::{Fleet, Peer, message_id};
 use crate::fleet::wire::{Ack, HUB_FEATURES, Heartbeat, Message, Register, SessionError, SessionOutput};
 use crate::limits;
+use crate::rt::order::Order;
 use crate::rt::text::cut;
 use crate::rt::{clock, lock};
 use crate::store::StoreError;
@@ -347,7 +348,7 @@ fn facts(register: &Register, address: &str) -> Facts {
     let text = |text: &String| cut(text, limits::MACHINE_TEXT_BYTES_MAX).to_owned();
     let texts = |list: &Vec<String>| {
         let mut list: Vec<String> = list.iter().take(limits::MACHINE_PLUGINS_MAX).map(text).collect();
-        list.sort();
+        list.order();
         list.dedup();
         list
     };

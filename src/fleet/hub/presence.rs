@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::limits;
+use crate::rt::order::Order;
 use crate::store::machines::{Machine, MachineState, Presence};
 
 /// What there is to do.
@@ -153,7 +154,7 @@ impl Presences {
         }
         self.holding = None;
         if down.len() >= limits::MACHINE_ROUND_MIN {
-            down.sort();
+            down.order();
             due.push(Due::DownTogether { ids: down });
         } else {
             due.extend(down.into_iter().map(|id| Due::Down { id }));

@@ -12,6 +12,7 @@ use crate::fleet::hub::presence::Due;
 use crate::fleet::hub::{Fleet, message_id};
 use crate::fleet::wire::{Ack, Message};
 use crate::limits;
+use crate::rt::order::Order;
 use crate::rt::{clock, lock};
 use crate::store::StoreError;
 use crate::store::machine_readings::{Reading, Seen};
@@ -195,7 +196,7 @@ impl Fleet {
             }
             Due::DownTogether { ids } => {
                 let mut names: Vec<String> = ids.iter().map(|id| lock(&self.presences).name(id)).collect();
-                names.sort();
+                names.order();
                 log::warn!("{} machines are down: {}", ids.len(), names.join(", "));
                 let more = names.len().saturating_sub(NAMES_MAX);
                 names.truncate(NAMES_MAX);

@@ -22,6 +22,7 @@ use crate::fleet::wire::TO_AGENT_BYTES_MAX;
 use crate::limits;
 use crate::net::url::Host;
 use crate::rt::Threads;
+use crate::tls;
 
 /// The longest answer to the upgrade.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -188,7 +189,7 @@ impl Dial<'_> {
 fn is_blocked(error: &std::io::Error) -> Result<bool, LinkError> {
     match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::Interrupted => Ok(true),
-        _ => Err(LinkError::Connect { cause: error.to_string() }),
+        _ => Err(LinkError::Connect { cause: tls::explain(error) }),
     }
 }
 

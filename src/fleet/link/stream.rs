@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use polling::{Event, Events, Poller};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 use super::LinkError;
 use crate::net::url::Host;
 use crate::sys;
+use crate::tls;
 
 /// What the link's thread sleeps in, and what others wake it with.
 pub(super) struct Waker {
@@ -144,7 +144,7 @@ impl Read for Stream {
                 Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
                 _ => {}
             }
-            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, format!("TLS: {error}")))?;
+            processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
             if n_bytes == 0 {
                 let Some(tls) = &mut self.tls else { return Ok(0) };
                 return match tls.reader().read(buffer) {
@@ -180,22 +180,6 @@ impl Write for Stream {
 
 /// Certificates that hubs may be signed by: the Mozilla roots in the binary, and those of a file (PEM) beside them.
 pub(super) fn tls_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, LinkError> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    if let Some(path) = ca_file {
-        let fail = |cause: String| LinkError::Certificates { path: path.display().to_string(), cause };
-        let pem = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
-        let mut n_found = 0;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| fail(error.to_string()))?;
-            roots.add(certificate).map_err(|error| fail(error.to_string()))?;
-            n_found += 1;
-        }
-        if n_found == 0 {
-            return Err(fail("it holds no certificate (PEM)".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| LinkError::Connect { cause: format!("TLS: {error}") })?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let path = ca_file.unwrap_or(Path::new("")).display().to_string();
+    tls::client_config(ca_file).map_err(|cause| LinkError::Certificates { path, cause })
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::llm::local::numbers::{code, duration, list, number, plain, text, time};
 use crate::llm::local::sections::{clause, fullest, heading, lines};
 use crate::llm::local::wish::{By, Look, Topic};
+use crate::rt::order::Order;
 
 /// The answer of one tool call.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +86,7 @@ fn attention(looked: &[Looked]) -> Vec<&Value> {
             bad.push(finding);
         }
     }
-    bad.sort_by_key(|finding| text(finding, "level") != Some("critical"));
+    bad.order_by_key(|finding| text(finding, "level") != Some("critical"));
     bad
 }
 
@@ -207,7 +208,7 @@ fn address(network: &Value) -> Option<String> {
     let way_out = network.get("default_route").and_then(|route| text(route, "interface"));
     let mut rows: Vec<&Value> =
         list(network, "interfaces").iter().filter(|row| text(row, "name") != Some("lo")).collect();
-    rows.sort_by_key(|row| text(row, "name") != way_out);
+    rows.order_by_key(|row| text(row, "name") != way_out);
     let row = rows.into_iter().find(|row| !list(row, "addresses").is_empty())?;
     let address = list(row, "addresses").first().and_then(Value::as_str)?;
     Some(format!("The address of this machine is {address} (on {})", code(text(row, "name")?)))

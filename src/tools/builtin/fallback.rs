@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use crate::config::{Backoff, FallbackAction, FallbackRule, FallbackTrigger};
 use crate::llm::{Router, ToolSpec};
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 /// More rules than anybody can follow.

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use super::download::{Downloaded, Downloader, Kind};
 use super::robots::Robots;
 use super::{charset, markdown};
@@ -14,6 +13,7 @@ use crate::llm::ToolSpec;
 use crate::net::guard::{Guard, HostPattern, Origin};
 use crate::net::url::redact_url;
 use crate::rt::text::cut;
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 /// The setting that opens private networks.

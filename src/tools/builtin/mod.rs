@@ -3,7 +3,6 @@
 //! A page of the web is read by the model, so it is fetched as if by a stranger (decisions, row "SSRF"): see
 //! [`crate::net::guard`]. No threads of its own: a tool runs on the thread of its turn.
 
-mod arguments;
 mod charset;
 mod download;
 mod entities;
@@ -15,11 +14,13 @@ mod markdown;
 mod markdown_tests;
 mod recall;
 mod robots;
+mod schedules;
 mod search;
 mod servers;
 
 use std::sync::Arc;
 
+pub use schedules::ScheduleDesk;
 pub use servers::ServerAdmin;
 
 use crate::config::WebConfig;
@@ -39,12 +40,28 @@ pub fn web_tools(config: &WebConfig) -> Result<Vec<Arc<dyn Tool>>, String> {
 pub const SET_FALLBACK: &str = "set_fallback";
 
 /// Names of the built-in tools that are made after the tool servers, which must not take them.
-pub const LATE_NAMES: [&str; 7] =
-    [SET_FALLBACK, "tool_list", "tool_add", "tool_remove", "tool_restart", "web_fetch", "web_search"];
+pub const LATE_NAMES: [&str; 11] = [
+    SET_FALLBACK,
+    "tool_list",
+    "tool_add",
+    "tool_remove",
+    "tool_restart",
+    "web_fetch",
+    "web_search",
+    schedules::NAMES[0],
+    schedules::NAMES[1],
+    schedules::NAMES[2],
+    schedules::NAMES[3],
+];
 
 /// `tool_list`, `tool_add`, `tool_remove`, `tool_restart`.
 pub fn server_tools(admin: &ServerAdmin) -> Vec<Arc<dyn Tool>> {
     servers::server_tools(admin)
+}
+
+/// `schedule_list`, `schedule_add`, `schedule_update`, `schedule_delete`.
+pub fn schedule_tools(desk: &Arc<ScheduleDesk>) -> Vec<Arc<dyn Tool>> {
+    schedules::schedule_tools(desk)
 }
 
 /// `set_fallback` for the agent of this router.

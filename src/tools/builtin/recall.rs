@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use crate::llm::ToolSpec;
 use crate::rt::clock;
 use crate::rt::text::cut;
 use crate::store::search::MessageSearch;
 use crate::store::{Db, StoreError};
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 const FOUND: usize = 10;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use super::download::{refused, timeouts};
 use super::html::{Token, Tokens, attribute};
 use super::{charset, entities};
@@ -16,6 +15,7 @@ use crate::net::guard::{Guard, Origin};
 use crate::net::url::Url;
 use crate::net::{Call, HttpClient, NetError};
 use crate::rt::text::cut;
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 /// Contract engine 8.7.

@@ -10,10 +10,10 @@ use std::time::Instant;
 use crossbeam_channel::{bounded, select};
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, object};
 use crate::audit::{AuditLog, Entry, Outcome};
 use crate::config::{ConfigWriter, ToolServerConfig};
 use crate::llm::ToolSpec;
+use crate::tools::arguments::{Arguments, object};
 use crate::tools::servers::{ChangeError, Status, ToolServers, audit_detail};
 use crate::tools::{Tool, ToolContext, ToolError};
 
@@ -175,8 +175,12 @@ fn config(arguments: &Arguments<'_>) -> Result<ToolServerConfig, ToolError> {
     let pairs = |name: &str| -> Result<BTreeMap<String, String>, ToolError> {
         let Some(value) = arguments.get(name) else { return Ok(BTreeMap::new()) };
         let object = value.as_object().ok_or_else(|| wrong(name, "an object of texts"))?;
-        let pair = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-        object.iter().map(|entry| pair(entry).ok_or_else(|| wrong(name, "an object of texts"))).collect()
+        let mut pairs = BTreeMap::new();
+        for (key, value) in object {
+            let value = value.as_str().ok_or_else(|| wrong(name, "an object of texts"))?;
+            pairs.insert(key.clone(), value.to_owned());
+        }
+        Ok(pairs)
     };
     let args = match arguments.get("args") {
         None => Vec::new(),

@@ -14,6 +14,7 @@ use crate::config::{
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
+use crate::rt::order::Order;
 use crate::rt::{Cancel, Slot, lock};
 
 /// How long a restart waits for the old process to be gone.
@@ -79,10 +80,10 @@ pub fn audit_detail(reason: &str, command: &str) -> String {
 }
 
 /// A name that is being changed; free again when dropped.
-struct Changing<'a> {
+pub(super) struct Changing<'a> {
     shared: &'a Shared,
     name: &'a str,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
 impl Drop for Changing<'_> {
@@ -187,6 +188,9 @@ impl ToolServers {
         if is_another {
             self.tell_replaced(name);
         }
+        if run.state().health == Health::PendingAuth || !run.wants_login() {
+            self.shared.drop_login(name);
+        }
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
@@ -202,6 +206,7 @@ impl ToolServers {
         lock(&self.shared.servers).runs.remove(name);
         run.end();
         self.shared.publish();
+        self.shared.drop_login(name);
         self.tell_replaced(name);
         Ok(())
     }
@@ -222,7 +227,7 @@ impl ToolServers {
         {
             log::warn!("tool server {name}: its process is slow to end");
         }
-        let run = Run::new(name, old.config());
+        let run = self.shared.new_run(name, old.config());
         run.remember(&old);
         let (failure, first) = self.connect_again(&run, &changing.cancel);
         let status = self.install(run, first);
@@ -239,9 +244,9 @@ impl ToolServers {
         let old = self.find(name)?;
         let was_given_up = old.state().health == Health::Disabled;
         if old.config.disabled != enabled && !(enabled && was_given_up) {
-            return Ok(super::status(&old));
+            return Ok(self.shared.status(&old));
         }
-        let run = Run::new(name, ToolServerConfig { disabled: !enabled, ..old.config() });
+        let run = self.shared.new_run(name, ToolServerConfig { disabled: !enabled, ..old.config() });
         run.remember(&old);
         write(&run, writer, "persisting tool {} to config")?;
         old.end();
@@ -258,7 +263,7 @@ impl ToolServers {
     ) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
         let old = self.find(name)?;
-        disabled_tools.sort();
+        disabled_tools.order();
         disabled_tools.dedup();
         let state = old.state();
         let is_known =
@@ -278,7 +283,7 @@ impl ToolServers {
         })?;
         old.set_disabled_tools(config.disabled_tools);
         self.shared.publish();
-        Ok(super::status(&old))
+        Ok(self.shared.status(&old))
     }
 
     /// What start-up would refuse is refused (W-27).
@@ -295,12 +300,19 @@ impl ToolServers {
         step: &'static str,
         cancel: &Cancel,
     ) -> Result<Arc<Run>, ChangeError> {
-        let run = Run::new(name, config);
-        if run.state().health == Health::Down {
-            let failed = |cause| ChangeError::Start { step, name: name.to_owned(), cause };
-            self.connect(&run, cancel).map_err(failed)?;
+        let run = self.shared.new_run(name, config);
+        if run.state().health != Health::Down {
+            return Ok(run);
         }
-        Ok(run)
+        match self.connect(&run, cancel) {
+            Ok(()) => Ok(run),
+            // Its login has ended: it waits for another.
+            Err(cause @ McpError::Unauthorized) if run.wants_login() => {
+                run.failed(&cause, &self.shared);
+                Ok(run)
+            }
+            Err(cause) => Err(ChangeError::Start { step, name: name.to_owned(), cause }),
+        }
     }
 
     fn connect(&self, run: &Run, cancel: &Cancel) -> Result<(), McpError> {
@@ -326,7 +338,7 @@ impl ToolServers {
 
     /// The run counts from now on; the one before it is ended. `first` is how long its thread waits before it looks
     /// after it, None when nobody does.
-    fn install(&self, run: Arc<Run>, first: Option<Duration>) -> Status {
+    pub(super) fn install(&self, run: Arc<Run>, first: Option<Duration>) -> Status {
         let (old, is_stopping) = {
             let mut servers = lock(&self.shared.servers);
             (servers.runs.insert(run.name.clone(), Arc::clone(&run)), servers.is_stopping)
@@ -340,15 +352,15 @@ impl ToolServers {
             Some(first) => self.shared.look_after(&run, first),
             None => {}
         }
-        super::status(&run)
+        self.shared.status(&run)
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Run>, ChangeError> {
         let found = lock(&self.shared.servers).runs.get(name).cloned();
         found.ok_or_else(|| ChangeError::NotFound { name: name.to_owned() })
     }
 
-    fn changing<'a>(&'a self, name: &'a str) -> Result<Changing<'a>, ChangeError> {
+    pub(super) fn changing<'a>(&'a self, name: &'a str) -> Result<Changing<'a>, ChangeError> {
         let mut servers = lock(&self.shared.servers);
         if servers.is_stopping || servers.changing.contains_key(name) {
             return Err(ChangeError::Busy);

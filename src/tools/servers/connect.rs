@@ -1,13 +1,15 @@
 //! From a server's configuration to an open connection and its list of tools.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::expand::{placeholders, shell_like};
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
+use crate::mcp::oauth::{Access, OAuthDeps, Place};
 use crate::mcp::{self, Children, Client, Mask, McpError, Program, Target, ToolDef};
-use crate::net::guard::{Guard, HostPattern, Origin, check_header};
+use crate::net::guard::{CheckedUrl, Guard, HostPattern, Origin, check_header};
 use crate::net::url::escape;
 use crate::rt::{Cancel, Threads};
 
@@ -23,6 +25,18 @@ pub(super) struct Connector {
     pub(super) env: Env,
     pub(super) threads: Threads,
     pub(super) children: Children,
+    /// With what logins are kept; set once.
+    pub(super) oauth: OnceLock<OAuthDeps>,
+}
+
+/// Where a remote server is, and what comes along.
+struct Remote {
+    url: CheckedUrl,
+    guard: Guard,
+    headers: Vec<(String, String)>,
+    mask: Mask,
+    /// `mcp.url_allowlist`.
+    only: Vec<HostPattern>,
 }
 
 impl Connector {
@@ -57,20 +71,41 @@ impl Connector {
     pub(super) fn check(&self, config: &ToolServerConfig) -> Result<(), McpError> {
         let env = self.own_env(config)?;
         if config.is_remote() {
-            self.target(config, &env)?;
+            self.remote(config, &env)?;
         }
         Ok(())
     }
 
+    /// Where a server's login may lead, and the header lines that it wants.
+    pub(super) fn place(&self, config: &ToolServerConfig) -> Result<(Place, Vec<(String, String)>), McpError> {
+        let remote = self.remote(config, &self.own_env(config)?)?;
+        Ok((Place::new(remote.url, remote.guard, &remote.only), remote.headers))
+    }
+
+    /// Whether a server that wants a login has one.
+    pub(super) fn has_login(&self, name: &str, config: &ToolServerConfig) -> bool {
+        let Some(deps) = self.oauth.get() else { return false };
+        let place = self.place(config);
+        place.is_ok_and(|(place, _)| Access::new(Arc::clone(&deps.token_store), name, place).is_usable())
+    }
+
     fn reach(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
         let env = self.own_env(config)?;
-        let (target, mask) = self.target(config, &env)?;
+        let Remote { url, guard, headers, mask, only } = self.remote(config, &env)?;
+        let access = match self.oauth.get() {
+            Some(deps) if config.auth == "oauth" => {
+                let place = Place::new(url.clone(), guard.clone(), &only);
+                Some(Access::new(Arc::clone(&deps.token_store), name, place))
+            }
+            _ => None,
+        };
+        let target = Target { url, guard, headers, access };
         mcp::reach(name, target, mask, limits::MCP_CONNECT_TIMEOUT, cancel)
     }
 
     /// Where a remote server is, if Holt may go there (contract engine 8.3; decisions, row "SSRF"), and what nobody may
     /// see of that.
-    fn target(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<(Target, Mask), McpError> {
+    fn remote(&self, config: &ToolServerConfig, env: &BTreeMap<String, String>) -> Result<Remote, McpError> {
         let mut only = Vec::new();
         for host in &self.settings.url_allowlist {
             only.push(HostPattern::parse(host).map_err(|reason| McpError::Refused { reason })?);
@@ -97,10 +132,14 @@ impl Connector {
             let value = placeholders(value, env, process, &mut secrets).map_err(|error| refused(&error))?;
             check_header(name, &value).map_err(|error| refused(&error))?;
             secrets.push(value.clone());
+            // The token stands there.
+            if config.auth == "oauth" && name.eq_ignore_ascii_case("authorization") {
+                continue;
+            }
             headers.push((name.clone(), value));
         }
         let mask = Mask::new(secrets.iter().map(String::as_str));
-        Ok((Target { url, guard, headers }, mask))
+        Ok(Remote { url, guard, headers, mask, only })
     }
 
     fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
@@ -142,7 +181,8 @@ mod tests {
 
     fn connector() -> Connector {
         let env = Env::of([("HUB_SECRET", "hub-value")]);
-        Connector { settings: McpConfig::default(), env, threads: Threads::new(), children: Children::default() }
+        let (threads, children, oauth) = (Threads::new(), Children::default(), OnceLock::new());
+        Connector { settings: McpConfig::default(), env, threads, children, oauth }
     }
 
     fn remote(url: &str, untrusted: bool) -> ToolServerConfig {
@@ -158,19 +198,19 @@ mod tests {
         }
     }
 
-    fn target(url: &str, untrusted: bool) -> Result<Target, McpError> {
+    fn target(url: &str, untrusted: bool) -> Result<Remote, McpError> {
         let (connector, config) = (connector(), remote(url, untrusted));
         let env = connector.own_env(&config)?;
-        connector.target(&config, &env).map(|(target, _)| target)
+        connector.remote(&config, &env)
     }
 
     #[test]
     fn what_was_put_into_a_url_is_masked() {
         let (connector, mut config) = (connector(), remote("https://e.com/${KEY}/${HUB_SECRET}", false));
         config.env.insert("KEY".into(), "hunter2 secret".into());
-        let (target, mask) = connector.target(&config, &config.env).unwrap();
+        let target = connector.remote(&config, &config.env).unwrap();
         assert_eq!(target.url.url().path_and_query, "/hunter2%20secret/hub-value");
-        assert_eq!(mask.apply(&target.url.text()), "https://e.com/***/***");
+        assert_eq!(target.mask.apply(&target.url.text()), "https://e.com/***/***");
     }
 
     #[test]

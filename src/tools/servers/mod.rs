@@ -9,6 +9,7 @@
 mod change;
 mod connect;
 mod expand;
+mod login;
 mod naming;
 mod run;
 mod tool;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub use change::{ChangeError, START_FAILED, audit_detail};
+pub use login::LoginError;
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};
@@ -28,6 +30,7 @@ use self::tool::ServerTool;
 use crate::config::{Env, McpConfig, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
+use crate::mcp::oauth::Summary;
 use crate::mcp::{Children, TransportKind};
 use crate::net::url::redact_url;
 use crate::rt::{Cancel, Threads, lock};
@@ -84,6 +87,8 @@ pub struct Status {
     /// Empty while all is well.
     pub last_error: String,
     pub uptime: Option<Duration>,
+    /// Its login; None when it wants none.
+    pub login: Option<Summary>,
 }
 
 /// A tool of a server, as the API shows it.
@@ -104,6 +109,7 @@ pub fn check_servers(settings: &McpConfig, servers: &BTreeMap<String, ToolServer
         env: env.clone(),
         threads: Threads::new(),
         children: Children::default(),
+        oauth: OnceLock::new(),
     };
     let wrong = |(name, config): (&String, &ToolServerConfig)| {
         let error = connector.check(config).err()?;
@@ -122,7 +128,13 @@ impl ToolServers {
     ) -> Self {
         let all = Self {
             shared: Arc::new(Shared {
-                connector: Connector { settings, env, threads: Threads::new(), children: Children::default() },
+                connector: Connector {
+                    settings,
+                    env,
+                    threads: Threads::new(),
+                    children: Children::default(),
+                    oauth: OnceLock::new(),
+                },
                 built_in,
                 n_changes: Arc::default(),
                 servers: Mutex::default(),
@@ -139,6 +151,7 @@ impl ToolServers {
     pub fn start(&self) {
         let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
         for run in &runs {
+            self.shared.admit(run);
             self.shared.look_after(run, Duration::ZERO);
         }
     }
@@ -146,13 +159,13 @@ impl ToolServers {
     /// Every server, by name. Never waits.
     pub fn list(&self) -> Vec<Status> {
         let runs: Vec<Arc<Run>> = lock(&self.shared.servers).runs.values().cloned().collect();
-        runs.iter().map(|run| status(run)).collect()
+        runs.iter().map(|run| self.shared.status(run)).collect()
     }
 
     /// One server. Never waits.
     pub fn get(&self, name: &str) -> Option<Status> {
         let run = lock(&self.shared.servers).runs.get(name).cloned();
-        run.map(|run| status(&run))
+        run.map(|run| self.shared.status(&run))
     }
 
     /// The tools of a server, as last listed.
@@ -250,27 +263,32 @@ impl Shared {
         }
         *published = tools;
     }
-}
 
-fn status(run: &Run) -> Status {
-    let state = run.state();
-    let offered = state.tools.iter().filter(|tool| !state.disabled_tools.contains(&tool.name));
-    let configured = if run.config.is_remote() { TransportKind::Http } else { TransportKind::Stdio };
-    Status {
-        name: run.name.clone(),
-        tool_names: if state.client.is_some() { offered.map(|tool| tool.name.clone()).collect() } else { Vec::new() },
-        status: match state.health {
-            Health::Connected => "connected",
-            Health::Down => "error",
-            Health::Disabled => "disabled",
-            Health::PendingAuth => "pending_auth",
-        },
-        transport: state.kind.unwrap_or(configured).name(),
-        // As it was typed: what placeholders stand for stays hidden.
-        url: redact_url(&run.config.url),
-        restart_count: state.failures,
-        last_error: state.last_error.clone(),
-        uptime: state.connected_at.map(|at: Instant| at.elapsed()),
-        config: run.config(),
+    pub(super) fn status(&self, run: &Run) -> Status {
+        let state = run.state();
+        let offered = state.tools.iter().filter(|tool| !state.disabled_tools.contains(&tool.name));
+        let configured = if run.config.is_remote() { TransportKind::Http } else { TransportKind::Stdio };
+        Status {
+            name: run.name.clone(),
+            tool_names: if state.client.is_some() {
+                offered.map(|tool| tool.name.clone()).collect()
+            } else {
+                Vec::new()
+            },
+            status: match state.health {
+                Health::Connected => "connected",
+                Health::Down => "error",
+                Health::Disabled => "disabled",
+                Health::PendingAuth => "pending_auth",
+            },
+            transport: state.kind.unwrap_or(configured).name(),
+            // As it was typed: what placeholders stand for stays hidden.
+            url: redact_url(&run.config.url),
+            restart_count: state.failures,
+            last_error: state.last_error.clone(),
+            uptime: state.connected_at.map(|at: Instant| at.elapsed()),
+            login: self.login(run),
+            config: run.config(),
+        }
     }
 }

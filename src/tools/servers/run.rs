@@ -65,6 +65,7 @@ impl Run {
         let (bell_tx, bell_rx) = bounded(1);
         let health = match () {
             () if config.disabled => Health::Disabled,
+            // Until it turns out that there is a login.
             () if config.auth == "oauth" => Health::PendingAuth,
             () => Health::Down,
         };
@@ -110,6 +111,18 @@ impl Run {
         lock(&self.state).tools = tools;
     }
 
+    /// Whether it is one that a person has to log in at.
+    pub(super) fn wants_login(&self) -> bool {
+        self.config.auth == "oauth"
+    }
+
+    /// It waited for a login, and has one.
+    pub(super) fn admitted(&self) {
+        let mut state = lock(&self.state);
+        state.health = Health::Down;
+        "not connected yet: starting".clone_into(&mut state.last_error);
+    }
+
     /// Ends the run: its connection is closed, its thread ends. Never waits.
     pub(super) fn end(&self) {
         self.cancel.cancel();
@@ -143,7 +156,11 @@ impl Run {
         if was_well {
             state.failures = 0;
         }
-        let wait = if !settings.auto_restart {
+        let waits_for_login = self.wants_login() && *error == McpError::Unauthorized;
+        let wait = if waits_for_login {
+            state.health = Health::PendingAuth;
+            None
+        } else if !settings.auto_restart {
             None
         } else if state.failures >= settings.restart_attempts_max {
             state.failures = state.failures.saturating_add(1);

@@ -2,7 +2,7 @@
 import { h } from './dom.js';
 import { api, query } from './api.js';
 import { money, number, plural } from './format.js';
-import { bars, meter } from './plot.js';
+import { bars, meter, share } from './plot.js';
 import { choice, empty, facts, live, section, table } from './ui.js';
 
 export default function show(page) {
@@ -17,7 +17,13 @@ const byCost = (rows) => [...rows || []].sort((a, b) => b.cost - a.cost || (b.me
 
 function draw(costs) {
   const limits = (costs.limits || []).filter((limit) => limit.hard > 0 || limit.soft > 0);
-  const each = (title, name, rows, label) => (rows?.length ? section(title, table(title, [[name, label], ...COLUMNS], byCost(rows))) : null);
+  const each = (title, name, rows, label) => {
+    if (!rows?.length) return null;
+    // Where nothing costs money, tokens tell who uses most.
+    const weight = rows.some((row) => row.cost > 0) ? (row) => row.cost : (row) => row.input_tokens + row.output_tokens;
+    const sum = rows.reduce((all, row) => all + weight(row), 0) || 1;
+    return section(title, table(title, [[name, label], ['Share', (row) => share(weight(row) / sum * 100)], ...COLUMNS], byCost(rows)));
+  };
   if (!costs.session_count && !(costs.by_day || []).some((day) => day.calls)) return empty('Nothing was spent', 'What models cost shows here: by day, agent, model and key. The built-in agent costs nothing.', h('a', { class: 'btn primary', href: '#/chat' }, 'New chat'));
   return [
     h('div', { class: 'panel' }, facts([['Today', money(costs.today?.cost)], ['In all', money(costs.global_cost)], ['Chats', number(costs.session_count)], ['Calls today', number(costs.today?.calls)]])),

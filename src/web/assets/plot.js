@@ -133,3 +133,10 @@ export function meter(label, value, text, warn = 90) {
   return h('div', { class: 'meter', 'data-state': state }, h('span', { class: 'meter-name' }, label), s('svg', { viewBox: '0 0 100 6', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, s('rect', { class: 'track', height: 6, width: 100, rx: 3 }), fill),
     h('span', { class: 'meter-text' }, text));
 }
+
+// The same in a table: the bar and the number.
+export function share(value) {
+  const el = meter('', value, `${Math.round(value)} %`, 101);
+  el.classList.add('bare');
+  return el;
+}

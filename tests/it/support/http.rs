@@ -2,16 +2,20 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
 use serde_json::Value;
 
-use super::PATIENCE;
+use super::{PATIENCE, tls};
 
 /// Makes requests, a connection each.
 #[derive(Clone)]
 pub struct Client {
     pub address: String,
     headers: Vec<(String, String)>,
+    /// Speaks TLS.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// What came back.
@@ -24,7 +28,7 @@ pub struct Answer {
 
 impl Client {
     pub fn new(address: &str) -> Self {
-        Self { address: address.to_owned(), headers: Vec::new() }
+        Self { address: address.to_owned(), headers: Vec::new(), tls: None }
     }
 
     /// The same client with one more header line on every request.
@@ -40,7 +44,7 @@ impl Client {
 
     /// The same client for a hub at another address.
     pub fn at(&self, address: &str) -> Self {
-        Self { address: address.to_owned(), headers: self.headers.clone() }
+        Self { address: address.to_owned(), ..self.clone() }
     }
 
     pub fn headers(&self) -> &[(String, String)] {
@@ -65,7 +69,7 @@ impl Client {
     pub fn new_key(&self, name: &str, scopes: &[&str]) -> Self {
         let answer = self.post("/api/v1/keys", &serde_json::json!({"name": name, "scopes": scopes}).to_string());
         assert_eq!(answer.status, 201, "{}", answer.text());
-        Self::new(&self.address).with_key(answer.json()["key"].as_str().unwrap())
+        Self { headers: Vec::new(), ..self.clone() }.with_key(answer.json()["key"].as_str().unwrap())
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -82,12 +86,35 @@ impl Client {
 
     #[track_caller]
     pub fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+        if self.tls.is_some() {
+            return read_answer(&mut self.open_tls(method, path, body), method == "HEAD");
+        }
         let mut stream = self.open(method, path, body);
         read_answer(&mut stream, method == "HEAD")
     }
 
+    /// The same client over TLS.
+    pub fn with_tls(&self, config: &Arc<ClientConfig>) -> Self {
+        Self { tls: Some(Arc::clone(config)), ..self.clone() }
+    }
+
+    /// Sends a request over TLS and leaves the answer to be read.
+    pub fn open_tls(&self, method: &str, path: &str, body: &str) -> BufReader<tls::Stream> {
+        let mut stream = tls::dial(&self.address, self.tls.as_ref().unwrap());
+        stream.write_all((self.head(method, path, body) + body).as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
     /// Sends a request and leaves the answer to be read.
     pub fn open(&self, method: &str, path: &str, body: &str) -> BufReader<TcpStream> {
+        let mut stream = raw(&self.address);
+        stream.write_all(self.head(method, path, body).as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        BufReader::new(stream)
+    }
+
+    /// The head of a request.
+    pub fn head(&self, method: &str, path: &str, body: &str) -> String {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head.push_str(&format!("Host: {}\r\n", self.address));
@@ -99,10 +126,7 @@ impl Client {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
         head.push_str("\r\n");
-        let mut stream = raw(&self.address);
-        stream.write_all(head.as_bytes()).unwrap();
-        stream.write_all(body.as_bytes()).unwrap();
-        BufReader::new(stream)
+        head
     }
 
     /// A JSON turn.
@@ -158,7 +182,7 @@ pub fn statuses(text: &str) -> Vec<u16> {
 
 /// Reads the head of an answer.
 #[track_caller]
-pub fn read_head(stream: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>) {
+pub fn read_head(stream: &mut impl BufRead) -> (u16, Vec<(String, String)>) {
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();
     let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: {line:?}")).parse().unwrap();
@@ -177,7 +201,7 @@ pub fn read_head(stream: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String
 
 /// Reads one whole answer.
 #[track_caller]
-pub fn read_answer(stream: &mut BufReader<TcpStream>, head_only: bool) -> Answer {
+pub fn read_answer(stream: &mut impl BufRead, head_only: bool) -> Answer {
     let (status, headers) = read_head(stream);
     let mut answer = Answer { status, headers, body: Vec::new() };
     if head_only {

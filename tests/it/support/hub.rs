@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, bounded};
 use holt::rt::Threads;
 
-use super::{Client, Model, PATIENCE, wait_until};
+use super::{Client, Model, PATIENCE, tls, wait_until};
 
 /// How a hub is to be started.
 pub struct Builder {
@@ -25,6 +25,7 @@ pub struct Hub {
     pub address: String,
     pub pin: Option<String>,
     pub dir: PathBuf,
+    is_tls: bool,
     log: Arc<Mutex<Vec<String>>>,
     threads: Threads,
 }
@@ -59,6 +60,12 @@ impl Builder {
             model.url()
         );
         self.config(&text)
+    }
+
+    /// TLS with copies of that certificate and key of `tests/it/certs`, which stand in the hub's directory.
+    pub fn tls(self, cert: &str, key: &str) -> Self {
+        let lines = tls::put(&self.dir, cert, key);
+        self.config(&lines)
     }
 
     pub fn listen(mut self, address: &str) -> Self {
@@ -122,7 +129,7 @@ impl Hub {
                 }
             })
             .unwrap();
-        let mut hub = Self { child, address: String::new(), pin: None, dir, log, threads };
+        let mut hub = Self { child, address: String::new(), pin: None, dir, is_tls: false, log, threads };
         hub.read_start(&line_rx);
         hub
     }
@@ -133,8 +140,9 @@ impl Hub {
             let line = line_rx
                 .recv_deadline(deadline)
                 .unwrap_or_else(|_| panic!("the hub did not start:\n{}", self.log_tail()));
-            if let Some((_, url)) = line.split_once("listening on http://") {
-                url.trim().clone_into(&mut self.address);
+            if let Some((_, url)) = line.split_once("listening on http") {
+                self.is_tls = url.starts_with('s');
+                url.trim_start_matches(['s', ':', '/']).trim().clone_into(&mut self.address);
             }
         }
         // The PIN's line, if any, is printed right behind; `status` tells whether to wait for it.
@@ -150,7 +158,8 @@ impl Hub {
     }
 
     pub fn client(&self) -> Client {
-        Client::new(&self.address)
+        let client = Client::new(&self.address);
+        if self.is_tls { client.with_tls(&tls::pinned(&self.dir.join("cert.pem"))) } else { client }
     }
 
     /// A client with an admin key made by setup, or by the command line when setup is over.

@@ -9,11 +9,13 @@ pub mod link_agent;
 pub mod link_hub;
 pub mod machine;
 pub mod model;
+pub mod oauth_server;
 pub mod peer;
 pub mod remote;
 pub mod schema;
 pub mod script;
 pub mod site;
+pub mod tls;
 pub mod tool_server;
 pub mod ws;
 

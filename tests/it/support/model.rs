@@ -10,6 +10,7 @@
 //! - `loop NAME`: a tool call, `{"n": <round>}`, in every round that offers tools; then `looped <rounds>`
 //! - `usage JSON WISH`: any of these, and the usage that is reported for it (no blanks in it)
 //! - `silent`: reads the request and never answers
+//! - `[Scheduled: WISH]`, `[Scheduled trigger: WISH]`: what schedules send
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -144,6 +145,12 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     let result = messages.last().filter(|m| m["role"] == "tool").and_then(|m| m["content"].as_str()).map(str::to_owned);
     let mut usage = json!({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15});
     let mut wish = wish;
+    // What a schedule sends is a wish in brackets.
+    for begin in ["[Scheduled: ", "[Scheduled trigger: "] {
+        if let Some(inner) = wish.strip_prefix(begin).and_then(|rest| rest.strip_suffix(']')) {
+            wish = inner.to_owned();
+        }
+    }
     if let Some((scripted, rest)) = wish.strip_prefix("usage ").and_then(|rest| rest.split_once(' ')) {
         usage = serde_json::from_str(scripted).unwrap();
         wish = rest.to_owned();

@@ -1,17 +1,19 @@
 //! A WebSocket client that keeps every frame it was sent.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
 use tungstenite::client::IntoClientRequest;
+use tungstenite::handshake::client::Request;
 use tungstenite::http::HeaderName;
 use tungstenite::{Error, Message, WebSocket};
 
-use super::{Client, PATIENCE};
+use super::{Client, PATIENCE, tls};
 
 /// An open WebSocket.
-pub struct Socket {
-    pub ws: WebSocket<TcpStream>,
+pub struct Socket<S = TcpStream> {
+    pub ws: WebSocket<S>,
 }
 
 impl Socket {
@@ -27,17 +29,34 @@ impl Socket {
 
     /// Connects to that path and query, with all header lines of the client.
     pub fn try_open_at(client: &Client, path: &str) -> Result<Self, String> {
-        let mut request = format!("ws://{}{path}", client.address).into_client_request().unwrap();
-        for (name, value) in client.headers() {
-            request.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        }
+        let request = request(client, path);
         let stream = TcpStream::connect(&client.address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let (ws, _) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
         Ok(Self { ws })
     }
+}
 
+impl Socket<tls::Stream> {
+    /// Connects over TLS with the client's key.
+    #[track_caller]
+    pub fn open_tls(client: &Client) -> Self {
+        let stream = tls::dial(&client.address, client.tls.as_ref().unwrap());
+        let (ws, _) = tungstenite::client(request(client, "/api/v1/ws"), stream).unwrap();
+        Self { ws }
+    }
+}
+
+fn request(client: &Client, path: &str) -> Request {
+    let mut request = format!("ws://{}{path}", client.address).into_client_request().unwrap();
+    for (name, value) in client.headers() {
+        request.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    }
+    request
+}
+
+impl<S: Read + Write> Socket<S> {
     #[track_caller]
     pub fn send(&mut self, frame: &Value) {
         self.ws.send(Message::text(frame.to_string())).unwrap();

@@ -9,6 +9,7 @@ use crate::llm::local::diagnosis::{rules_disk, rules_load, rules_network, rules_
 use crate::llm::local::numbers::{code, list, text};
 use crate::llm::local::report::{stated, threshold};
 use crate::llm::local::sections::clause;
+use crate::rt::order::Order;
 
 /// Causes and items beyond these are noise.
 const CAUSES_MAX: usize = 6;
@@ -38,7 +39,7 @@ pub(super) fn conclude(question: &Question, seen: &[Seen]) -> Diagnosis {
     rules_services::find(&facts, &mut causes);
     causes.retain(|cause| cause.score >= SCORE_MIN);
     // Stable: equals stay in the order of the rules.
-    causes.sort_by_key(|cause| std::cmp::Reverse(cause.score));
+    causes.order_by_key(|cause| std::cmp::Reverse(cause.score));
     causes.truncate(CAUSES_MAX);
     let items = items(&facts);
     let level = causes.iter().map(|cause| cause.level).chain(items.iter().map(|(level, _)| *level)).max();
@@ -64,7 +65,7 @@ fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
             items.push((Level::of(text(reading, "level")), format!("check {}: {said}", code(check))));
         }
     }
-    items.sort_by_key(|(level, _)| std::cmp::Reverse(*level));
+    items.order_by_key(|(level, _)| std::cmp::Reverse(*level));
     items.truncate(ITEMS_MAX);
     items
 }

@@ -8,11 +8,11 @@ use crate::tools::ToolError;
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// The arguments of a call.
-pub(super) struct Arguments<'a>(Option<&'a Map<String, Value>>);
+pub struct Arguments<'a>(Option<&'a Map<String, Value>>);
 
 impl<'a> Arguments<'a> {
     /// Arguments with no other names than `known`.
-    pub(super) fn of(arguments: &'a Value, known: &[&str]) -> Result<Self, ToolError> {
+    pub fn of(arguments: &'a Value, known: &[&str]) -> Result<Self, ToolError> {
         let map = match arguments {
             Value::Null => None,
             Value::Object(map) => Some(map),
@@ -26,12 +26,12 @@ impl<'a> Arguments<'a> {
     }
 
     /// The value, unless it is missing or null: some models send every optional argument.
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.0.and_then(|map| map.get(name)).filter(|value| !value.is_null())
     }
 
     /// A text that must be there and not be empty.
-    pub(super) fn text(&self, name: &str) -> Result<&'a str, ToolError> {
+    pub fn text(&self, name: &str) -> Result<&'a str, ToolError> {
         match self.get(name).and_then(Value::as_str).map(str::trim) {
             Some(text) if !text.is_empty() && text.len() <= TEXT_BYTES_MAX => Ok(text),
             _ => Err(ToolError::new(format!("argument {name:?} must be a text, not empty"))),
@@ -39,7 +39,7 @@ impl<'a> Arguments<'a> {
     }
 
     /// A whole number in that range, or the default.
-    pub(super) fn number(&self, name: &str, default: usize, min: usize, max: usize) -> Result<usize, ToolError> {
+    pub fn number(&self, name: &str, default: usize, min: usize, max: usize) -> Result<usize, ToolError> {
         let Some(value) = self.get(name) else { return Ok(default) };
         let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
         number.filter(|number| (min..=max).contains(number)).ok_or_else(|| {
@@ -50,7 +50,7 @@ impl<'a> Arguments<'a> {
 }
 
 /// The schema of an object with these properties.
-pub(super) fn object(properties: &Value, required: &[&str]) -> Value {
+pub fn object(properties: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 

@@ -1,0 +1,74 @@
+//! What shells and readers of manuals get: made from the tree of commands.
+
+use std::process::{Command, Stdio};
+
+fn holt(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(words).env_clear().output().unwrap();
+    assert!(output.status.success(), "{words:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What bash would offer behind that line; None where there is no bash.
+fn offered(line: &[&str]) -> Option<Vec<String>> {
+    let script = r#"source /dev/stdin <<<"$(holt completions bash)"
+        complete -p holt >/dev/null || exit 9
+        COMP_WORDS=(holt "$@"); COMP_CWORD=$#; _holt; printf '%s\n' "${COMPREPLY[@]}""#;
+    let directory = std::path::Path::new(env!("CARGO_BIN_EXE_holt")).parent().unwrap();
+    let output = Command::new("bash")
+        .args(["--norc", "-c", script, "bash"])
+        .args(line)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", directory.display()))
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_offers_what_the_binary_knows() {
+    for (line, expected) in [
+        (&["back"][..], &["backup"][..]),
+        (&["keys", "cre"], &["create"]),
+        (&["costs", "--by", "m"], &["model"]),
+        (&["import", "--dr"], &["--dry-run"]),
+        (&["service", "install", "--us"], &["--user"]),
+        (&["completions", ""], &["bash", "zsh", "fish"]),
+        (&["import", "/et"], &[]),
+        (&["no-such", "x"], &[]),
+    ] {
+        let Some(found) = offered(line) else { return };
+        assert_eq!(found, expected, "{line:?}");
+    }
+}
+
+#[test]
+fn other_shells_and_readers_are_served() {
+    assert!(holt(&["completions", "zsh"]).starts_with("#compdef holt\n"));
+    assert!(holt(&["completions", "fish"]).starts_with("complete -c holt"));
+    let about = "keys:";
+    assert!(holt(&["completions", "zsh", "--", "ke"]).starts_with(about));
+    assert!(holt(&["completions", "fish", "--", "ke"]).starts_with("keys\t"));
+    let page = holt(&["man"]);
+    assert!(page.starts_with(".TH HOLT 1 ") && page.contains(".SS holt backup\n"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &page).unwrap();
+    // Where groff is, it finds nothing to complain about.
+    if let Ok(output) = Command::new("groff").args(["-man", "-Tutf8", "-ww", "-z"]).arg(file.path()).output() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn a_container_can_ask_whether_the_hub_is_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut hub = crate::support::Hub::start(dir.path());
+    assert_eq!(holt(&["health", "--address", &hub.address]), "ok\n");
+    hub.kill();
+    let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(["health", "--address", &hub.address]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not well"));
+}
