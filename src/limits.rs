@@ -281,7 +281,7 @@ pub const LOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests in flight at a stop.
 pub const STOP_DRAIN: Duration = Duration::from_secs(5);
 /// Before a restart: for requests that are on their way on connections that wait for one.
-pub const RESTART_GRACE: Duration = Duration::from_millis(250);
+pub const RESTART_GRACE: Duration = Duration::from_secs(1);
 /// The whole stop.
 pub const STOP_TOTAL: Duration = Duration::from_secs(8);
 /// Messages of one answer to `GET /api/v1/sessions/{id}/messages`.

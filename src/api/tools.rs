@@ -293,6 +293,7 @@ fn config(body: ServerBody) -> ToolServerConfig {
         // Also when it was a model's: the operator who sends it answers for it now.
         untrusted: false,
         disabled_tools: Vec::new(),
+        part_of: crate::config::PartOf::Tools,
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     sys::release_code_pages();
     let app = App {
         stopper: Some(stopper),
-        listener: again,
+        listener: Some(again),
         listen: config.api.listen.clone(),
         http,
         hub,

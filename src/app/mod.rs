@@ -119,7 +119,7 @@ impl From<StoreError> for AppError {
 pub struct App {
     stopper: Option<Stopper>,
     /// The same socket as that of `http`: it goes on to listen while the process becomes another.
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     /// What that was made for.
     listen: String,
     http: HttpServer,
@@ -181,16 +181,16 @@ impl App {
 
     /// Stops in order, and becomes the same program with the same address. Clients that come meanwhile wait in the
     /// socket. `is_stop` says, at the last moment, that the end is wanted instead; None then.
-    pub fn restart(self, is_stop: impl FnOnce() -> bool) -> Option<io::Error> {
+    pub fn restart(mut self, is_stop: impl FnOnce() -> bool) -> Option<io::Error> {
         self.let_clients_go();
-        let (listener, listen) = (self.listener.try_clone(), self.listen.clone());
+        let (listener, listen) = (self.listener.take(), self.listen.clone());
         self.stop();
         if is_stop() {
             return None;
         }
         Some(match listener {
-            Ok(listener) => again::become_new(&listener, &listen),
-            Err(error) => error,
+            Some(listener) => again::become_new(&listener, &listen),
+            None => io::Error::from(io::ErrorKind::NotConnected),
         })
     }
 
@@ -201,6 +201,8 @@ impl App {
         // Tool servers need their share to end well, however long the rest takes.
         let before_servers = || left().saturating_sub(limits::MCP_STOP);
         log::info!("stopping");
+        // Whoever comes from now on is turned away at once, unless a restart holds the socket.
+        drop(self.listener.take());
         drop(self.stopper.take());
         let servers = self.server.ctx().deps.lifecycle.clone();
         if let Some(servers) = &servers {

@@ -260,7 +260,7 @@ fn what_is_missing_is_named() {
     check(chat(&hub, &["hi"]).env("HOLT_KEY", "dk_wrong"), "does not know this key");
     let other = |arguments: &[&str]| holt(elsewhere.path(), &[&["chat"], arguments].concat());
     check(&mut other(&["--url", &hub.address, "hi"]), "make a key on the hub's machine with: holt keys create");
-    check(&mut other(&["--url", "https://127.0.0.1", "hi"]), "TLS");
+    check(&mut other(&["--url", "https://127.0.0.1:1", "hi"]), "no hub answers at https://127.0.0.1:1");
     check(other(&["hi"]).env("HOLT_URL", "ftp://x"), "ftp:// is not spoken");
     check(&mut chat(&hub, &["-s", "a\nb", "hi"]), "session_id");
     check(&mut chat(&hub, &[&"x".repeat(32_769)]), "32769 bytes");

@@ -54,6 +54,10 @@ fn every_route_asks_for_its_scope_and_knows_its_methods() {
         unauthorized(&nobody.with("Authorization", "Bearer ").send(method, &path, ""), "credential-missing", &what);
         unauthorized(&revoked.send(method, &path, ""), "credential-invalid", &what);
         let answer = powerless.send(method, &path, "");
+        if scopes.contains(&holt::auth::ANY_SCOPE) {
+            assert!(answer.status != 401 && answer.status != 403, "{what}: {}", answer.text());
+            continue;
+        }
         expect(&answer, 403, "insufficient scope", "insufficient_scope", &what);
         // Where there is a choice, `chat` alone opens one's own conversations only, and `x1` is nobody's.
         for scope in scopes.iter().filter(|scope| scopes.len() == 1 || **scope != "chat") {
@@ -69,9 +73,7 @@ fn unknown_paths_are_errors_below_the_api_and_the_page_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());
     let client = hub.client();
-    for path in
-        ["/api/v1/nothing", "/api/v1/health/", "/api/", "/auth/nothing", "/auth/", "/metrics", "/api/v1/sessions/%ff"]
-    {
+    for path in ["/api/v1/nothing", "/api/v1/health/", "/api/", "/auth/nothing", "/auth/", "/api/v1/sessions/%ff"] {
         for method in ["GET", "POST", "DELETE"] {
             expect(&client.send(method, path, ""), 404, "no such path", "not_found", path);
         }

@@ -248,6 +248,8 @@ fn after_a_crash_of_the_machine_numbers_go_on_behind_those_promised() {
     let mut hub = Builder::new(dir.path()).model(&model).start();
     let key = hub.admin().key();
     let mut socket = Socket::open(&hub.client().with_key(&key));
+    socket.chat("c", "say zero");
+    socket.turn();
     socket.chat("c", "say one");
     let last = socket.turn().last().unwrap()["seq"].as_u64().unwrap();
     hub.kill();
