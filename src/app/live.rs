@@ -43,7 +43,6 @@ const LIVE: &[&str] = &[
     "fleet.gateway.diagnose_model",
     "log.level",
     "tools",
-    "schedules",
     "api.external_url",
     "api.timezone",
     "api.cors_origins",
@@ -155,7 +154,7 @@ impl Live {
         self.budgets.set(costs::Settings::from_config(&config));
         if let Some(parts) = self.parts.get() {
             parts.engine.set_settings(engine_settings(&config));
-            parts.scheduler.configure(&config.scheduler, &self.started.api.timezone);
+            parts.scheduler.configure(&config.scheduler, &config.api.timezone);
             // Their state is in the database: what could not be stored there counts until the next start.
             if config.schedules != old.schedules
                 && let Err(error) = parts.scheduler.apply(&config.schedules)

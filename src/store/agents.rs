@@ -10,6 +10,7 @@ const NAMED: &[(&str, &str)] = &[
     ("approvals", "agent_name"),
     ("auto_approve_rules", "agent_name"),
     ("kv", "agent_name"),
+    ("journal", "agent"),
 ];
 
 /// Everything of one agent belongs to another name from now on, all or nothing. What was left there by a former agent
