@@ -423,8 +423,7 @@ fn oauth_callback(config: &Config, port: u16) -> String {
         let host = config.api.listen.rsplit_once(':').map_or("", |(host, _)| host);
         // Where it listens everywhere, a browser on this machine finds it.
         let host = if ["", "0.0.0.0", "[::]"].contains(&host) { "localhost" } else { host };
-        let scheme = if config.api.tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{host}:{port}")
+        format!("{}://{host}:{port}", config.api.scheme())
     });
     base + CALLBACK_PATH
 }

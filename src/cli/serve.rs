@@ -36,7 +36,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let mut flags = context.flags.clone();
     flags.listen = args.value("listen").map(str::to_owned).or(flags.listen);
     let config = config::load(&flags, &context.env).map_err(CliError::failed)?;
-    let scheme = if config.api.tls.is_some() { "https" } else { "http" };
+    let scheme = config.api.scheme();
     init_logging(config.log.level, config.log.json);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(CliError::failed)?;
     let handle = signals.handle();

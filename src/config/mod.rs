@@ -205,6 +205,13 @@ pub struct ApiConfig {
     pub idle_timeout: Duration,
 }
 
+impl ApiConfig {
+    /// What addresses of the hub begin with.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
 /// `api.cert_file` and `api.key_file`: PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {

@@ -52,7 +52,7 @@ fn join(args: &Args, context: &Context) -> Result<(), CliError> {
     let key = HubKey::read_or_make(&database.config.data_dir).map_err(CliError::failed)?;
     let url = match url.or_else(|| database.config.api.external_url.clone()) {
         Some(url) => url,
-        None => found_at(&database.config.api.listen)?,
+        None => found_at(&database.config.api.listen, database.config.api.scheme())?,
     };
     let codes = JoinCodeStore::new(Arc::clone(&database.db));
     let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
@@ -78,7 +78,7 @@ fn parse_url(text: &str) -> Result<String, String> {
 }
 
 /// Where other machines find a hub that listens there.
-fn found_at(listen: &str) -> Result<String, CliError> {
+fn found_at(listen: &str, scheme: &str) -> Result<String, CliError> {
     let address: SocketAddr = match listen.strip_prefix(':') {
         Some(port) => format!("0.0.0.0:{port}").parse(),
         None => listen.parse(),
@@ -92,7 +92,7 @@ fn found_at(listen: &str) -> Result<String, CliError> {
         )));
     }
     let ip = if address.ip().is_unspecified() { own_address().ok_or_else(|| unclear(listen))? } else { address.ip() };
-    Ok(format!("http://{}", SocketAddr::new(ip, address.port())))
+    Ok(format!("{scheme}://{}", SocketAddr::new(ip, address.port())))
 }
 
 fn unclear(listen: &str) -> CliError {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_hub_is_found_where_it_listens() {
-        let check = |listen: &str, expected: Result<&str, &str>| match (found_at(listen), expected) {
+        let check = |listen: &str, expected: Result<&str, &str>| match (found_at(listen, "http"), expected) {
             (Ok(url), Ok(expected)) => assert_eq!(url, expected),
             (Err(CliError::Failed(text)), Err(part)) => assert!(text.contains(part), "{text}"),
             (found, _) => panic!("{listen}: {found:?}"),
