@@ -109,7 +109,7 @@ fn pem(kind: &str, bytes: &[u8]) -> String {
         out.push_str(&String::from_utf8_lossy(line));
         out.push('\n');
     }
-    out.push_str(&format!("-----END {kind}-----\n"));
+    out.extend(["-----END ", kind, "-----\n"]);
     out
 }
 
