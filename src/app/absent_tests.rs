@@ -18,6 +18,7 @@ const NEED: &[&str] = &[
     "/api/v1/browser/",
     "/api/v1/plugins",
     "/api/v1/server/restart",
+    "/api/v1/llm/providers/{name}/test",
     "/api/v1/keys",
     "/api/v1/costs",
     "/api/v1/models",

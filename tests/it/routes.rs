@@ -220,7 +220,10 @@ impl World {
 
     fn schedule(&self) -> String {
         let name = self.name("s");
-        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        self.make(
+            "/api/v1/schedules",
+            json!({"name": name, "schedule": "@daily", "channel": "api:home", "tags": ["t"]}),
+        );
         name
     }
 
@@ -383,7 +386,9 @@ impl World {
                 self.schedule();
                 plain(path)
             }
-            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily"})),
+            "POST /schedules" => {
+                with(path, json!({"name": self.name("s"), "schedule": "@daily", "channel": "api:home"}))
+            }
             "POST /schedules/preview" => {
                 with(path, json!({"schedule": "@hourly", "timezone": "Europe/Berlin", "n": 2}))
             }
