@@ -14,10 +14,10 @@ use crate::store::KeyStore;
 /// Beginnings of patterns whose routes need something that can be missing.
 const NEED: &[&str] = &[
     "/api/v1/setup",
-    "/api/v1/schedules",
     "/api/v1/browser/",
     "/api/v1/plugins",
     "/api/v1/server/restart",
+    "/api/v1/llm/providers/{name}/test",
     "/api/v1/keys",
     "/api/v1/costs",
     "/api/v1/models",

@@ -259,6 +259,9 @@ fn request(dice: &mut Dice, description: &Description, operation: &Operation) ->
 }
 
 fn is_fine(status: u16, body: &[u8]) -> bool {
+    if status < 500 && body.starts_with(b"<!DOCTYPE html>") || status == 302 {
+        return true; // for browsers that come back from a login
+    }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     match status {
         503 => ["not_configured", "busy", "panicked"]
