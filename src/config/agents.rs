@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::check::{given, tier, word};
+use super::check::tier;
 use super::error::ConfigError;
 use super::fallback::{self, fallbacks};
 use super::json::typed;

@@ -34,8 +34,6 @@ const NOT_YET: &[&str] = &[
     "/persona/",
     "/api/v1/skills",
     "/api/v1/schedules",
-    "/api/v1/plugins",
-    "/api/v1/browser/",
     "/api/v1/llm/",
     "/api/v1/server/",
 ];
@@ -94,7 +92,7 @@ impl World {
             ))
             .config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n[notify.log]\ntype = \"console\"\n[notify.phone]\n{ntfy}"))
             .config(&table("scripted", &[]))
-            .config("[otel]\nenabled = true")
+            .config("[otel]\nenabled = true\n[browser]\nenabled = true")
             .start();
         let made = std::process::Command::new(env!("CARGO_BIN_EXE_holt"))
             .args(["keys", "create", "root", "--scopes", "admin", "--data-dir"])
@@ -415,6 +413,11 @@ impl World {
                 with(path, json!({"name": self.name("plugin"), "type": "subprocess", "command": "true"}))
             }
             "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
+            "GET /browser/profiles/{name}" | "DELETE /browser/profiles/{name}" => {
+                let name = self.name("profile");
+                std::fs::create_dir_all(self.hub.dir.join("data/browser-profiles").join(&name)).unwrap();
+                plain(named(&name))
+            }
             "GET /tools/oauth/pending" => plain(path),
             "GET /tools/{name}/oauth" | "DELETE /tools/{name}/oauth/token" => plain(named("scripted")),
             "POST /tools/{name}/oauth/connect" => plain(named(&self.locked_tool())),
