@@ -24,7 +24,7 @@ const SHARED: &str = "a token that all machines share";
 const PASSWORD: &str = "correct horse";
 
 /// Routes of the table that are not there yet.
-const NOT_YET: &[&str] = &["/api/v1/plugins", "/api/v1/browser/"];
+const NOT_YET: &[&str] = &[];
 
 /// A hub with everything that routes need, and what they are tried on.
 struct World {
@@ -80,7 +80,7 @@ impl World {
             ))
             .config(&format!("[fleet]\nshared_token = \"{SHARED}\"\n[notify.log]\ntype = \"console\"\n[notify.phone]\n{ntfy}"))
             .config(&table("scripted", &[]))
-            .config("[otel]\nenabled = true")
+            .config("[otel]\nenabled = true\n[browser]\nenabled = true")
             .start();
         let made = std::process::Command::new(env!("CARGO_BIN_EXE_holt"))
             .args(["keys", "create", "root", "--scopes", "admin", "--data-dir"])
@@ -400,8 +400,12 @@ impl World {
             "POST /plugins" => {
                 with(path, json!({"name": self.name("plugin"), "type": "subprocess", "command": "true"}))
             }
-            "GET /browser/profiles/{name}" | "DELETE /browser/profiles/{name}" => plain(named("default")),
             "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
+            "GET /browser/profiles/{name}" | "DELETE /browser/profiles/{name}" => {
+                let name = self.name("profile");
+                std::fs::create_dir_all(self.hub.dir.join("data/browser-profiles").join(&name)).unwrap();
+                plain(named(&name))
+            }
             "GET /tools/oauth/pending" => plain(path),
             "GET /tools/{name}/oauth" | "DELETE /tools/{name}/oauth/token" => plain(named("scripted")),
             "POST /tools/{name}/oauth/connect" => plain(named(&self.locked_tool())),
