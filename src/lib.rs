@@ -68,6 +68,8 @@
 //! | an alert's life, storms, silences; who is told, and how | `fleet::hub::alerts`, [`store::alerts`]; [`notify`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | what a route takes and answers | `api/openapi/routes.txt` |
+//! | the hub as a tool server | `api::mcp`, `api::mcp_tools` |
+//! | where an item of the packages that Holt follows is | [`conformance`] |
 //! | a figure for monitoring | [`metrics`]; `api::metrics` |
 //! | when a schedule is due; what becomes of each moment, also when clocks are set | `sched::next`; [`sched`], [`store::schedule_runs`] |
 //! | a setting | [`config`]; its key in `config::raw` |
