@@ -1,4 +1,4 @@
-//! `[web]`, `[otel]` and `[voice]` as they were typed.
+//! `[web]` as it was typed.
 
 use super::json::typed;
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
+import { until } from './fleet.mjs';
 import { Hub, shot } from './hub.mjs';
 import { startModel } from './model.mjs';
 import { ask, connected, go, loaded, messageBox, settled } from './steps.mjs';
@@ -128,8 +129,7 @@ const tests = {
     await page.getByRole('dialog').waitFor({ state: 'detached' });
     await page.getByLabel('Stop a chat at (dollars)').fill('12.5');
     await page.getByRole('button', { name: 'Save' }).first().click();
-    await page.getByText('Saved.', { exact: false }).first().waitFor();
-    assert.equal((await hub.get('/api/v1/llm/providers')).cost_limit_hard, 12.5);
+    await until(hub, '/api/v1/llm/providers', (llm) => llm.cost_limit_hard === 12.5);
     await page.getByLabel('Time zone').fill('Europe/Nowhere');
     await page.getByRole('button', { name: 'Save' }).last().click();
     await page.getByText('must be a valid IANA timezone').waitFor();
@@ -158,7 +158,7 @@ const tests = {
     await page.getByRole('button', { name: 'Add an agent' }).click();
     await page.getByRole('textbox', { name: 'Name' }).fill('Not A Name');
     await page.getByRole('dialog').getByRole('button', { name: 'Add' }).click();
-    await page.getByText('invalid agent name', { exact: false }).waitFor();
+    await page.locator('.problem', { hasText: 'Invalid agent name' }).waitFor();
     await page.getByRole('textbox', { name: 'Name' }).fill('gardener');
     await page.getByRole('dialog').getByRole('button', { name: 'Add' }).click();
     await page.getByRole('link', { name: /gardener/ }).click();

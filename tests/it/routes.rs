@@ -24,19 +24,7 @@ const SHARED: &str = "a token that all machines share";
 const PASSWORD: &str = "correct horse";
 
 /// Routes of the table that are not there yet.
-const NOT_YET: &[&str] = &[
-    "POST /api/v1/agents",
-    "DELETE /api/v1/agents/",
-    "PATCH /api/v1/agents/",
-    "/api/v1/journal",
-    "/persona/",
-    "/api/v1/skills",
-    "/api/v1/schedules",
-    "/api/v1/plugins",
-    "/api/v1/browser/",
-    "/api/v1/llm/",
-    "/api/v1/server/",
-];
+const NOT_YET: &[&str] = &["/api/v1/plugins", "/api/v1/browser/"];
 
 /// A hub with everything that routes need, and what they are tried on.
 struct World {
@@ -232,7 +220,7 @@ impl World {
 
     fn schedule(&self) -> String {
         let name = self.name("s");
-        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "channel": "api:x", "tags": ["t"]}));
         name
     }
 
@@ -395,7 +383,7 @@ impl World {
                 self.schedule();
                 plain(path)
             }
-            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily"})),
+            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily", "channel": "api:x"})),
             "POST /schedules/preview" => {
                 with(path, json!({"schedule": "@hourly", "timezone": "Europe/Berlin", "n": 2}))
             }
@@ -412,6 +400,7 @@ impl World {
             "POST /plugins" => {
                 with(path, json!({"name": self.name("plugin"), "type": "subprocess", "command": "true"}))
             }
+            "GET /browser/profiles/{name}" | "DELETE /browser/profiles/{name}" => plain(named("default")),
             "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
             "GET /tools/oauth/pending" => plain(path),
             "GET /tools/{name}/oauth" | "DELETE /tools/{name}/oauth/token" => plain(named("scripted")),
@@ -608,6 +597,11 @@ fn every_route_answers_as_described() {
             continue;
         };
         let answer = world.call(&operation, &prepared);
+        if operation.path.starts_with("/api/v1/browser/") {
+            // It runs in a container, and is off here: `browser` has one.
+            assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_configured")), "{name}");
+            continue;
+        }
         if operation.path == "/api/v1/panic" {
             assert_eq!(world.admin.post("/api/v1/resume", "").status, 200);
         }
@@ -637,11 +631,15 @@ fn every_route_answers_as_described() {
 fn once(world: &World, name: &str) -> Option<Try> {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());
-    let (client, pin) = (hub.client(), hub.pin.clone().unwrap());
+    let (mut client, pin) = (hub.client(), hub.pin.clone().unwrap());
+    if name == "POST /api/v1/server/restart" {
+        client = hub.admin();
+    }
     world.fresh.borrow_mut().push((hub, dir));
     let (path, body) = match name {
         "POST /api/v1/setup" => ("/api/v1/setup", json!({"name": "first", "scopes": ["admin"]})),
         "POST /api/v1/setup/account" => ("/api/v1/setup/account", json!({"pin": pin, "password": PASSWORD})),
+        "POST /api/v1/server/restart" => ("/api/v1/server/restart", json!({})),
         _ => return None,
     };
     Some(Try { client: Some(client), ..with(path, body) })

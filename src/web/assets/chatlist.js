@@ -20,12 +20,21 @@ export class ChatList {
     this.el = h('aside', { class: 'side', id: 'chats', 'aria-label': 'Conversations' },
       h('div', { class: 'side-head only-narrow' }, h('h2', null, 'Chats'), iconButton('close', 'Close the list', () => chat.drawer(false))),
       h('a', { class: 'btn primary wide new', href: '#/chat', onclick: () => chat.drawer(false) }, icon('plus'), 'New chat'),
-      filterBox('Search chats', (text) => { this.wish = text.toLowerCase(); this.found.clear(); this.looked = null; this.show(); }),
+      filterBox('Search chats', (text) => { this.search(text); this.show(); }),
       h('nav', { class: 'side-list', 'aria-label': 'Chats' }, this.listEl, this.note));
+  }
+
+  search(text) {
+    const wish = text.trim().toLowerCase();
+    if (wish === this.wish) return;
+    this.wish = wish;
+    this.found.clear();
+    this.looked = null;
   }
 
   // Titles are searched while somebody types; what was said only when they ask for it.
   async lookInside() {
+    this.search(this.el.querySelector('[type=search]').value);
     const { wish } = this;
     this.looked = 'Looking inside the chats…';
     for (const item of this.items.slice(0, INSIDE_MAX)) {
