@@ -30,6 +30,10 @@
 //! | `Deps`: `SetupPIN` | [`Setup`](crate::auth::setup::Setup): the PIN is a row, so that it outlives a restart |
 //! | `Deps`: `Memory`, `Dispatcher` | `engine`: [`Engine`](crate::chat::Engine) runs turns and holds the conversations |
 //! | `Deps`: `CostTracker`, `Approvals`, `LifecycleMgr`, `KVStore`, `ModelLister`, `ModelDetailLister` | `cost_tracker`, `approvals`, `lifecycle`, `kv_store`, `model_lister`, `model_detail_lister` |
+//! | `Deps`: `OIDCProvider`; `OIDCProvider`: `NewOIDCProvider`, `HandleLogin`, `HandleCallback` | `oidc_provider`; [`OidcProvider`](crate::auth::oidc::OidcProvider): `new`, `handle_login`, `handle_callback` |
+//! | `Deps`: `OAuthDeps`; `OAuthDeps`: `TokenStore`, `PendingMgr` | `oauth`; [`OAuthDeps`](crate::mcp::oauth::OAuthDeps): [`TokenStore`](crate::mcp::oauth::TokenStore), [`PendingMgr`](crate::mcp::oauth::PendingMgr) |
+//! | `Deps`: `Scheduler` | `scheduler`: [`Scheduler`](crate::sched::Scheduler) |
+//! | `Deps`: `ReloadFunc`, `RestartFunc` | [`Settings::reload`](crate::api::settings::Settings::reload); `restart` of [`CtxInner`](crate::api::server::CtxInner), set by the composition root |
 //! | `Deps`: `MetricsHandler` | [`metrics`](crate::metrics), shown when `[otel] enabled` says so |
 //!
 //! # `server`

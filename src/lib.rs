@@ -28,7 +28,7 @@
 //! | [`app`] | how the parts are put together, started and stopped |
 //! | [`http`], [`ws`], [`web`] | connections and limits; the two pumps of a WebSocket; the page |
 //! | [`api`] | the one table of routes, guards, handlers, the one mapping from errors to statuses |
-//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`], [`moving`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what; moving in, backups, whether all is well |
+//! | [`auth`], [`chat`], [`agents`], [`tools`], [`diag`], [`checks`], [`notify`], [`fleet`], [`costs`], [`audit`], [`moving`], [`sched`] | who asks; turns and streams; who answers; what agents can do; what they know of the host; what is wrong with it; telling people; machines and the link to them; what it costs; who did what; moving in, backups, whether all is well; what happens by itself |
 //! | [`llm`], [`mcp`], [`store`] | model providers; tool servers; the two database files |
 //! | [`net`], [`tls`] | outbound HTTP: time-outs, cancelling, which addresses may be reached; certificates, and sockets that are plain or TLS |
 //! | [`alert`], [`rt`], [`config`], [`limits`], [`metrics`], [`sys`] | events of checks; stop, threads, locks, JSON; settings; every number with its reason; figures for monitoring; the only unsafe code |
@@ -68,7 +68,10 @@
 //! | an alert's life, storms, silences; who is told, and how | `fleet::hub::alerts`, [`store::alerts`]; [`notify`] |
 //! | what is recorded of logins, keys and changes | [`audit`], [`store::audit`] |
 //! | what a route takes and answers | `api/openapi/routes.txt` |
+//! | the hub as a tool server | `api::mcp`, `api::mcp_tools` |
+//! | where an item of the packages that Holt follows is | [`conformance`] |
 //! | a figure for monitoring | [`metrics`]; `api::metrics` |
+//! | when a schedule is due; what becomes of each moment, also when clocks are set | `sched::next`; [`sched`], [`store::schedule_runs`] |
 //! | a setting | [`config`]; its key in `config::raw` |
 //! | a setting that changes while the hub runs | [`api::settings`], `app::live`; which count at once: `LIVE` there |
 //! | agents made, renamed, removed | `api::agents_change`, `chat::agents` |

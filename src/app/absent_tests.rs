@@ -14,6 +14,10 @@ use crate::store::KeyStore;
 /// Beginnings of patterns whose routes need something that can be missing.
 const NEED: &[&str] = &[
     "/api/v1/setup",
+    "/api/v1/browser/",
+    "/api/v1/plugins",
+    "/api/v1/server/restart",
+    "/api/v1/llm/providers/{name}/test",
     "/api/v1/keys",
     "/api/v1/costs",
     "/api/v1/models",
@@ -28,19 +32,23 @@ const NEED: &[&str] = &[
     "/api/v1/agent/",
 ];
 /// Of these, those that need something else first, or nothing.
-const BUT: &[&str] =
-    &["POST /api/v1/setup/account", "POST /api/v1/approvals/{id}/button", "POST /api/v1/machines/{id}/sessions"];
+const BUT: &[&str] = &[
+    "POST /api/v1/setup/account",
+    "POST /api/v1/approvals/{id}/button",
+    "POST /api/v1/machines/{id}/sessions",
+    "GET /api/v1/tools/oauth/callback",
+];
 
 /// Enough of a body for every one of them.
 const BODY: &str = r#"{"name":"x","command":"x","agent":"default","tool":"x","matchers":{"check":"x"},"for":"1h",
-    "value":"x","disabled_tools":[],"scopes":["chat"]}"#;
+    "value":"x","schedule":"@daily","disabled_tools":[],"scopes":["chat"]}"#;
 
 fn bare(of: &Deps) -> Deps {
     let mut bare = of.clone();
     (bare.key_store, bare.kv_store, bare.cost_tracker, bare.approvals) = (None, None, None, None);
     (bare.model_lister, bare.model_detail_lister, bare.lifecycle, bare.fleet) = (None, None, None, None);
-    bare.scheduler = None;
     (bare.alerts, bare.gateway, bare.oidc_provider, bare.web_handler) = (None, None, None, None);
+    (bare.scheduler, bare.oauth) = (None, None);
     bare
 }
 

@@ -419,7 +419,8 @@ fn oauth_callback(config: &Config, port: u16) -> String {
         let host = config.api.listen.rsplit_once(':').map_or("", |(host, _)| host);
         // Where it listens everywhere, a browser on this machine finds it.
         let host = if ["", "0.0.0.0", "[::]"].contains(&host) { "localhost" } else { host };
-        format!("http://{host}:{port}")
+        let scheme = if config.api.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{host}:{port}")
     });
     base + CALLBACK_PATH
 }

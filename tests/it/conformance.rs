@@ -162,6 +162,22 @@ fn the_server_and_what_it_needs() {
     assert!(page.finish().contains("# TYPE holt_messages_total counter"));
 }
 
+#[test]
+fn logins_through_a_provider() {
+    use holt::auth::oidc::{Callback, LoggedIn, LoginBegun, OidcError, OidcProvider};
+    let _ = OidcProvider::new;
+    let _: fn(&OidcProvider, &Cancel) -> Result<LoginBegun, OidcError> = OidcProvider::handle_login;
+    let _: fn(&OidcProvider, &Callback, &Cancel) -> Result<LoggedIn, OidcError> = OidcProvider::handle_callback;
+    let _ = |deps: &Deps| deps.oidc_provider.is_some();
+    let _ = |deps: &holt::mcp::oauth::OAuthDeps| {
+        let _: &Arc<holt::mcp::oauth::TokenStore> = &deps.token_store;
+        let _: &Arc<holt::mcp::oauth::PendingMgr> = &deps.pending_mgr;
+    };
+    let _ = |deps: &Deps| (deps.oauth.is_some(), deps.scheduler.as_ref().map(|scheduler| scheduler.list().len()));
+    let _ = |deps: &Deps| deps.settings.reload().is_ok();
+    let _ = |server: &Server| server.ctx().restart.get().is_some();
+}
+
 struct Nobody;
 
 impl ChatRunner for Nobody {

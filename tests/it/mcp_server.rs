@@ -178,6 +178,24 @@ fn a_chat_is_answered_or_told_to_be_asked_again() {
 }
 
 #[test]
+fn schedules_are_kept_like_over_rest() {
+    let bench = bench();
+    let client = bench.admin.new_key("ide", &["schedules:read", "schedules:write"]);
+    let made = json_of(
+        &client,
+        "schedules_create",
+        json!({"name": "nightly", "schedule": "@daily", "channel": "api:home", "tags": ["a"]}),
+    );
+    assert_eq!((&made["name"], &made["status"]), (&json!("nightly"), &json!("created")));
+    json_of(&client, "schedules_update", json!({"name": "nightly", "enabled": false}));
+    let listed = json_of(&client, "schedules_list", json!({}));
+    assert_eq!((&listed[0]["expression"], &listed[0]["enabled"]), (&json!("@daily"), &json!(false)), "{listed}");
+    assert!(call(&client, "schedules_create", json!({"name": "x", "schedule": "whenever", "channel": "api:home"})).1);
+    assert_eq!(call(&client, "schedules_delete", json!({"name": "nightly"})), ("done".to_owned(), false));
+    assert_eq!(json_of(&client, "schedules_list", json!({})), json!([]));
+}
+
+#[test]
 fn a_turn_that_takes_long_says_so_in_time() {
     let bench = bench();
     let body = json!({"message": "gate 1 1", "message_id": "m1", "wait_secs": 0});

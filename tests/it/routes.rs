@@ -24,16 +24,7 @@ const SHARED: &str = "a token that all machines share";
 const PASSWORD: &str = "correct horse";
 
 /// Routes of the table that are not there yet.
-const NOT_YET: &[&str] = &[
-    "/api/v1/journal",
-    "/api/v1/backup",
-    "/api/v1/doctor",
-    "/persona/",
-    "/api/v1/skills",
-    "/api/v1/schedules",
-    "/api/v1/plugins",
-    "/api/v1/browser/",
-];
+const NOT_YET: &[&str] = &["/api/v1/plugins", "/api/v1/browser/"];
 
 /// A hub with everything that routes need, and what they are tried on.
 struct World {
@@ -229,7 +220,7 @@ impl World {
 
     fn schedule(&self) -> String {
         let name = self.name("s");
-        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "tags": ["t"]}));
+        self.make("/api/v1/schedules", json!({"name": name, "schedule": "@daily", "channel": "api:x", "tags": ["t"]}));
         name
     }
 
@@ -392,7 +383,7 @@ impl World {
                 self.schedule();
                 plain(path)
             }
-            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily"})),
+            "POST /schedules" => with(path, json!({"name": self.name("s"), "schedule": "@daily", "channel": "api:x"})),
             "POST /schedules/preview" => {
                 with(path, json!({"schedule": "@hourly", "timezone": "Europe/Berlin", "n": 2}))
             }
@@ -409,6 +400,7 @@ impl World {
             "POST /plugins" => {
                 with(path, json!({"name": self.name("plugin"), "type": "subprocess", "command": "true"}))
             }
+            "GET /browser/profiles/{name}" | "DELETE /browser/profiles/{name}" => plain(named("default")),
             "GET /browser/profiles" | "GET /browser/sessions" | "GET /browser/config" => plain(path),
             "GET /tools/oauth/pending" => plain(path),
             "GET /tools/{name}/oauth" | "DELETE /tools/{name}/oauth/token" => plain(named("scripted")),
@@ -605,6 +597,11 @@ fn every_route_answers_as_described() {
             continue;
         };
         let answer = world.call(&operation, &prepared);
+        if operation.path.starts_with("/api/v1/browser/") {
+            // It runs in a container, and is off here: `browser` has one.
+            assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_configured")), "{name}");
+            continue;
+        }
         if operation.path == "/api/v1/panic" {
             assert_eq!(world.admin.post("/api/v1/resume", "").status, 200);
         }

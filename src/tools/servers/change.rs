@@ -140,6 +140,7 @@ impl ToolServers {
             lock(&self.shared.servers).runs.remove(&run.name);
             run.end();
             self.shared.publish();
+            self.shared.drop_login(&run.name);
             self.tell_replaced(&run.name);
         }
         for (name, config) in configs.iter().filter(|(name, _)| !changing.contains(name)) {
@@ -153,7 +154,7 @@ impl ToolServers {
             if !old.as_ref().is_some_and(is_same) {
                 self.tell_replaced(name);
             }
-            let run = Run::new(name, config.clone());
+            let run = self.shared.new_run(name, config.clone());
             let first = (run.state().health == Health::Down).then_some(Duration::ZERO);
             self.install(run, first);
         }
