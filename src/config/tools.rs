@@ -65,7 +65,7 @@ pub enum PartOf {
 }
 
 impl FromJson for PartOf {
-    fn take(&mut self, _: &serde_json::Value) -> bool {
+    fn take(&mut self, _: serde_json::Value) -> bool {
         false
     }
 }
