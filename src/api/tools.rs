@@ -14,7 +14,7 @@ use crate::api::message::{Reply, Responder, Response, no_content};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::{Entry, Outcome};
-use crate::config::ToolServerConfig;
+use crate::config::{PartOf, ToolServerConfig};
 use crate::rt::fields::typed;
 use crate::rt::json::quoted;
 use crate::rt::lock;
@@ -293,7 +293,7 @@ fn config(body: ServerBody) -> ToolServerConfig {
         // Also when it was a model's: the operator who sends it answers for it now.
         untrusted: false,
         disabled_tools: Vec::new(),
-        part_of: crate::config::PartOf::Tools,
+        part_of: PartOf::Tools,
     }
 }
 
