@@ -104,13 +104,12 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 
 fn pem(kind: &str, bytes: &[u8]) -> String {
     let text = STANDARD.encode(bytes);
-    let mut out = format!("-----BEGIN {kind}-----\n");
+    let mut lines = String::new();
     for line in text.as_bytes().chunks(64) {
-        out.push_str(&String::from_utf8_lossy(line));
-        out.push('\n');
+        lines.push_str(&String::from_utf8_lossy(line));
+        lines.push('\n');
     }
-    out.extend(["-----END ", kind, "-----\n"]);
-    out
+    format!("-----BEGIN {kind}-----\n{lines}-----END {kind}-----\n")
 }
 
 fn unpem(kind: &str, text: &str) -> Option<Vec<u8>> {
