@@ -26,11 +26,14 @@ fn main() {
         request(&hub.address, "GET", "/api/v1/sessions", &bearer, "");
     }
     load(&hub.address, "/api/v1/sessions", &bearer, 200, Duration::from_secs(3));
-    memory(&hub, "memory, after load");
+    memory(&hub, "memory, right after load");
+    std::thread::sleep(Duration::from_secs(10));
+    memory(&hub, "memory, 10 s after load");
     drop(hub);
     let hub = Peer::holt(&dir.join("data"));
     let before = hub.kib("VmRSS:");
     let sockets: Vec<TcpStream> = (0..1000).map(|_| open(&hub.address, &bearer)).collect();
+    std::thread::sleep(Duration::from_secs(10));
     memory(&hub, "memory, with 1,000 idle WebSockets");
     println!(
         "{:<40} {:>10.1} KiB",

@@ -280,6 +280,8 @@ pub const DB_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests in flight at a stop.
 pub const STOP_DRAIN: Duration = Duration::from_secs(5);
+/// Without requests and turns: then memory is given back.
+pub const REST_AFTER: Duration = Duration::from_secs(5);
 /// Before a restart: for requests that are on their way on connections that wait for one.
 pub const RESTART_GRACE: Duration = Duration::from_secs(1);
 /// The whole stop.

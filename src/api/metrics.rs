@@ -20,7 +20,9 @@ static MICROS: AtomicU64 = AtomicU64::new(0);
 
 /// Counts a request that was answered.
 pub(super) fn count(route: Option<&'static Route>, status: u16) {
-    let row = route.and_then(|route| ROUTES.iter().position(|known| std::ptr::eq(known, route)));
+    // They stand in one table, so the place of a row says which it is.
+    let place = |route: &'static Route| std::ptr::from_ref(route).addr().wrapping_sub(ROUTES.as_ptr().addr());
+    let row = route.map(|route| place(route) / size_of::<Route>());
     let class = usize::from(status / 100).clamp(1, 5) - 1;
     REQUESTS[row.unwrap_or(ROWS_MAX - 1).min(ROWS_MAX - 1)][class].fetch_add(1, Ordering::Relaxed);
 }
@@ -29,6 +31,11 @@ pub(super) fn count(route: Option<&'static Route>, status: u16) {
 pub(super) fn observe(took: Duration) {
     SECONDS[metrics::bucket(took.as_secs_f64())].fetch_add(1, Ordering::Relaxed);
     MICROS.fetch_add(u64::try_from(took.as_micros()).unwrap_or(0), Ordering::Relaxed);
+}
+
+/// How many requests workers were busy with.
+pub fn answered() -> u64 {
+    SECONDS.iter().map(|count| count.load(Ordering::Relaxed)).sum()
 }
 
 /// All figures; 404 unless they are switched on, like any path that is not there.

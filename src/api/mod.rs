@@ -29,7 +29,7 @@ mod machines;
 mod mcp;
 mod mcp_tools;
 pub mod message;
-mod metrics;
+pub mod metrics;
 mod models;
 mod notifications;
 mod oidc;

@@ -46,6 +46,8 @@ pub struct Route {
     pub handler: Handler,
     /// Bodies beyond the general limit, if there are any.
     pub large: Option<Large>,
+    /// Bytes of the pattern before its first parameter: most rows are told apart by them.
+    literal: usize,
 }
 
 /// Bodies beyond the general limit: nothing of them is read before somebody has looked at the head.
@@ -69,7 +71,15 @@ const SKILLS_WRITE: Guard = Guard::Scope(&["skills:write"]);
 const TOOLS_WRITE: Guard = Guard::Scope(&["tools:write"]);
 
 const fn route(method: &'static str, pattern: &'static str, guard: Guard, handler: Handler) -> Route {
-    Route { method, pattern, guard, handler, large: None }
+    Route { method, pattern, guard, handler, large: None, literal: literal_len(pattern) }
+}
+
+const fn literal_len(pattern: &str) -> usize {
+    let mut at = 0;
+    while at < pattern.len() && pattern.as_bytes()[at] != b'{' {
+        at += 1;
+    }
+    at
 }
 
 const fn large(route: Route, bytes_max: usize, allow: fn(&Ctx, &Req) -> Result<(), ApiError>) -> Route {
@@ -257,6 +267,9 @@ pub fn find(method: &Method, path: &str) -> Found {
     let mut best: Option<(&'static Route, Params)> = None;
     let mut allowed: Vec<&str> = Vec::new();
     for route in ROUTES {
+        if !path.as_bytes().starts_with(&route.pattern.as_bytes()[..route.literal]) {
+            continue;
+        }
         let Some(params) = matches(route.pattern, path) else { continue };
         if route.method != wanted {
             allowed.push(route.method);

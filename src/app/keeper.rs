@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::api::Server;
+use crate::api::{Server, metrics};
 use crate::chat::Engine;
 use crate::limits;
 use crate::rt::Stop;
@@ -14,6 +14,29 @@ use crate::ws::Hub;
 /// Credentials also expire by time, without any change of the database.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Gives memory back when the hub has nothing to do: what work needed of the heap, and pages of code, which come back
+/// from the system's cache when they are needed.
+#[derive(Default)]
+struct Rest {
+    /// Grows with the work.
+    seen: u64,
+    /// Since when there has been none; None when memory was given back.
+    since: Option<Instant>,
+}
+
+impl Rest {
+    fn look(&mut self, work: u64) {
+        if work != self.seen {
+            self.seen = work;
+            self.since = Some(Instant::now());
+        } else if self.since.is_some_and(|since| since.elapsed() >= limits::REST_AFTER) {
+            self.since = None;
+            sys::trim_allocator();
+            sys::release_code_pages();
+        }
+    }
+}
 
 pub(super) struct Keeper {
     server: Arc<Server>,
@@ -37,6 +60,7 @@ impl Keeper {
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
         let mut certified = Instant::now();
+        let mut rest = Rest::default();
         let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();
@@ -56,6 +80,7 @@ impl Keeper {
                     tls.reload_if_changed();
                 }
             }
+            rest.look(metrics::answered() + self.engine.streams().commits.load(Ordering::Relaxed));
             if touched.elapsed() >= limits::TOUCH_INTERVAL {
                 touched = Instant::now();
                 self.flush_touched();
