@@ -20,7 +20,7 @@ const KEYGEN: Command = Command {
     about: "Make a key pair",
     details: "Make a key pair: <NAME>.pub for security.trusted_keys of the hub, <NAME>.key to sign with. The private \
               half stays where plugins are built.",
-    examples: &["holt plugin keygen release", "holt plugin keygen release --output /root/keys"],
+    examples: &["holt plugin keygen release", "holt plugin keygen release --output ~/keys"],
     args: &[
         Arg::word("name", "How the two files are called"),
         Arg::option("output", "DIR", "Where they are written").short('o').default(".").path(),
