@@ -206,6 +206,7 @@ fn shape(info: &ScheduleInfo, zone: &TimeZone) -> Value {
         "session_mode": config.session_mode(), "agent": config.agent, "running": info.running.is_some(),
     });
     set(&mut shape, "skill", &config.skill);
+    set(&mut shape, "prompt", &config.prompt);
     set(&mut shape, "channel", &config.channel);
     set(&mut shape, "session_tier", config.session_tier.name().unwrap_or_default());
     if !config.tags.is_empty() {

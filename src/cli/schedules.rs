@@ -121,7 +121,7 @@ fn list(args: &Args, context: &Context) -> Result<(), CliError> {
 fn shape(schedules: &Schedules, config: &ScheduleConfig, state: Option<&ScheduleState>) -> Value {
     let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, &schedules.zone));
     json!({
-        "name": config.name, "schedule": config.schedule, "agent": config.agent, "skill": config.skill,
+        "name": config.name, "schedule": config.schedule, "agent": config.agent, "skill": config.skill, "prompt": config.prompt,
         "channel": config.channel, "enabled": config.enabled, "last_run": time(state.and_then(|state| state.last_run)),
         "next_run": time(next_run(config, state, &schedules.zone, clock::unix_ms())),
     })
@@ -138,6 +138,7 @@ fn show(args: &Args, context: &Context) -> Result<(), CliError> {
         ("Schedule", &config.schedule),
         ("Agent", &config.agent),
         ("Skill", &config.skill),
+        ("Prompt", &config.prompt),
         ("Channel", &config.channel),
         ("Conversations", config.session_mode()),
         ("Tier", config.session_tier.name().unwrap_or("the agent's")),

@@ -105,6 +105,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("schedules[].type", Text),
     ("schedules[].schedule", Text),
     ("schedules[].skill", Text),
+    ("schedules[].prompt", Text),
     ("schedules[].channel", Text),
     ("schedules[].tags", Texts),
     ("schedules[].session_tier", Text),

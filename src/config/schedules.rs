@@ -32,6 +32,8 @@ pub struct ScheduleConfig {
     pub expression: Expression,
     /// The skill that it is for; empty: none.
     pub skill: String,
+    /// Holt's own: what the agent is asked; empty: only what the schedule is called.
+    pub prompt: String,
     /// `adapter:externalID`; empty: none.
     pub channel: String,
     pub tags: Vec<String>,
@@ -142,6 +144,7 @@ pub(super) struct RawSchedule {
     kind: String,
     schedule: String,
     skill: String,
+    prompt: String,
     channel: String,
     tags: Vec<String>,
     session_tier: Option<String>,
@@ -150,7 +153,7 @@ pub(super) struct RawSchedule {
     enabled: Option<bool>,
 }
 
-typed!(RawSchedule { name, kind: "type", schedule, skill, channel, tags, session_tier, session_mode, agent, enabled });
+typed!(RawSchedule { name, kind: "type", schedule, skill, prompt, channel, tags, session_tier, session_mode, agent, enabled });
 
 pub(super) fn scheduler(typed: &Typed) -> Result<SchedulerConfig, ConfigError> {
     let raw = &typed.raw.scheduler;
@@ -213,6 +216,7 @@ fn schedule(typed: &Typed, raw: &RawSchedule, key: &dyn Fn(&str) -> String) -> R
         schedule: raw.schedule.trim().to_owned(),
         expression,
         skill: raw.skill.clone(),
+        prompt: raw.prompt.trim().to_owned(),
         channel: raw.channel.clone(),
         tags: raw.tags.clone(),
         session_tier,

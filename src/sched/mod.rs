@@ -34,12 +34,13 @@ pub use wish::{Changes, Refusal, Wish};
 
 use crate::config::ScheduleConfig;
 
-/// What its agent is told (contract http-api 5.2).
+/// What its agent is told (contract http-api 5.2), with what it is asked behind it.
 pub fn text_of(config: &ScheduleConfig) -> String {
-    match config.skill.as_str() {
+    let head = match config.skill.as_str() {
         "" => format!("[Scheduled trigger: {}]", config.name),
         skill => format!("[Scheduled: {skill}]"),
-    }
+    };
+    if config.prompt.is_empty() { head } else { format!("{head}\n{}", config.prompt) }
 }
 
 /// The conversation of a run for that moment, in milliseconds since 1970.

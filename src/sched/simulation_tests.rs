@@ -27,6 +27,7 @@ fn schedule(name: &str, expression: &str) -> ScheduleConfig {
         schedule: expression.to_owned(),
         expression: Expression::parse(expression).unwrap(),
         skill: String::new(),
+        prompt: String::new(),
         channel: "api:test".to_owned(),
         tags: Vec::new(),
         session_tier: SessionTier::Agents,

@@ -17,6 +17,8 @@ const DEFAULT_AGENT: &str = "default";
 /// More, and longer ones, are no labels.
 const TAGS_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 100;
+/// More is a skill.
+const PROMPT_BYTES_MAX: usize = 8192;
 
 /// Fields as they were given; None keeps what is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct Wish {
     pub schedule: Option<String>,
     pub channel: Option<String>,
     pub skill: Option<String>,
+    /// What the agent is asked.
+    pub prompt: Option<String>,
     pub session_mode: Option<String>,
     /// Empty: the agent's.
     pub session_tier: Option<String>,
@@ -75,6 +79,7 @@ impl Wish {
             schedule: text("schedule")?,
             channel: text("channel")?,
             skill: text("skill")?,
+            prompt: text("prompt")?,
             session_mode: text("session_mode")?,
             session_tier: text("session_tier")?,
             agent: text("agent")?,
@@ -120,6 +125,9 @@ impl Wish {
         if let Some(skill) = self.skill.as_deref().filter(|skill| !skill.is_empty()) {
             entry.insert("skill".to_owned(), json!(skill));
         }
+        if let Some(prompt) = self.prompt.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty()) {
+            entry.insert("prompt".to_owned(), json!(prompt));
+        }
         if let Some(tags) = self.tags.as_ref().filter(|tags| !tags.is_empty()) {
             entry.insert("tags".to_owned(), json!(tags));
         }
@@ -153,6 +161,7 @@ impl Wish {
             ("schedule", text(&self.schedule)),
             ("channel", text(&self.channel)),
             ("skill", or_nothing(&self.skill)),
+            ("prompt", or_nothing(&self.prompt)),
             ("session_mode", text(&self.session_mode)),
             ("session_tier", text(&self.session_tier)),
             ("agent", text(&self.agent)),
@@ -196,6 +205,9 @@ impl Wish {
         let is_odd = |text: &String| text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control);
         if self.skill.as_ref().is_some_and(is_odd) {
             return invalid("skill must have at most 100 bytes and no control characters");
+        }
+        if self.prompt.as_ref().is_some_and(|prompt| prompt.len() > PROMPT_BYTES_MAX) {
+            return invalid("prompt must have at most 8192 bytes");
         }
         if self.tags.as_ref().is_some_and(|tags| tags.len() > TAGS_MAX || tags.iter().any(is_odd)) {
             return invalid("tags must be at most 32, each of at most 100 bytes and without control characters");

@@ -13,7 +13,7 @@ use crate::sched::{Changes, Refusal, ScheduleInfo, Scheduler, Wish};
 use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
-const FIELDS: &[&str] = &["name", "schedule", "channel", "skill", "session_mode", "session_tier", "tags", "enabled"];
+const FIELDS: &[&str] = &["name", "schedule", "channel", "skill", "prompt", "session_mode", "session_tier", "tags", "enabled"];
 /// The names of these tools.
 pub(super) const NAMES: [&str; 4] = ["schedule_list", "schedule_add", "schedule_update", "schedule_delete"];
 
@@ -46,7 +46,8 @@ pub(super) fn schedule_tools(desk: &Arc<ScheduleDesk>) -> Vec<Arc<dyn Tool>> {
         "name": text("what to call it"),
         "schedule": text("five cron fields (min hour day month weekday, all must match), @daily, or @every 30m"),
         "channel": text("adapter:id; notify:* tells people the result, notify:NAME one channel, api:schedule nobody"),
-        "skill": text("the skill to use; without one you are only told its name"),
+        "skill": text("the skill to use"),
+        "prompt": text("what you are to do then; without it and a skill you are only told the name"),
         "session_mode": {"type": "string", "enum": ["isolated", "shared"], "description": "a conversation for each run, or one for all"},
         "session_tier": {"type": "string", "enum": ["autonomous", "supervised", "restricted"]},
         "tags": {"type": "array", "items": {"type": "string"}},
@@ -172,7 +173,7 @@ fn shape(info: &ScheduleInfo, scheduler: &Scheduler) -> Value {
     let (config, zone) = (&info.config, scheduler.zone());
     let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, &zone));
     json!({
-        "name": config.name, "schedule": config.schedule, "skill": config.skill, "channel": config.channel,
+        "name": config.name, "schedule": config.schedule, "skill": config.skill, "prompt": config.prompt, "channel": config.channel,
         "session_mode": config.session_mode(), "session_tier": config.session_tier.name(), "tags": config.tags,
         "enabled": config.enabled, "last_run": time(info.last_run), "next_run": time(info.next_run),
     })

@@ -3,7 +3,7 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, plural, when } from './format.js';
 import { meter } from './plot.js';
-import { empty, link, live, perhaps, section, tag } from './ui.js';
+import { action, empty, link, live, perhaps, section, tag } from './ui.js';
 
 const RECENT_MS = 30 * 60 * 1000;
 
@@ -19,7 +19,7 @@ export default function show(page) {
   page.actions(link('New chat', '#/chat', { kind: 'primary small only-wide', icon: 'plus' }));
   page.el.classList.add('home');
   page.el.append(
-    panel(page, () => api.get('panic'), (state) => (state.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, link('Resume', '#/settings', { kind: 'small' })) : []), 30000),
+    panel(page, () => api.get('panic'), (state) => (state.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), 30000),
     panel(page, () => api.get('approvals?status=pending'), (list) => (list.length ? section(plural(list.length, 'approval') + ' waiting',
       rows(list.slice(0, 4).map((each) => h('li', null, h('a', { href: '#/approvals' }, h('strong', { dir: 'auto' }, each.agent_name), ' wants to use ', h('code', null, each.tool || each.kind)), when(each.created_at)))),
       link('Decide', '#/approvals', { kind: 'primary' })) : []), 8000),

@@ -54,7 +54,8 @@ export function add(page, refresh) {
       const code = await api.post('machines/join-codes', { ...values, labels: labelMap(values.labels) });
       const state = h('p', { class: 'wait', role: 'status' }, h('i'), h('i'), h('i'), h('span', null, 'Waiting for the machine'));
       box.replaceChildren(h('p', null, 'Run this on the machine. It needs the ', h('code', null, 'holt'), ' program, and nothing else.'), copyBox(code.command, 'Command for the machine'),
-        h('p', { class: 'hint' }, 'The code works once, until ', when(code.expires_at), '.'), state);
+        h('p', { class: 'hint' }, 'The code works once, until ', when(code.expires_at), '. Later the machine needs only ', h('code', null, 'holt agent'), ', or ', h('code', null, 'holt service install --agent'), ' to start with it.'),
+        ...(/\/\/(127\.|localhost|\[::1\])/.test(code.command) ? [h('p', { class: 'banner' }, 'This address works on this machine only. Start the hub with --listen 0.0.0.0:8080 or set its address under Settings, then make a new command.')] : []), state);
       box.querySelector('button').focus();
       refresh();
       const timer = setInterval(async () => {

@@ -72,7 +72,7 @@ function one(page, name) {
     const item = (await api.get('schedules')).find((each) => each.name === name);
     if (!item) throw Object.assign(new Error('There is no such schedule.'), { status: 404 });
     return { ...item, next: item.enabled ? await coming(item) : [] };
-  }, (item, refresh) => [h('div', { class: 'panel' }, card(item, refresh)), section('About', facts([['Type', item.type], ['Agent', item.agent], ['Skill', item.skill], ['Channel', item.channel], ['Chat', item.session_mode === 'shared' ? 'the same each time' : 'a new one each time'], ['Rights', item.session_tier]])),
+  }, (item, refresh) => [h('div', { class: 'panel' }, card(item, refresh)), section('About', facts([['Type', item.type], ['Agent', item.agent], ['What to do', item.prompt], ['Skill', item.skill], ['Channel', item.channel], ['Chat', item.session_mode === 'shared' ? 'the same each time' : 'a new one each time'], ['Rights', item.session_tier]])),
     item.next.length ? section('Next runs', h('ul', { class: 'rows' }, item.next.slice(0, 6).map((time) => h('li', null, h('span', { class: 'grow' }, dateTime(time)), when(time))))) : null], { every: 15000 });
   const runs = live(page, () => api.get(path`schedules/${name}/runs`), (rows) => section('Runs', rows.length ? table('Runs', [['For', (run) => h('span', { class: 'nowrap' }, dateTime(run.scheduled_at), run.moments > 1 ? ` and ${run.moments - 1} more` : null)], ['Result', (run) => tag(STATES[run.state] || run.state, KINDS[run.state])],
     ['Why', (run) => [CAUSES[run.trigger], run.reason].filter(Boolean).join(': ')], ['Took', (run) => (run.started_at && run.finished_at ? duration((Date.parse(run.finished_at) - Date.parse(run.started_at)) / 1000) : '')],
@@ -88,7 +88,8 @@ async function edit(item, refresh) {
   const names = agents.filter((agent) => agent.online === undefined).map((agent) => [agent.name, agent.display_name || agent.name]);
   const sent = await dialog(item ? `Edit ${item.name}` : 'Add a schedule', (close) => {
     const next = h('p', { class: 'hint', role: 'status' });
-    const skill = field('skill', 'Skill', { value: item?.skill, optional: true, list: 'skills', hint: 'The text that says what to do; see the agent’s skills.' });
+    const prompt = field('prompt', 'What to do', { kind: 'textarea', rows: 3, value: item?.prompt, optional: true, hint: 'What the agent is asked each time, such as: Is anything wrong with my machines?' });
+    const skill = field('skill', 'Skill', { value: item?.skill, optional: true, list: 'skills', hint: 'The name of one of the agent’s skills, if one is needed for it.' });
     const skills = h('datalist', { id: 'skills' });
     const agent = field('agent', 'Agent', { kind: 'select', options: names, value: item?.agent || 'default' });
     const fill = async () => { const list = await perhaps(api.get(path`skills/${agent.value}`)).catch(() => null); skills.replaceChildren(...(list || []).map((each) => h('option', { value: each.name }, each.description || ''))); };
@@ -107,7 +108,7 @@ async function edit(item, refresh) {
     show();
     const presets = h('div', { class: 'choice' }, PRESETS.map(([text, label]) => h('button', { type: 'button', class: 'btn small', onclick: () => { expression.input.value = text; show(); } }, label)));
     const channels = [['notify:*', 'All notification channels'], ...(notices?.channels || []).map((each) => ['notify:' + each.name, `Notification channel ${each.name}`]), ['holt:schedules', 'Only its chat']];
-    return form([item ? null : field('name', 'Name', { required: true, hint: 'Such as morning-report.' }), item ? null : agent, skill, skills, presets, h('datalist', { id: 'presets' }, PRESETS.map(([text, label]) => h('option', { value: text }, label))), expression, next,
+    return form([item ? null : field('name', 'Name', { required: true, hint: 'Such as morning-report.' }), item ? null : agent, prompt, skill, skills, presets, h('datalist', { id: 'presets' }, PRESETS.map(([text, label]) => h('option', { value: text }, label))), expression, next,
       field('channel', 'Tell the result to', { kind: 'select', options: channels, value: item?.channel || (notices?.channels?.length ? 'notify:*' : 'holt:schedules') }),
       field('session_mode', 'Chat', { kind: 'select', options: [['isolated', 'A new one each time'], ['shared', 'The same each time, so it remembers']], value: item?.session_mode || 'isolated' }),
       field('session_tier', 'Rights', { kind: 'select', options: [['', 'Those of the agent'], ['restricted', 'No tools'], ['supervised', 'Asks before it uses a tool'], ['autonomous', 'Uses tools without asking']], value: item?.session_tier || '' }),

@@ -14,8 +14,8 @@ const BUILT_IN = 'The built-in agent answers without a model: it knows this mach
 
 export function models(page) {
   return live(page, () => perhaps(api.get('llm/providers')), (llm, refresh) => (llm ? [section('Models', h('p', { class: 'soft' }, llm.providers.some((each) => each.api_key_set) ? 'Who answers, and with which keys.' : BUILT_IN),
-    table('Providers', [['Provider', (each) => h('strong', null, each.name)], ['State', (each) => (each.api_key_set ? tag('key is set') : each.name === 'ollama' ? tag('needs no key', 'plain') : tag('no key', 'plain'))], ['Address', (each) => each.base_url || ''],
-      ['', (each) => h('div', { class: 'ask-row' }, action('Change', () => provider(each, refresh), { kind: 'small', 'aria-label': `Change ${each.name}` }), each.enabled ? action('Test', () => test(each.name), { kind: 'small', 'aria-label': `Test ${each.name}` }) : null), 'end']], llm.providers)),
+    table('Providers', [['Provider', (each) => h('strong', null, each.name)], ['State', (each) => (each.api_key_set ? tag('key is set') : each.name === 'ollama' ? tag('needs no key', 'plain') : each.base_url ? tag('address is set') : tag('no key', 'plain'))], ['Address', (each) => each.base_url || ''],
+      ['', (each) => h('div', { class: 'ask-row' }, action('Change', () => provider(each, llm, refresh), { kind: 'small', 'aria-label': `Change ${each.name}` }), each.enabled ? action('Test', () => test(each.name), { kind: 'small', 'aria-label': `Test ${each.name}` }) : null), 'end']], llm.providers)),
   section('Defaults', form([
     field('default_provider', 'Provider', { kind: 'select', options: [['', 'The first that has a key'], ['local', 'The built-in agent'], ...llm.providers.map((each) => [each.name, each.name])], value: llm.default_provider }),
     field('default_model', 'Model', { value: llm.default_model, optional: true }),
@@ -37,12 +37,19 @@ async function test(name) {
   else toast(`${name}: ${error || 'no answer'}`, { bad: true });
 }
 
-async function provider(each, refresh) {
+async function provider(each, llm, refresh) {
   const done = await ask(`Change ${each.name}`, [
     each.name === 'ollama' ? null : field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: each.api_key_set ? 'One is set. Empty: it stays.' : 'From the provider’s site. It is kept in holt.toml and never shown again.' }),
     each.name === 'openrouter' ? null : field('base_url', 'Address', { value: each.base_url, optional: true, hint: each.name === 'ollama' ? 'Such as http://127.0.0.1:11434' : 'Empty: the provider’s own. Another one for a compatible service.' }),
-    each.name === 'openai' ? field('organization', 'Organisation', { value: each.organization, optional: true }) : null].filter(Boolean),
-  { work: async (values) => { if (!values.api_key) delete values.api_key; told(await api.patch(path`llm/providers/${each.name}`, values)); } });
+    each.name === 'openai' ? field('organization', 'Organisation', { value: each.organization, optional: true }) : null,
+    // Without a model it would be the one that is asked, and fail each time.
+    llm.default_model ? null : field('default_model', 'Model', { required: true, hint: 'Which of its models answers in your chats.' })].filter(Boolean),
+  { work: async ({ default_model: model, ...values }) => {
+    if (!values.api_key) delete values.api_key;
+    if (model) await api.patch('llm/config', { default_model: model });
+    told(await api.patch(path`llm/providers/${each.name}`, values));
+    if (model) await api.patch('llm/config', { default_provider: each.name });
+  } });
   if (done) refresh();
 }
 

@@ -5,7 +5,7 @@ import { Conn } from './conn.js';
 import { clock } from './format.js';
 import { GROUPS, PAGES } from './pages.js';
 import { device, tab } from './store.js';
-import { dialog, empty, failed, loading, toast } from './ui.js';
+import { closeDialogs, dialog, empty, failed, loading, toast } from './ui.js';
 
 const COUNTS_MS = 20000;
 const narrow = matchMedia('(max-width: 760px)');
@@ -89,6 +89,8 @@ export class Shell {
     this.timers.forEach(clearInterval);
     this.page?.close();
     this.chat?.close();
+    closeDialogs();
+    announce('');
     this.conn.stop();
     document.title = 'Holt';
   }
@@ -161,6 +163,7 @@ export class Shell {
     // A page may take a new address itself, as the chat does when a conversation gets its name.
     if (before && before.about === about && before.moved?.(args, query)) { before.args = args; before.query = query; return; }
     before?.close();
+    closeDialogs();
     const page = new Page(this, about, args, query);
     this.page = page;
     this.lead.replaceChildren();

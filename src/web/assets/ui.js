@@ -74,6 +74,11 @@ export function dialog(title, build, { wide = false } = {}) {
   });
 }
 
+// What was asked on one page is not answered on another.
+export function closeDialogs() {
+  for (const el of document.querySelectorAll('dialog[open]')) el.close();
+}
+
 // Asks before something that cannot be taken back. `work` runs while the dialog is open; true when it was done.
 export function confirm(title, text, yes, work) {
   return dialog(title, (close) => {
