@@ -1,6 +1,7 @@
 //! The server above HTTP: what it needs, and the way of a request through host check, CORS, routing, guard and
 //! handler (contract 1.2).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -131,8 +132,8 @@ pub struct CtxInner {
     set_up: AtomicBool,
     /// How many event streams are open.
     pub sse_open: Arc<AtomicUsize>,
-    /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
-    pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
+    /// Guarded by this mutex: the rendered list of conversations at a generation of the file, and with those that run.
+    pub sessions_list: Mutex<(u64, BTreeSet<Arc<str>>, Arc<[u8]>)>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
     /// Begins a restart of the process; set once, by whoever can.
@@ -225,7 +226,7 @@ impl Server {
             reachable: !is_loopback(&config.listen),
             set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),
-            sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
+            sessions_list: Mutex::new((0, BTreeSet::new(), Arc::from(&b""[..]))),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
             restart: OnceLock::new(),
