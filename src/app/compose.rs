@@ -40,8 +40,8 @@ use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::skills::{Journal, Skills, skill_tools};
 use crate::store::claim::claim;
 use crate::store::{
-    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
-    meta,
+    ConversationStore, Db, EventLog, JournalStore, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError,
+    TurnStore, meta,
 };
 use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
@@ -80,11 +80,16 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
+    let desk = Arc::new(ScheduleDesk {
+        audit: Arc::clone(&admin.audit),
+        journal: JournalStore::new(Arc::clone(&db)),
+        parts: OnceLock::new(),
+    });
     tools.extend(builtin::schedule_tools(&desk));
     let plugins = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
+    journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;
