@@ -200,7 +200,7 @@ fn an_interrupted_turn_keeps_its_text_and_queued_ones_run_after_the_restart() {
             break;
         }
     }
-    assert_eq!(admin.get("/api/v1/sessions").json()[0]["live"], true);
+    assert_eq!(hub.client().with_key(&key).get("/api/v1/sessions").json()[0]["live"], true);
     hub.kill();
     drop(hub);
     let hub = Builder::new(dir.path()).model(&model).start();
