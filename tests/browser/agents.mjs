@@ -76,7 +76,8 @@ const tests = {
   },
 
   async 'journal: what an agent did is shown and undone, by force when it changed since'({ hub, open }) {
-    const rules = await Promise.all(['skill_create', 'schedule_add'].map((tool) => hub.send('POST', '/api/v1/auto-approve', { agent: 'default', tool })));
+    const rules = [];
+    for (const tool of ['skill_create', 'schedule_add']) rules.push(await hub.send('POST', '/api/v1/auto-approve', { agent: 'default', tool }));
     const page = await open({ where: '/#/agents/default/journal' });
     await page.getByRole('heading', { name: 'Nothing in the journal' }).waitFor();
     await hub.send('POST', '/api/v1/chat', { message: 'call skill_create {"name":"tea","description":"d","body":"Boil <b>water</b>."}' });

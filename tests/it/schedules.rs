@@ -461,7 +461,7 @@ fn agents_look_after_their_own_schedules() {
 
 #[test]
 fn what_agents_do_to_schedules_is_undone() {
-    let mine = seldom("mine", "skill = 'news' # the short ones").replace("system", "agent");
+    let mine = seldom("mine", "channel = 'api:x'\nskill = 'news' # the short ones").replace("system", "agent");
     let bench = Bench::new(&format!("[[agents]]\nname = 'default'\nsession_tier = 'autonomous'\n{mine}"));
     let hub = bench.hub();
     let all = client(&hub).new_key(
