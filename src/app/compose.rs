@@ -35,6 +35,7 @@ use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
 use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
 use crate::notify::{self, Dispatcher, HubSituation, Notice};
+use crate::rt::order::gather;
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::skills::{Journal, Skills, skill_tools};
@@ -74,7 +75,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let mut tools = built_in_tools(&db, &kv_store, &budgets);
     tools.extend(skill_tools(&skills, &journal));
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
-    let names = tools.iter().map(|tool| tool.spec().name.clone()).chain(late).collect();
+    let names = gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late));
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));

@@ -26,7 +26,7 @@ use crate::diag::finding::{float, percent};
 use crate::diag::redact::redact;
 use crate::diag::report::{clean, clean_name};
 use crate::rt::lock;
-use crate::rt::order::Order;
+use crate::rt::order::{Order, gather};
 
 const RUNNING: &str = "docker::container_running";
 const RESTARTS: &str = "docker::restart_detected";
@@ -173,7 +173,7 @@ impl Check for Docker {
         let pairs =
             |list: &Value| list.as_array().map(|list| list.iter().take(RESTARTS_KEPT).filter_map(pair).collect());
         let restarts = kept.iter().take(CONTAINERS_MAX).filter_map(|(name, list)| Some((name.clone(), pairs(list)?)));
-        lock(&self.past).restarts = restarts.collect();
+        lock(&self.past).restarts = gather(restarts);
     }
 }
 

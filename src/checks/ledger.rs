@@ -11,6 +11,7 @@ use crate::alert::{Event, Level, key_of};
 use crate::checks::plan::{Alerting, Spec, expand_labels};
 use crate::checks::plugin::{Moment, Reading};
 use crate::notify::Notifier;
+use crate::rt::order::gather;
 use crate::rt::text::cut;
 
 /// Rounds in a row without a reading until what was checked counts as gone: one may be a moment's confusion.
@@ -279,7 +280,7 @@ fn is_due(alert: &Alert, told: Option<Told>, rules: &Alerting, now: Moment) -> b
 impl Alert {
     fn describe(&mut self, reading: &Reading) {
         let bounded = |text: &str| cut(text, TEXT_BYTES_MAX).to_owned();
-        self.attrs = reading.attrs.iter().map(|(name, value)| ((*name).to_owned(), bounded(value))).collect();
+        self.attrs = gather(reading.attrs.iter().map(|(name, value)| ((*name).to_owned(), bounded(value))));
         self.description = bounded(&reading.description);
     }
 

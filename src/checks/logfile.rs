@@ -150,7 +150,7 @@ impl Check for LogFiles {
                 Position { inode: number(0)?, device: number(1)?, offset: number(2)?, head_bytes: number(3)?, head };
             Some((PathBuf::from(path), at))
         };
-        self.positions = Some(state.iter().take(FILES_MAX).filter_map(one).collect());
+        self.positions = Some(gather(state.iter().take(FILES_MAX).filter_map(one)));
     }
 }
 

@@ -21,7 +21,7 @@ fn ours(line: &str) -> Vec<OsString> {
     let mut is_quoted = false;
     for c in line.chars() {
         match c {
-            '"' => is_quoted = !is_quoted,
+            '"' | '\'' => is_quoted = !is_quoted,
             ' ' if !is_quoted => words.push(String::new()),
             c => words.last_mut().unwrap().push(c),
         }

@@ -1,5 +1,6 @@
 //! The environment as a value, so that nothing but the start of the process reads the real one.
 
+use crate::rt::order::gather;
 use std::collections::BTreeMap;
 
 /// Variables by name. An empty one counts as not set (contract engine 10.3).
@@ -9,7 +10,7 @@ pub struct Env(BTreeMap<String, String>);
 impl Env {
     /// The variables of this process; those that are not UTF-8 are left out.
     pub fn from_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self(gather(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))))
     }
 
     /// These variables and no others.

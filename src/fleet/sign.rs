@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::fleet::wire::{SessionStart, Signature};
 use crate::rt::json;
+use crate::rt::order::gather;
 use crate::rt::text::hex;
 
 /// A signature counts this long before and after its time: clocks of small machines drift. The agent remembers nonces
@@ -170,7 +171,7 @@ fn lines(texts: &[&str]) -> Vec<u8> {
 fn canonical(
     params: &serde_json::Map<String, serde_json::Value>,
 ) -> std::collections::BTreeMap<&str, &serde_json::Value> {
-    params.iter().map(|(name, value)| (name.as_str(), value)).collect()
+    gather(params.iter().map(|(name, value)| (name.as_str(), value)))
 }
 
 /// Whole or not at all, and never over the key that another process has just made.

@@ -18,6 +18,7 @@ mod ollama;
 #[cfg(test)]
 mod ollama_tests;
 mod openai;
+mod openai_chunk;
 #[cfg(test)]
 mod openai_tests;
 mod openai_wire;

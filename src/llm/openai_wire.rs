@@ -8,10 +8,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::endpoint::decode;
+use super::openai_chunk::{CallDelta, Chunk, Delta, WireUsage};
 use super::reading::Assembly;
 use super::wire_error::{event_error, in_band_error};
 use super::{Completion, LlmError, Message, Request, Role, Sink, ToolCall, Usage, cut_note, made_up_id};
-use crate::rt::fields::typed;
 use crate::rt::order::Order;
 
 /// More calls than this in one answer are an error of the model or its server.
@@ -144,73 +144,6 @@ fn wire_message(message: &Message) -> WireMessage<'_> {
         tool_call_id: message.tool_call_id.as_deref(),
     }
 }
-
-/// A chunk of a stream, or a whole body: they differ only in `delta` and `message`.
-#[derive(Default)]
-struct Chunk {
-    choices: Option<Vec<Choice>>,
-    model: Option<Value>,
-    usage: Option<WireUsage>,
-    error: Option<Value>,
-}
-
-typed!(Chunk { choices, model, usage, error });
-
-#[derive(Default)]
-struct Choice {
-    delta: Option<Delta>,
-    message: Option<Delta>,
-    finish_reason: Option<Value>,
-}
-
-typed!(Choice { delta, message, finish_reason });
-
-#[derive(Default)]
-struct Delta {
-    content: Option<Value>,
-    refusal: Option<Value>,
-    reasoning_content: Option<Value>,
-    /// The same under the name that OpenRouter, Ollama and newer servers use.
-    reasoning: Option<Value>,
-    tool_calls: Option<Vec<CallDelta>>,
-}
-
-typed!(Delta { content, refusal, reasoning_content, reasoning, tool_calls });
-
-#[derive(Default)]
-struct CallDelta {
-    index: Option<Value>,
-    id: Option<Value>,
-    function: Option<CalledDelta>,
-}
-
-typed!(CallDelta { index, id, function });
-
-#[derive(Default)]
-struct CalledDelta {
-    name: Option<Value>,
-    /// A string by the book; some servers send the object itself.
-    arguments: Option<Value>,
-}
-
-typed!(CalledDelta { name, arguments });
-
-#[derive(Default)]
-struct WireUsage {
-    prompt_tokens: Option<Value>,
-    completion_tokens: Option<Value>,
-    prompt_tokens_details: Option<WireDetails>,
-    cost: Option<Value>,
-}
-
-typed!(WireUsage { prompt_tokens, completion_tokens, prompt_tokens_details, cost });
-
-#[derive(Default)]
-struct WireDetails {
-    cached_tokens: Option<Value>,
-}
-
-typed!(WireDetails { cached_tokens });
 
 /// Puts an answer together.
 #[derive(Default)]

@@ -14,6 +14,7 @@ use super::socket::{Connection, Endpoint};
 use super::web::event_shape;
 use crate::config::{ChannelConfig, MqttConfig};
 use crate::rt::Cancel;
+use crate::rt::order::gather;
 
 const ONLINE: &str = "online";
 const OFFLINE: &str = "offline";
@@ -154,7 +155,7 @@ impl Mqtt {
             self.session(now, cancel)?.publish(&publications)?;
             self.ping_at = now + self.ping_after_ms();
         }
-        self.known = machines.into_iter().map(|machine| (machine.id.clone(), Some(machine))).collect();
+        self.known = gather(machines.into_iter().map(|machine| (machine.id.clone(), Some(machine))));
         Ok(())
     }
 

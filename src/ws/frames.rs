@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::limits;
 use crate::rt::fields::typed;
 use crate::rt::json as wire;
+use crate::rt::order::gather;
 
 pub const FRAME_TYPE_CHAT_REQUEST: &str = "chat_request";
 pub const FRAME_TYPE_APPROVAL_RESPONSE: &str = "approval_response";
@@ -245,11 +246,8 @@ fn fields<T: serde::de::DeserializeOwned>(object: Map<String, Value>, kind: &str
 
 /// Keys in lower case, `null` as not given (contract section 0).
 fn lowered(object: Map<String, Value>) -> Map<String, Value> {
-    object
-        .into_iter()
-        .filter(|(_, value)| !value.is_null())
-        .map(|(key, value)| (key.to_ascii_lowercase(), value))
-        .collect()
+    let given = object.into_iter().filter(|(_, value)| !value.is_null());
+    gather(given.map(|(key, value)| (key.to_ascii_lowercase(), value)))
 }
 
 #[cfg(test)]

@@ -227,7 +227,8 @@ fn only_the_browser_that_began_a_login_ends_it_and_only_once() {
     let client = bench.hub.client().with("Cookie", &sixth.cookie);
     let denied = client.get(&format!("/auth/callback?error=access_denied&state={}", field(&sixth.query, "state")));
     refused(&denied, 400, "missing authorization code");
-    assert!(bench.hub.log_contains("access_denied") && !bench.hub.log_contains("secret words"));
+    wait_until("the refusal is logged", || bench.hub.log_contains("access_denied").then_some(()));
+    assert!(!bench.hub.log_contains("secret words"));
 }
 
 #[test]

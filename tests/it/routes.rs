@@ -603,11 +603,6 @@ fn every_route_answers_as_described() {
             continue;
         };
         let answer = world.call(&operation, &prepared);
-        if operation.path.starts_with("/api/v1/browser/") {
-            // It runs in a container, and is off here: `browser` has one.
-            assert_eq!((answer.status, &answer.json()["code"]), (503, &json!("not_configured")), "{name}");
-            continue;
-        }
         if operation.path == "/api/v1/panic" {
             assert_eq!(world.admin.post("/api/v1/resume", "").status, 200);
         }

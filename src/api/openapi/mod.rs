@@ -15,6 +15,7 @@ use crate::api::openapi::notation::{Answer, Doc, schema};
 use crate::api::routes::{Call, Guard, ROUTES, Route};
 use crate::api::server::Ctx;
 use crate::auth;
+use crate::rt::order::gather;
 
 /// `routes.txt`, compressed by the build.
 static TEXT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/routes.gz"));
@@ -56,7 +57,7 @@ fn described(text: &str) -> Value {
         path[route.method.to_ascii_lowercase()] = operation(route, doc);
     }
     let schemas: Map<String, Value> =
-        types.into_iter().filter_map(|(name, kind)| Some((name.to_owned(), schema(kind)?))).collect();
+        gather(types.into_iter().filter_map(|(name, kind)| Some((name.to_owned(), schema(kind)?))));
     json!({
         "openapi": "3.1.0",
         "info": {

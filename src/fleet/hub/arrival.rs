@@ -14,7 +14,7 @@ use crate::fleet::hub::upkeep::{CLONED, TARGET};
 use crate::fleet::hub::{Fleet, Peer, message_id};
 use crate::fleet::wire::{Ack, HUB_FEATURES, Heartbeat, Message, Register, SessionError, SessionOutput};
 use crate::limits;
-use crate::rt::order::Order;
+use crate::rt::order::{Order, gather};
 use crate::rt::text::cut;
 use crate::rt::{clock, lock};
 use crate::store::StoreError;
@@ -352,12 +352,8 @@ fn facts(register: &Register, address: &str) -> Facts {
         list.dedup();
         list
     };
-    let labels: BTreeMap<String, String> = register
-        .labels
-        .iter()
-        .take(limits::MACHINE_LABELS_MAX)
-        .map(|(name, value)| (text(name), text(value)))
-        .collect();
+    let labels = register.labels.iter().take(limits::MACHINE_LABELS_MAX);
+    let labels: BTreeMap<String, String> = gather(labels.map(|(name, value)| (text(name), text(value))));
     Facts {
         hostname: text(&register.hostname),
         ip: text(&register.ip),

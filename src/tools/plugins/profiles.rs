@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::rt::order::Order;
 use crate::store::cookies;
 
 /// Files of a profile that are looked at; a browser's cache has some thousands.
@@ -67,7 +68,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<Profile>, ProfileError> {
             profiles.push(profile);
         }
     }
-    profiles.sort_by(|a, b| a.agent.cmp(&b.agent));
+    profiles.order_by(|a, b| a.agent.cmp(&b.agent));
     Ok(profiles)
 }
 

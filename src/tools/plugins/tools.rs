@@ -114,7 +114,11 @@ fn config(arguments: &Arguments<'_>) -> Result<PluginConfig, ToolError> {
     let env = match arguments.get("env") {
         None => Some(std::collections::BTreeMap::new()),
         Some(value) => value.as_object().and_then(|object| {
-            object.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+            let mut env = std::collections::BTreeMap::new();
+            for (name, value) in object {
+                env.insert(name.clone(), value.as_str()?.to_owned());
+            }
+            Some(env)
         }),
     };
     Ok(PluginConfig {
