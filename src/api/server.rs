@@ -1,7 +1,6 @@
 //! The server above HTTP: what it needs, and the way of a request through host check, CORS, routing, guard and
 //! handler (contract 1.2).
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -15,6 +14,7 @@ use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
+use crate::api::sessions::SessionsList;
 use crate::api::settings::Settings;
 use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
 use crate::api::{gateway, guard, metrics};
@@ -132,8 +132,8 @@ pub struct CtxInner {
     set_up: AtomicBool,
     /// How many event streams are open.
     pub sse_open: Arc<AtomicUsize>,
-    /// Guarded by this mutex: the rendered list of conversations at a generation of the file, and with those that run.
-    pub sessions_list: Mutex<(u64, BTreeSet<Arc<str>>, Arc<[u8]>)>,
+    /// Guarded by this mutex: the list of conversations as last rendered.
+    pub(super) sessions_list: Mutex<SessionsList>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
     /// Begins a restart of the process; set once, by whoever can.
@@ -226,7 +226,7 @@ impl Server {
             reachable: !is_loopback(&config.listen),
             set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),
-            sessions_list: Mutex::new((0, BTreeSet::new(), Arc::from(&b""[..]))),
+            sessions_list: Mutex::default(),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
             restart: OnceLock::new(),

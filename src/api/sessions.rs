@@ -1,5 +1,6 @@
 //! Conversations (contract 6.1; additions "REST"; W-14, W-18, W-22).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -15,6 +16,17 @@ use crate::auth::AuthError;
 use crate::limits;
 use crate::rt::{clock, json as wire, lock};
 use crate::store::conversations::ConversationRow;
+
+/// The list as it was rendered, and what it was rendered from.
+#[derive(Default)]
+pub(super) struct SessionsList {
+    /// Of the database.
+    generation: u64,
+    /// The conversations in which something runs.
+    live: BTreeSet<Arc<str>>,
+    /// Empty before the first time.
+    body: Arc<[u8]>,
+}
 
 #[derive(Serialize)]
 struct ConversationShape<'a> {
@@ -50,7 +62,8 @@ pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let generation = ctx.deps.db.generation()?;
     let cached = {
         let list = lock(&ctx.sessions_list);
-        (list.0 == generation && list.1 == live).then(|| Arc::clone(&list.2))
+        let is_same = list.generation == generation && list.live == live;
+        (is_same && !list.body.is_empty()).then(|| Arc::clone(&list.body))
     };
     let body = match cached {
         Some(body) => body,
@@ -61,7 +74,7 @@ pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
             let mut body = wire::to_vec(&shapes);
             body.push(b'\n');
             let body: Arc<[u8]> = body.into();
-            *lock(&ctx.sessions_list) = (generation, live, Arc::clone(&body));
+            *lock(&ctx.sessions_list) = SessionsList { generation, live, body: Arc::clone(&body) };
             body
         }
     };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 
@@ -41,8 +41,8 @@ use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::skills::{Journal, Skills, skill_tools};
 use crate::store::claim::claim;
 use crate::store::{
-    ConversationStore, Db, EventLog, JournalStore, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError,
-    TurnStore, meta,
+    ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
+    meta,
 };
 use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
@@ -81,11 +81,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let desk = Arc::new(ScheduleDesk {
-        audit: Arc::clone(&admin.audit),
-        journal: JournalStore::new(Arc::clone(&db)),
-        parts: OnceLock::new(),
-    });
+    let desk = Arc::new(ScheduleDesk::new(&audit, &db));
     tools.extend(builtin::schedule_tools(&desk));
     let plugins = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };

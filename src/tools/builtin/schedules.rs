@@ -10,8 +10,8 @@ use crate::config::{Config, ConfigError, Document, edit};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::sched::{Changes, LIST, Refusal, ScheduleInfo, Scheduler, Wish};
-use crate::store::JournalStore;
 use crate::store::journal::NewChange;
+use crate::store::{Db, JournalStore};
 use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
@@ -33,6 +33,14 @@ pub struct ScheduleDesk {
     pub journal: JournalStore,
     /// Set once, by the composition root.
     pub parts: OnceLock<(Arc<Scheduler>, Arc<dyn Changes>)>,
+}
+
+impl ScheduleDesk {
+    /// A desk without its parts.
+    pub fn new(audit: &Arc<AuditLog>, db: &Arc<Db>) -> Self {
+        let journal = JournalStore::new(Arc::clone(db));
+        Self { audit: Arc::clone(audit), journal, parts: OnceLock::new() }
+    }
 }
 
 struct ScheduleTool {

@@ -58,10 +58,8 @@ impl Connector {
         cancel: &Cancel,
     ) -> Result<Connected, McpError> {
         let deadline = Instant::now() + limits::MCP_CONNECT_TIMEOUT;
-        let client = match config.is_remote() {
-            true => self.reach(name, config, cancel)?,
-            false => self.start(name, config, log, cancel)?,
-        };
+        let client =
+            if config.is_remote() { self.reach(name, config, cancel)? } else { self.start(name, config, log, cancel)? };
         let left = deadline.saturating_duration_since(Instant::now());
         match client.list_tools(left, cancel) {
             Ok(tools) => Ok(Connected { client, tools }),
