@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use crossbeam_channel::bounded;
 

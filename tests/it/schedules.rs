@@ -469,6 +469,7 @@ fn what_agents_do_to_schedules_is_undone() {
         &[
             "admin",
             "chat",
+            "audit:read",
             "schedules:read",
             "schedules:write",
             "agents:read",
