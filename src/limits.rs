@@ -190,6 +190,9 @@ pub const MCP_ERROR_BYTES_MAX: usize = 1024;
 pub const MCP_STDERR_LINES_MAX: usize = 16;
 /// Longest line of standard error.
 pub const MCP_STDERR_LINE_BYTES_MAX: usize = 1024;
+/// Standard error of a server that people can look at: some screens, also after a restart.
+pub const MCP_LOG_LINES_KEPT: usize = 200;
+pub const MCP_LOG_BYTES_KEPT: usize = 32 * 1024;
 /// Server messages and complaints in our log per window and server.
 pub const MCP_LOG_LINES_MAX: u32 = 20;
 pub const MCP_LOG_WINDOW: Duration = Duration::from_secs(60);

@@ -179,7 +179,7 @@ impl From<UndoError> for ApiError {
     fn from(error: UndoError) -> Self {
         let text = error.to_string();
         match error {
-            UndoError::Impossible => Self::new(409, "cannot_undo", text),
+            UndoError::Impossible | UndoError::Schedule(_) => Self::new(409, "cannot_undo", text),
             UndoError::AlreadyUndone => Self::new(409, "already_undone", text),
             UndoError::ChangedSince => Self::new(409, "changed_since", text),
             UndoError::Skill(error) => error.into(),

@@ -76,7 +76,11 @@ fn shape(row: &ChangeRow) -> Value {
         "agent": row.agent,
         "kind": row.kind,
         "target": row.target,
-        "action": if row.before.is_none() { "create" } else { "update" },
+        "action": match &row.before {
+            None => "create",
+            Some(_) if row.kind == "schedule" && row.after.is_empty() => "delete",
+            Some(_) => "update",
+        },
         "conversation_id": row.conversation_id,
         "created_at": clock::rfc3339(row.created_at),
     });

@@ -177,6 +177,7 @@ pub static ROUTES: &[Route] = &[
     route("DELETE", "/api/v1/tools/{name}", TOOLS_WRITE, tools::delete),
     route("GET", "/api/v1/tools/{name}/defs", TOOLS_READ, tools::definitions),
     route("GET", "/api/v1/tools/{name}/health", TOOLS_READ, tools::health),
+    route("GET", "/api/v1/tools/{name}/logs", TOOLS_READ, tools::logs),
     route("POST", "/api/v1/tools/{name}/restart", TOOLS_WRITE, tools::restart),
     route("POST", "/api/v1/tools/{name}/enable", TOOLS_WRITE, tools::enable),
     route("POST", "/api/v1/tools/{name}/disable", TOOLS_WRITE, tools::disable),

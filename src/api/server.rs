@@ -14,6 +14,7 @@ use crate::api::kv::KvLists;
 use crate::api::message::{Reply, Req, Responder, Response, header, no_content};
 use crate::api::paths::{cleaned, is_api, is_loopback, moved};
 use crate::api::routes::{self, Call, Found, Route};
+use crate::api::sessions::SessionsList;
 use crate::api::settings::Settings;
 use crate::api::tools_oauth::{CALLBACK_PATH, callback_headers};
 use crate::api::{gateway, guard, metrics};
@@ -131,8 +132,8 @@ pub struct CtxInner {
     set_up: AtomicBool,
     /// How many event streams are open.
     pub sse_open: Arc<AtomicUsize>,
-    /// Guarded by this mutex: the rendered list of conversations at a generation of the file.
-    pub sessions_list: Mutex<(u64, Arc<[u8]>)>,
+    /// Guarded by this mutex: the list of conversations as last rendered.
+    pub(super) sessions_list: Mutex<SessionsList>,
     pub(super) kv_lists: KvLists,
     pub(super) cost_reports: CostReports,
     /// Begins a restart of the process; set once, by whoever can.
@@ -225,7 +226,7 @@ impl Server {
             reachable: !is_loopback(&config.listen),
             set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),
-            sessions_list: Mutex::new((0, Arc::from(&b""[..]))),
+            sessions_list: Mutex::default(),
             kv_lists: KvLists::default(),
             cost_reports: CostReports::default(),
             restart: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! Conversations (contract 6.1; additions "REST"; W-14, W-18, W-22).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -16,6 +17,17 @@ use crate::limits;
 use crate::rt::{clock, json as wire, lock};
 use crate::store::conversations::ConversationRow;
 
+/// The list as it was rendered, and what it was rendered from.
+#[derive(Default)]
+pub(super) struct SessionsList {
+    /// Of the database.
+    generation: u64,
+    /// The conversations in which something runs.
+    live: BTreeSet<Arc<str>>,
+    /// Empty before the first time.
+    body: Arc<[u8]>,
+}
+
 #[derive(Serialize)]
 struct ConversationShape<'a> {
     id: &'a str,
@@ -26,6 +38,8 @@ struct ConversationShape<'a> {
     title: &'a str,
     agent: &'a str,
     last_activity: String,
+    /// A turn runs or waits.
+    live: bool,
 }
 
 #[derive(Serialize)]
@@ -42,22 +56,25 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// All conversations, newest first. Rendered once per state of the database.
+/// All conversations, newest first. Rendered once per state of the database and of what runs.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
+    let live = ctx.deps.engine.live_sessions();
     let generation = ctx.deps.db.generation()?;
     let cached = {
         let list = lock(&ctx.sessions_list);
-        (list.0 == generation).then(|| Arc::clone(&list.1))
+        let is_same = list.generation == generation && list.live == live;
+        (is_same && !list.body.is_empty()).then(|| Arc::clone(&list.body))
     };
     let body = match cached {
         Some(body) => body,
         None => {
             let rows = ctx.deps.engine.conversations().list()?;
-            let shapes: Vec<ConversationShape<'_>> = rows.iter().map(shape).collect();
+            let shapes: Vec<ConversationShape<'_>> =
+                rows.iter().map(|row| shape(row, live.contains(row.id.as_str()))).collect();
             let mut body = wire::to_vec(&shapes);
             body.push(b'\n');
             let body: Arc<[u8]> = body.into();
-            *lock(&ctx.sessions_list) = (generation, Arc::clone(&body));
+            *lock(&ctx.sessions_list) = SessionsList { generation, live, body: Arc::clone(&body) };
             body
         }
     };
@@ -73,12 +90,12 @@ pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     };
     check_readable(call, &row.owner)?;
     let session = ctx.deps.engine.session(id)?;
-    let shape = shape(&row);
+    let shape = shape(&row, session.is_live());
     Ok(ok(&json!({
         "id": shape.id, "adapter": shape.adapter, "external_id": shape.external_id, "title": shape.title,
         "agent": shape.agent, "created_at": shape.created_at, "last_activity": shape.last_activity,
         "message_count": shape.message_count, "epoch": ctx.deps.engine.streams().epoch,
-        "last_seq": session.stream().last_seq(), "live": session.is_live(),
+        "last_seq": session.stream().last_seq(), "live": shape.live,
     })))
 }
 
@@ -131,7 +148,7 @@ fn check_readable(call: &Call<'_>, owner: &str) -> Result<(), ApiError> {
     }
 }
 
-fn shape(row: &ConversationRow) -> ConversationShape<'_> {
+fn shape(row: &ConversationRow, live: bool) -> ConversationShape<'_> {
     ConversationShape {
         id: &row.id,
         adapter: &row.adapter,
@@ -141,5 +158,6 @@ fn shape(row: &ConversationRow) -> ConversationShape<'_> {
         title: &row.title,
         agent: &row.agent,
         last_activity: clock::rfc3339_s(row.last_at.max(row.created_at)),
+        live,
     }
 }

@@ -17,8 +17,8 @@ use crate::audit::{Entry, Outcome};
 use crate::config::{PartOf, ToolServerConfig};
 use crate::rt::fields::typed;
 use crate::rt::json::quoted;
-use crate::rt::lock;
 use crate::rt::order::gather;
+use crate::rt::{clock, lock};
 use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
 
 /// What stands for a value that the caller may not see; sent back, it means the value that is there.
@@ -94,6 +94,14 @@ pub(super) fn definitions(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError>
         shape
     });
     Ok(Reply::Full(json_line(200, &json!({"tools": shapes.collect::<Vec<_>>()}))))
+}
+
+/// What a server's program wrote on standard error lately.
+pub(super) fn logs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let found = ctx.tool_servers()?.log_lines(call.params.get("name"));
+    let lines = found.ok_or_else(|| ApiError::not_found("tool server not found"))?;
+    let shapes = lines.into_iter().map(|line| json!({"at": clock::rfc3339(line.at), "text": line.text}));
+    Ok(Reply::Full(json_line(200, &json!({"lines": shapes.collect::<Vec<_>>()}))))
 }
 
 /// How a server is.

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::bounded;
 
@@ -81,11 +81,12 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
     let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
-    let desk = Arc::new(ScheduleDesk { audit: Arc::clone(&admin.audit), parts: OnceLock::new() });
+    let desk = Arc::new(ScheduleDesk::new(&audit, &db));
     tools.extend(builtin::schedule_tools(&desk));
     let plugins = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
+    journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
     let engine = engine(&config, &db, &recorder, &stop, agents, &budgets)?;

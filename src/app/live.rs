@@ -255,7 +255,9 @@ impl Changes for Live {
             SettingsError::Part(reason) => reason,
             SettingsError::Config(error @ (ConfigError::Value { .. } | ConfigError::Syntax { .. })) => error.in_short(),
             SettingsError::Config(error) => {
-                log::error!("change the configuration: {error}");
+                if !error.is_refused() {
+                    log::error!("change the configuration: {error}");
+                }
                 "the configuration file could not be changed; its hub's log says why".to_owned()
             }
         })

@@ -1,6 +1,6 @@
 //! What the engine does now and then, and at its end: noted ends, retries, other processes' doings, idle sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -38,6 +38,12 @@ impl Engine {
         if let Err(error) = followed {
             log::warn!("look for what other processes did: {error}");
         }
+    }
+
+    /// The conversations in which a turn runs or waits. Looks at memory only.
+    pub fn live_sessions(&self) -> BTreeSet<Arc<str>> {
+        let sessions = lock(&self.inner.sessions);
+        sessions.iter().filter(|(_, session)| session.is_live()).map(|(id, _)| Arc::clone(id)).collect()
     }
 
     /// Cuts the running turns short (recorded as `interrupted`) and waits for their threads; the names of late ones.

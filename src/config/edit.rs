@@ -93,6 +93,43 @@ pub fn remove_from_list(doc: &mut Document, list: &str, name: &str) -> Result<bo
     Ok(at.is_some())
 }
 
+/// The table of `[[list]]` that has this `name` as text, comments within it included; None when there is none.
+pub fn text_in_list(doc: &mut Document, list: &str, name: &str) -> Result<Option<String>, ConfigError> {
+    if list_len(doc, list) == 0 {
+        return Ok(None);
+    }
+    Ok(tables(doc, list)?.iter().find(|table| name_of(table) == Some(name)).map(Table::to_string))
+}
+
+/// Puts a text of [`text_in_list`] back in the place of the table of this name, at the end when there is none. Without
+/// a text the table is removed.
+pub fn put_back_in_list(doc: &mut Document, list: &str, name: &str, text: Option<&str>) -> Result<(), ConfigError> {
+    let Some(text) = text else { return remove_from_list(doc, list, name).map(drop) };
+    let source: Document = text.parse().map_err(|_| odd(list, "what was kept of it cannot be read"))?;
+    let tables = tables(doc, list)?;
+    if !tables.iter().any(|table| name_of(table) == Some(name)) {
+        let mut table = Table::new();
+        table.insert("name", name.into());
+        tables.push(table);
+    }
+    for table in tables.iter_mut().filter(|table| name_of(table) == Some(name)).take(1) {
+        table.clear();
+        for (key, item) in source.iter() {
+            match source.key(key) {
+                Some(formatted) => table.insert_formatted(formatted, item.clone()),
+                None => table.insert(key, item.clone()),
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Whether two texts of [`text_in_list`] say the same, however they are spelled.
+pub fn says_same(a: &str, b: &str) -> bool {
+    let read = |text: &str| text.parse::<Document>().ok().map(|doc| super::json::of_table(doc.as_table()));
+    a == b || read(a).is_some_and(|a| Some(a) == read(b))
+}
+
 fn name_of(table: &Table) -> Option<&str> {
     table.get("name").and_then(Item::as_str)
 }
@@ -213,6 +250,26 @@ mod tests {
         assert_eq!(text, "[llm]\ndefault_model = \"m\"\ncost_limit_hard = 2.5\n");
         let mut doc: Document = "api = 5".parse().unwrap();
         assert!(set(&mut doc, "api.listen", &json!("x")).is_err());
+    }
+
+    #[test]
+    fn a_table_of_a_list_is_put_back_as_it_was() {
+        let text = "[[schedules]] # first\n# at night\nname = 'a' # mine\ntags = ['x']\n\n[[schedules]]\nname = 'b'\n";
+        let mut kept = None;
+        let found = edited(text, |doc| {
+            kept = text_in_list(doc, "schedules", "a").unwrap();
+            assert!(set_in_list(doc, "schedules", "a", "tags", &Value::Null).unwrap());
+            assert!(!says_same(&text_in_list(doc, "schedules", "a").unwrap().unwrap(), kept.as_ref().unwrap()));
+            put_back_in_list(doc, "schedules", "a", kept.as_deref()).unwrap();
+        });
+        assert_eq!(found, text);
+        let found = edited(text, |doc| {
+            put_back_in_list(doc, "schedules", "a", None).unwrap();
+            assert_eq!(text_in_list(doc, "schedules", "a").unwrap(), None);
+            put_back_in_list(doc, "schedules", "a", kept.as_deref()).unwrap();
+        });
+        assert!(found.starts_with("[[schedules]]\nname = 'b'\n") && found.contains("name = 'a' # mine\n"), "{found}");
+        assert!(says_same("a = 'b'", "  a=\"b\" # c") && !says_same("a = 1", "") && !says_same("=", "=="));
     }
 
     #[test]

@@ -34,10 +34,18 @@ pub enum ConfigError {
     Edit { path: PathBuf, reason: String },
 }
 
+/// The reason of an edit that gave up.
+const REFUSED: &str = "refused";
+
 impl ConfigError {
     /// An edit gave up for a reason of its own, which it has told elsewhere.
     pub fn refused() -> Self {
-        Self::Edit { path: PathBuf::new(), reason: "refused".to_owned() }
+        Self::Edit { path: PathBuf::new(), reason: REFUSED.to_owned() }
+    }
+
+    /// Whether it is such an edit: nothing that an operator has to know of.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Edit { reason, .. } if reason == REFUSED)
     }
 }
 

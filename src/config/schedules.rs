@@ -153,7 +153,19 @@ pub(super) struct RawSchedule {
     enabled: Option<bool>,
 }
 
-typed!(RawSchedule { name, kind: "type", schedule, skill, prompt, channel, tags, session_tier, session_mode, agent, enabled });
+typed!(RawSchedule {
+    name,
+    kind: "type",
+    schedule,
+    skill,
+    prompt,
+    channel,
+    tags,
+    session_tier,
+    session_mode,
+    agent,
+    enabled
+});
 
 pub(super) fn scheduler(typed: &Typed) -> Result<SchedulerConfig, ConfigError> {
     let raw = &typed.raw.scheduler;

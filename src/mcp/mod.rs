@@ -27,6 +27,7 @@ pub use error::McpError;
 pub use http::{Target, reach};
 pub use mask::Mask;
 use mask::cut;
+pub use stderr::{ErrorLine, ErrorLog};
 pub use stdio::{Program, start as start_program};
 
 /// How a server is reached.

@@ -20,7 +20,7 @@ use super::child::{self, Children, Group};
 use super::client::{Client, Transport};
 use super::inbox::{Fed, Inbox, Waiting};
 use super::lines::Lines;
-use super::stderr::LastWords;
+use super::stderr::{ErrorLog, LastWords};
 use super::{Mask, McpError, TransportKind};
 use crate::limits;
 use crate::rt::{Cancel, Threads, lock};
@@ -40,6 +40,8 @@ pub struct Program<'a> {
     pub process_env: &'a [(String, String)],
     /// Where it is listed while it lives.
     pub children: &'a Children,
+    /// Where what it writes on standard error is kept.
+    pub log: &'a ErrorLog,
 }
 
 /// Starts a program and makes the handshake. The error of a program that ended names what it wrote last.
@@ -81,7 +83,7 @@ pub fn start(
         stderr: Some(stderr),
         bell_rx,
         lines: Lines::new(limits::MCP_MESSAGE_BYTES_MAX),
-        words: LastWords::default(),
+        words: LastWords::noted_in(program.log.clone()),
         pace: Pace::new(),
     };
     threads.spawn(&format!("mcp-{name}"), limits::WORKER_STACK_BYTES, move || reader.run()).map_err(failed)?;

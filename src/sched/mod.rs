@@ -30,7 +30,7 @@ pub use due::{next_run, preview};
 pub use entry::ScheduleInfo;
 pub use launch::{Done, LaunchError, Launcher, Run, RunEnd};
 pub use scheduler::{RunNowError, Scheduler, Setup};
-pub use wish::{Changes, Refusal, Wish};
+pub use wish::{Changes, LIST, Refusal, Wish};
 
 use crate::config::ScheduleConfig;
 

@@ -12,7 +12,8 @@ use crate::config::{
 use crate::limits;
 use crate::rt::json::quoted;
 
-const LIST: &str = "schedules";
+/// Where schedules stand in the configuration file.
+pub const LIST: &str = "schedules";
 const DEFAULT_AGENT: &str = "default";
 /// More, and longer ones, are no labels.
 const TAGS_MAX: usize = 32;

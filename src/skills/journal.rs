@@ -1,9 +1,11 @@
 //! What agents changed about themselves, and taking it back.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{PersonaError, Section, SkillError, Skills};
+use crate::config::{ConfigError, edit};
+use crate::sched::{Changes, LIST};
 use crate::store::journal::{ChangeRow, NewChange};
 use crate::store::{Db, JournalStore, StoreError};
 
@@ -11,6 +13,8 @@ use crate::store::{Db, JournalStore, StoreError};
 pub struct Journal {
     store: JournalStore,
     skills: Arc<Skills>,
+    /// How schedules are put back; set once, by the composition root.
+    changes: OnceLock<Arc<dyn Changes>>,
 }
 
 /// Why a change was not undone. Nothing was changed.
@@ -23,6 +27,8 @@ pub enum UndoError {
     ChangedSince,
     Skill(SkillError),
     Persona(PersonaError),
+    /// The configuration would not be one with it, or cannot be written.
+    Schedule(String),
     /// No such entry, or the database.
     Store(StoreError),
 }
@@ -37,6 +43,7 @@ impl fmt::Display for UndoError {
             ),
             Self::Skill(cause) => write!(f, "{cause}"),
             Self::Persona(cause) => write!(f, "{cause}"),
+            Self::Schedule(reason) => write!(f, "this schedule cannot be put back: {reason}"),
             Self::Store(cause) => write!(f, "{cause}"),
         }
     }
@@ -53,7 +60,12 @@ impl From<StoreError> for UndoError {
 impl Journal {
     /// The journal of these agents.
     pub fn new(db: Arc<Db>, skills: Arc<Skills>) -> Self {
-        Self { store: JournalStore::new(db), skills }
+        Self { store: JournalStore::new(db), skills, changes: OnceLock::new() }
+    }
+
+    /// How schedules are put back; the first call counts.
+    pub fn put_schedules_back_by(&self, changes: Arc<dyn Changes>) {
+        let _ = self.changes.set(changes); // set once, by the composition root
     }
 
     /// Where entries are read.
@@ -63,12 +75,7 @@ impl Journal {
 
     /// Remembers a change that was made. A failure is logged and nothing else: the change stands.
     pub fn record(&self, change: &NewChange<'_>) {
-        if change.before == Some(change.after) {
-            return;
-        }
-        if let Err(error) = self.store.add(change) {
-            log::error!("journal of agent {}: {error}; this change cannot be undone", change.agent);
-        }
+        self.store.record(change);
     }
 
     /// Puts back what was there before a change; refused when it changed again since, unless forced.
@@ -88,6 +95,7 @@ impl Journal {
                 let persona = agent.persona();
                 persona.put_back(section, before, |now| force || now == row.after).map_err(UndoError::Persona)?
             }
+            "schedule" => self.put_schedule_back(&row, force)?,
             _ => return Err(UndoError::Impossible),
         };
         if !put_back {
@@ -95,5 +103,24 @@ impl Journal {
         }
         self.store.mark_undone(id, by)?;
         Ok(row)
+    }
+
+    /// False when the schedule is not what the change made of it, and nobody insists.
+    fn put_schedule_back(&self, row: &ChangeRow, force: bool) -> Result<bool, UndoError> {
+        let changes = self.changes.get().ok_or(UndoError::Impossible)?;
+        let mut is_as_left = true;
+        let changed = changes.change(&mut |doc| {
+            let now = edit::text_in_list(doc, LIST, &row.target)?.unwrap_or_default();
+            is_as_left = force || edit::says_same(&now, &row.after);
+            if !is_as_left {
+                return Err(ConfigError::refused());
+            }
+            edit::put_back_in_list(doc, LIST, &row.target, row.before.as_deref())
+        });
+        match changed {
+            _ if !is_as_left => Ok(false),
+            Ok(()) => Ok(true),
+            Err(reason) => Err(UndoError::Schedule(reason)),
+        }
     }
 }

@@ -23,6 +23,7 @@ pub struct NewChange<'a> {
     pub place: &'a str,
     /// The whole text before; None: there was none.
     pub before: Option<&'a str>,
+    /// Empty for a schedule that was removed.
     pub after: &'a str,
     pub conversation_id: &'a str,
 }
@@ -76,6 +77,16 @@ impl JournalStore {
             tx.prepare_cached(sql)?.execute(params![agent, limits::JOURNAL_ENTRIES_MAX])?;
             Ok(id)
         })
+    }
+
+    /// The same for a change that stands whatever happens here: a failure is logged. What changed nothing is left out.
+    pub fn record(&self, change: &NewChange<'_>) {
+        if change.before == Some(change.after) {
+            return;
+        }
+        if let Err(error) = self.add(change) {
+            log::error!("journal of agent {}: {error}; this change cannot be undone", change.agent);
+        }
     }
 
     /// Changes, of one agent if it is named, older than `before` (an id), the newest first.

@@ -1,4 +1,8 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { until } from './fleet.mjs';
 import { Hub, shot } from './hub.mjs';
@@ -204,6 +208,57 @@ const tests = {
     await page.getByRole('button', { name: 'Remove' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Remove' }).click();
     await page.getByRole('heading', { name: 'No tool servers' }).waitFor();
+  },
+
+  async 'tools: what a program writes on standard error is shown, as text and without secrets'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const script = fileURLToPath(new URL('mcp.mjs', import.meta.url));
+    await hub.send('POST', '/api/v1/tools', { name: 'talker', command: process.execPath, args: [script], env: { TOKEN: 'hunter2-secret' } });
+    const page = await open({ where: '/#/tools/talker' });
+    await page.getByText('It has written nothing.', { exact: false }).waitFor();
+    const rule = await hub.send('POST', '/api/v1/auto-approve', { agent: 'default', tool: 'echo' });
+    await hub.send('POST', '/api/v1/chat', { message: 'call echo {"text":"<b>otter</b> hunter2-secret"}' });
+    const log = page.getByLabel('Log', { exact: true });
+    await log.getByText('asked to say <b>otter</b> ***').waitFor();
+    assert.ok(!(await page.content()).includes('hunter2'), 'a secret is on the page');
+    await shot(page, 'tool-log');
+    await page.getByRole('button', { name: 'Restart' }).click();
+    await page.getByText('Restarted.').waitFor();
+    assert.match(await log.textContent(), /otter/, 'a restart forgets the log');
+    await hub.send('DELETE', `/api/v1/auto-approve/${rule.id}`);
+    await hub.send('DELETE', '/api/v1/tools/talker');
+  },
+
+  async 'settings: a backup is downloaded, and restores'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const page = await open({ where: '/#/settings' });
+    const coming = page.waitForEvent('download');
+    await page.getByRole('button', { name: 'Download a backup' }).click();
+    const file = await coming;
+    assert.match(file.suggestedFilename(), /^holt-backup-.*\.tar\.gz$/);
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holt-restored-'));
+    try {
+      execFileSync(process.env.HOLT_BIN, ['restore', await file.path(), '--data-dir', path.join(dir, 'data')], { stdio: 'pipe' });
+      assert.ok(fs.existsSync(path.join(dir, 'data', 'holt.db')));
+    } finally { fs.rmSync(dir, { recursive: true, force: true }); }
+    await page.route('**/api/v1/backup', (route) => route.fulfill({ status: 409, contentType: 'application/json', body: '{"error":"a backup is being made already; try again later","code":"backup_running"}' }));
+    await page.getByRole('button', { name: 'Download a backup' }).click();
+    await page.getByText('a backup is being made already').waitFor();
+  },
+
+  async 'settings: the doctor says what is wrong and how to put it right, and sees when it is'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const page = await open({ where: '/#/settings' });
+    const care = page.locator('section', { has: page.getByRole('heading', { name: 'Care' }) });
+    const found = care.locator('.panel', { hasText: 'holt.toml' });
+    const config = path.join(hub.dir, 'holt.toml');
+    fs.chmodSync(config, 0o666);
+    await care.getByRole('button', { name: 'Look again' }).click();
+    await found.getByText('chmod', { exact: false }).waitFor();
+    await shot(page, 'doctor');
+    fs.chmodSync(config, 0o600);
+    await care.getByRole('button', { name: 'Look again' }).click();
+    await found.waitFor({ state: 'detached' });
   },
 
   async 'the emergency stop stops, is told on Home, and is lifted'({ hub, open }) {

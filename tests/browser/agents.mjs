@@ -74,6 +74,34 @@ const tests = {
     await page.getByRole('button', { name: 'Edit backup' }).waitFor();
     assert.match((await hub.get('/api/v1/skills/default/backup')).body, /last two/);
   },
+
+  async 'journal: what an agent did is shown and undone, by force when it changed since'({ hub, open }) {
+    const rules = [];
+    for (const tool of ['skill_create', 'schedule_add']) rules.push(await hub.send('POST', '/api/v1/auto-approve', { agent: 'default', tool }));
+    const page = await open({ where: '/#/agents/default/journal' });
+    await page.getByRole('heading', { name: 'Nothing in the journal' }).waitFor();
+    await hub.send('POST', '/api/v1/chat', { message: 'call skill_create {"name":"tea","description":"d","body":"Boil <b>water</b>."}' });
+    await hub.send('POST', '/api/v1/chat', { message: 'call schedule_add {"name":"tea-time","schedule":"@daily","channel":"api:x"}' });
+    await hub.send('PUT', '/api/v1/skills/default/tea', { body: 'By hand.' });
+    await page.reload();
+    const entry = (text) => page.locator('.outlet li.panel', { hasText: text });
+    await entry('Made skill tea').getByRole('button', { name: 'What changed' }).click();
+    await page.getByLabel('After').getByText('Boil <b>water</b>.', { exact: false }).waitFor();
+    await page.keyboard.press('Escape');
+    await page.getByRole('dialog').waitFor({ state: 'detached' });
+    await entry('Made skill tea').getByRole('button', { name: 'Undo' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Undo it' }).click();
+    await page.getByRole('dialog').getByText('changed again since', { exact: false }).waitFor();
+    assert.equal((await hub.get('/api/v1/skills/default/tea')).body, 'By hand.');
+    await page.getByRole('dialog').getByRole('button', { name: 'Undo it' }).click();
+    await entry('Made skill tea').getByText('undone', { exact: true }).waitFor();
+    assert.deepEqual(await hub.get('/api/v1/skills/default'), []);
+    await entry('Made schedule tea-time').getByRole('button', { name: 'Undo' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Undo it' }).click();
+    await entry('Made schedule tea-time').getByText('undone', { exact: true }).waitFor();
+    assert.deepEqual(await hub.get('/api/v1/schedules'), []);
+    for (const rule of rules) await hub.send('DELETE', `/api/v1/auto-approve/${rule.id}`);
+  },
 };
 
 export default {

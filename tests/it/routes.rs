@@ -435,7 +435,9 @@ impl World {
                 body["name"] = json!(self.name("tool"));
                 with(path, body)
             }
-            "GET /tools/{name}" | "GET /tools/{name}/defs" | "GET /tools/{name}/health" => plain(named("scripted")),
+            "GET /tools/{name}" | "GET /tools/{name}/defs" | "GET /tools/{name}/health" | "GET /tools/{name}/logs" => {
+                plain(named("scripted"))
+            }
             "PUT /tools/{name}" => with(named(&self.tool()), config(&[])),
             "PUT /tools/{name}/disabled-tools" => with(named(&self.tool()), json!({"disabled_tools": ["echo"]})),
             "DELETE /tools/{name}"

@@ -460,6 +460,78 @@ fn agents_look_after_their_own_schedules() {
 }
 
 #[test]
+fn what_agents_do_to_schedules_is_undone() {
+    let mine = seldom("mine", "channel = 'api:x'\nskill = 'news' # the short ones").replace("system", "agent");
+    let bench = Bench::new(&format!("[[agents]]\nname = 'default'\nsession_tier = 'autonomous'\n{mine}"));
+    let hub = bench.hub();
+    let all = client(&hub).new_key(
+        "undo",
+        &[
+            "admin",
+            "chat",
+            "audit:read",
+            "schedules:read",
+            "schedules:write",
+            "agents:read",
+            "agents:write",
+            "skills:read",
+            "skills:write",
+        ],
+    );
+    let call = |tool: &str, arguments: Value| {
+        let answer = all.chat(json!({"session_id": "s", "message": format!("tool {tool} {arguments}")}));
+        answer.json()["response"].as_str().unwrap_or_default().to_owned()
+    };
+    let newest = || all.get("/api/v1/journal").json()["entries"][0].clone();
+    let undo = |id: &Value, body: &str| all.post(&format!("/api/v1/journal/{id}/undo"), body);
+    let is_there = |name: &str| !listed(&all, name).is_null();
+
+    call("schedule_add", json!({"name": "new", "schedule": "@daily", "channel": "api:x"}));
+    let made = newest();
+    assert_eq!(
+        (&made["kind"], &made["target"], &made["action"]),
+        (&json!("schedule"), &json!("new"), &json!("create"))
+    );
+    assert_eq!(made["conversation_id"], "s");
+    let shown = all.get(&format!("/api/v1/journal/{}", made["id"])).json();
+    assert!(shown["before"].is_null() && shown["after"].as_str().unwrap().contains("schedule = \"@daily\""), "{shown}");
+    assert_eq!(undo(&made["id"], "").status, 200);
+    assert!(!is_there("new"));
+
+    // Undone one after the other, the newest first; what stood in the file stands there again.
+    call("schedule_update", json!({"name": "mine", "schedule": "@hourly", "skill": "", "session_tier": "restricted"}));
+    let changed = newest();
+    call("schedule_delete", json!({"name": "mine"}));
+    let removed = newest();
+    assert_eq!((&changed["action"], &removed["action"]), (&json!("update"), &json!("delete")));
+    let blocked = undo(&changed["id"], "");
+    assert_eq!((blocked.status, &blocked.json()["code"]), (409, &json!("changed_since")));
+    assert!(!is_there("mine"));
+    assert_eq!(undo(&removed["id"], "").status, 200);
+    assert_eq!(listed(&all, "mine")["expression"], "@hourly");
+    patch(&all, "mine", &json!({"tags": ["by hand"]}));
+    assert_eq!(undo(&changed["id"], "{}").json()["code"], "changed_since");
+    let undone = undo(&changed["id"], r#"{"force":true}"#);
+    assert_eq!((undone.status, undone.json()["undone_by"].as_str()), (200, Some("key:undo")));
+    let now = listed(&all, "mine");
+    assert_eq!(
+        (&now["expression"], &now["skill"], &now["session_tier"]),
+        (&json!("@every 9000h"), &json!("news"), &json!("supervised"))
+    );
+    assert!(now["tags"].is_null() && bench.file().contains("skill = 'news' # the short ones\n"), "{}", bench.file());
+
+    // The journal outlives the hub.
+    call("schedule_delete", json!({"name": "mine"}));
+    let removed = newest();
+    drop(hub);
+    let hub = bench.again();
+    let all = hub.client().with_key(&all.key());
+    assert_eq!(all.post(&format!("/api/v1/journal/{}/undo", removed["id"]), "").status, 200);
+    assert_eq!(listed(&all, "mine")["skill"], "news");
+    assert!(all.get("/api/v1/audit?limit=50").text().contains("schedule.undo"));
+}
+
+#[test]
 fn the_command_line_lists_and_runs() {
     let bench = Bench::new(&seldom("say hi", ""));
     let hub = bench.hub();

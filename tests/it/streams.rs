@@ -200,6 +200,7 @@ fn an_interrupted_turn_keeps_its_text_and_queued_ones_run_after_the_restart() {
             break;
         }
     }
+    assert_eq!(hub.client().with_key(&key).get("/api/v1/sessions").json()[0]["live"], true);
     hub.kill();
     drop(hub);
     let hub = Builder::new(dir.path()).model(&model).start();
@@ -212,6 +213,7 @@ fn an_interrupted_turn_keeps_its_text_and_queued_ones_run_after_the_restart() {
     assert_eq!(texts, ["gate 5 5", &words(5), "say after", "after"]);
     // The answer is a row before its end is a frame.
     wait_until("the turn is over", || (admin.get("/api/v1/sessions/q").json()["live"] == false).then_some(()));
+    assert_eq!(admin.get("/api/v1/sessions").json()[0]["live"], false);
     let replay = full_replay(&admin, "q");
     let ends: Vec<Value> =
         replay.frames.values().map(|text| serde_json::from_str(text).unwrap()).filter(is_terminal).collect();

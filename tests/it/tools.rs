@@ -180,6 +180,15 @@ fn a_crash_fails_its_calls_at_once_and_the_server_comes_back() {
     assert!(said.contains("the token is ***") && !said.contains("hunter2"), "{said}");
     let status = bench.wait("a", "connected");
     assert_eq!(status["restart_count"], 2);
+    // What each of its lives wrote is kept for people.
+    let lines = |name: &str| bench.tools.get(&format!("/api/v1/tools/{name}/logs"));
+    let log = lines("a").json();
+    let texts: Vec<&str> = log["lines"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap()).collect();
+    let at = |wanted: &str| texts.iter().position(|text| *text == wanted);
+    assert!(at("thread 'main' panicked").is_some_and(|first| Some(first) < at("the token is ***")), "{log}");
+    assert!(log["lines"][0]["at"].as_str().unwrap().ends_with('Z') && !log.to_string().contains("hunter2"), "{log}");
+    let unknown = lines("nobody");
+    assert_eq!((unknown.status, unknown.json()["error"].as_str()), (404, Some("tool server not found")));
     assert!(!bench.hub.log_contains("hunter2-secret"));
     assert_eq!(bench.call("echo", json!({"text": "back"})), "done: back");
 }

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value, json};
 
 use crate::audit::{AuditLog, Entry};
-use crate::config::{Config, ConfigError, Document};
+use crate::config::{Config, ConfigError, Document, edit};
 use crate::limits;
 use crate::llm::ToolSpec;
-use crate::sched::{Changes, Refusal, ScheduleInfo, Scheduler, Wish};
+use crate::sched::{Changes, LIST, Refusal, ScheduleInfo, Scheduler, Wish};
+use crate::store::journal::NewChange;
+use crate::store::{Db, JournalStore};
 use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
-const FIELDS: &[&str] = &["name", "schedule", "channel", "skill", "prompt", "session_mode", "session_tier", "tags", "enabled"];
+const FIELDS: &[&str] =
+    &["name", "schedule", "channel", "skill", "prompt", "session_mode", "session_tier", "tags", "enabled"];
 /// The names of these tools.
 pub(super) const NAMES: [&str; 4] = ["schedule_list", "schedule_add", "schedule_update", "schedule_delete"];
 
@@ -28,8 +31,17 @@ enum Action {
 /// What the tools work with; agents are made before it is complete.
 pub struct ScheduleDesk {
     pub audit: Arc<AuditLog>,
+    pub journal: JournalStore,
     /// Set once, by the composition root.
     pub parts: OnceLock<(Arc<Scheduler>, Arc<dyn Changes>)>,
+}
+
+impl ScheduleDesk {
+    /// A desk without its parts.
+    pub fn new(audit: &Arc<AuditLog>, db: &Arc<Db>) -> Self {
+        let journal = JournalStore::new(Arc::clone(db));
+        Self { audit: Arc::clone(audit), journal, parts: OnceLock::new() }
+    }
 }
 
 struct ScheduleTool {
@@ -106,30 +118,37 @@ impl Tool for ScheduleTool {
         wish.agent = None;
         let mine = own.iter().find(|info| info.config.name == name).map(|info| Arc::clone(&info.config));
         let unknown = || ToolError::new(format!("you have no schedule named {name:?}: see schedule_list"));
-        let action = match self.action {
+        let (action, made) = match self.action {
             Action::Add => {
                 if own.len() >= limits::SCHEDULES_OF_AGENT_MAX {
                     return Err(ToolError::new("you have too many schedules; remove one first"));
                 }
                 check_tier(&wish, &changes.config(), context.agent)?;
                 wish.agent = Some(context.agent.to_owned());
-                change(&**changes, |config, doc| wish.add_to(config, doc))?;
-                "schedule.create"
+                let name = name.trim();
+                ("schedule.create", change(&**changes, name, |config, doc| wish.add_to(config, doc))?)
             }
             Action::Update | Action::List => {
                 let mine = mine.ok_or_else(unknown)?;
                 check_tier(&wish, &changes.config(), context.agent)?;
-                change(&**changes, |config, doc| wish.change_in(config, &mine, doc))?;
-                "schedule.update"
+                ("schedule.update", change(&**changes, &name, |config, doc| wish.change_in(config, &mine, doc))?)
             }
             Action::Delete => {
                 mine.ok_or_else(unknown)?;
-                change(&**changes, |_, doc| Wish::remove_from(&name, doc))?;
-                "schedule.delete"
+                ("schedule.delete", change(&**changes, &name, |_, doc| Wish::remove_from(&name, doc))?)
             }
         };
         let actor = format!("agent:{}", context.agent);
         self.desk.audit.record(&Entry { actor: &actor, target: &name, ..Entry::ok(action) });
+        self.desk.journal.record(&NewChange {
+            agent: context.agent,
+            kind: "schedule",
+            target: if self.action == Action::Add { name.trim() } else { &name },
+            before: made.before.as_deref(),
+            after: made.after.as_deref().unwrap_or_default(),
+            conversation_id: context.session_id,
+            ..NewChange::default()
+        });
         let now = scheduler.get(&name).map(|info| shape(&info, scheduler));
         Ok(now.unwrap_or_else(|| json!({"ok": true})).to_string())
     }
@@ -151,21 +170,34 @@ fn check_tier(wish: &Wish, config: &Config, agent: &str) -> Result<(), ToolError
     }
 }
 
+/// A schedule as it stood in the file before and after a change; None: it did not.
+#[derive(Default)]
+struct Made {
+    before: Option<String>,
+    after: Option<String>,
+}
+
 fn change(
     changes: &dyn Changes,
+    name: &str,
     make: impl Fn(&Config, &mut Document) -> Result<Result<(), ConfigError>, Refusal>,
-) -> Result<(), ToolError> {
-    let mut refusal = None;
-    let changed = changes.change(&mut |doc| match make(&changes.config(), doc) {
-        Ok(edited) => edited,
-        Err(refused) => {
-            refusal = Some(refused);
-            Err(ConfigError::refused())
+) -> Result<Made, ToolError> {
+    let (mut refusal, mut made) = (None, Made::default());
+    let changed = changes.change(&mut |doc| {
+        made.before = edit::text_in_list(doc, LIST, name)?;
+        match make(&changes.config(), doc) {
+            Ok(edited) => edited?,
+            Err(refused) => {
+                refusal = Some(refused);
+                return Err(ConfigError::refused());
+            }
         }
+        made.after = edit::text_in_list(doc, LIST, name)?;
+        Ok(())
     });
     match refusal {
         Some(refusal) => Err(ToolError::new(refusal.to_string())),
-        None => changed.map_err(ToolError::new),
+        None => changed.map(|()| made).map_err(ToolError::new),
     }
 }
 

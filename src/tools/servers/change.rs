@@ -385,7 +385,7 @@ impl ToolServers {
     }
 
     fn connect(&self, run: &Run, cancel: &Cancel) -> Result<(), McpError> {
-        let connected = self.shared.connector.connect(&run.name, &run.config, cancel)?;
+        let connected = self.shared.connector.connect(&run.name, &run.config, &run.log(), cancel)?;
         run.connected(connected);
         Ok(())
     }

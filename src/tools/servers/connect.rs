@@ -8,7 +8,7 @@ use super::expand::{placeholders, shell_like};
 use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::mcp::oauth::{Access, OAuthDeps, Place};
-use crate::mcp::{self, Children, Client, Mask, McpError, Program, Target, ToolDef};
+use crate::mcp::{self, Children, Client, ErrorLog, Mask, McpError, Program, Target, ToolDef};
 use crate::net::guard::{CheckedUrl, Guard, HostPattern, Origin, check_header};
 use crate::net::url::escape;
 use crate::rt::{Cancel, Threads};
@@ -49,16 +49,17 @@ impl Connector {
     }
 
     /// Starts or reaches the server, makes the handshake, and asks for its tools. Blocks up to
-    /// [`limits::MCP_CONNECT_TIMEOUT`]; a cancel ends it.
+    /// [`limits::MCP_CONNECT_TIMEOUT`]; a cancel ends it. What a program complains of goes into `log`.
     pub(super) fn connect(
         &self,
         name: &str,
         config: &ToolServerConfig,
+        log: &ErrorLog,
         cancel: &Cancel,
     ) -> Result<Connected, McpError> {
         let deadline = Instant::now() + limits::MCP_CONNECT_TIMEOUT;
         let client =
-            if config.is_remote() { self.reach(name, config, cancel)? } else { self.start(name, config, cancel)? };
+            if config.is_remote() { self.reach(name, config, cancel)? } else { self.start(name, config, log, cancel)? };
         let left = deadline.saturating_duration_since(Instant::now());
         match client.list_tools(left, cancel) {
             Ok(tools) => Ok(Connected { client, tools }),
@@ -142,7 +143,13 @@ impl Connector {
         Ok(Remote { url, guard, headers, mask, only })
     }
 
-    fn start(&self, name: &str, config: &ToolServerConfig, cancel: &Cancel) -> Result<Client, McpError> {
+    fn start(
+        &self,
+        name: &str,
+        config: &ToolServerConfig,
+        log: &ErrorLog,
+        cancel: &Cancel,
+    ) -> Result<Client, McpError> {
         if config.part_of == PartOf::Program {
             crate::tools::plugins::check(&self.settings.security, &config.command)
                 .map_err(|reason| McpError::Refused { reason })?;
@@ -161,6 +168,7 @@ impl Connector {
             env: &env,
             process_env: &process_env,
             children: &self.children,
+            log,
         };
         mcp::start_program(name, &program, mask, limits::MCP_CONNECT_TIMEOUT, &self.threads, cancel)
     }

@@ -31,7 +31,7 @@ use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::mcp::oauth::Summary;
-use crate::mcp::{Children, TransportKind};
+use crate::mcp::{Children, ErrorLine, TransportKind};
 use crate::net::url::redact_url;
 use crate::rt::{Cancel, Threads, lock};
 use crate::tools::{Tool, ToolSource};
@@ -191,6 +191,12 @@ impl ToolServers {
             is_disabled: state.disabled_tools.contains(&tool.name),
         };
         Some(state.tools.iter().map(definition).collect())
+    }
+
+    /// What a server's program wrote on standard error lately, the newest last, without secrets; nothing of a remote one.
+    pub fn log_lines(&self, name: &str) -> Option<Vec<ErrorLine>> {
+        let run = lock(&self.shared.servers).runs.get(name).cloned()?;
+        Some(run.log().lines())
     }
 
     /// Ends every server, all at once, and waits for their processes; those that are late are killed. The names of late

@@ -13,7 +13,7 @@ use super::Shared;
 use super::connect::Connected;
 use crate::config::ToolServerConfig;
 use crate::limits;
-use crate::mcp::{Client, McpError, ToolDef, TransportKind};
+use crate::mcp::{Client, ErrorLog, McpError, ToolDef, TransportKind};
 use crate::rt::{Cancel, lock};
 
 /// Checks in a row that are left out because the server is at work.
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) failures: u32,
     pub(super) last_error: String,
     pub(super) connected_at: Option<Instant>,
+    /// What its program wrote on standard error.
+    log: ErrorLog,
 }
 
 impl Run {
@@ -79,6 +81,7 @@ impl Run {
             failures: 0,
             last_error,
             connected_at: None,
+            log: ErrorLog::default(),
         };
         Arc::new(Self {
             name: name.to_owned(),
@@ -105,10 +108,16 @@ impl Run {
         lock(&self.state).disabled_tools = names.into();
     }
 
-    /// Knows the tools of the run before it, so that names do not change hands meanwhile.
+    /// Knows the tools of the run before it, so that names do not change hands meanwhile, and goes on with its log.
     pub(super) fn remember(&self, old: &Self) {
-        let tools = old.state().tools;
-        lock(&self.state).tools = tools;
+        let State { tools, log, .. } = old.state();
+        let mut state = lock(&self.state);
+        (state.tools, state.log) = (tools, log);
+    }
+
+    /// What its program wrote on standard error.
+    pub(super) fn log(&self) -> ErrorLog {
+        lock(&self.state).log.clone()
     }
 
     /// Whether it is one that a person has to log in at.
@@ -193,7 +202,7 @@ impl Run {
             let client = self.state().client;
             let failure = match client {
                 Some(client) => self.watch(&client, shared),
-                None => match shared.connector.connect(&self.name, &self.config, &self.cancel) {
+                None => match shared.connector.connect(&self.name, &self.config, &self.log(), &self.cancel) {
                     Ok(connected) => {
                         log::info!("tool server {}: connected, {} tools", self.name, connected.tools.len());
                         self.connected(connected);

@@ -131,7 +131,7 @@ function journal(page, agent) {
   return live(page, () => perhaps(api.get('journal' + query({ agent }))), (data, refresh) => {
     if (!data?.entries.length) return empty('Nothing in the journal', 'What this agent changes about itself (persona, memory, skills, schedules) is written here, and can be undone.');
     return h('ul', { class: 'stack' }, data.entries.map((entry) => h('li', { class: 'panel' },
-      h('div', { class: 'card-head' }, h('strong', { dir: 'auto' }, `${entry.action === 'create' ? 'Made' : 'Changed'} ${entry.kind} ${entry.target}`), entry.undone_at ? tag('undone', 'plain') : null, h('span', { class: 'soft' }, when(entry.created_at)),
+      h('div', { class: 'card-head' }, h('strong', { dir: 'auto' }, `${{ create: 'Made', delete: 'Removed' }[entry.action] || 'Changed'} ${entry.kind} ${entry.target}`), entry.undone_at ? tag('undone', 'plain') : null, h('span', { class: 'soft' }, when(entry.created_at)),
         entry.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(entry.conversation_id) }, 'Chat') : null),
       h('div', { class: 'ask-row' }, action('What changed', () => compare(entry), { kind: 'small' }), entry.undone_at ? null : action('Undo', () => undo(entry, refresh), { kind: 'small' })))));
   }, { every: 20000 }).el;

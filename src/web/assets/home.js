@@ -5,8 +5,6 @@ import { money, plural, when } from './format.js';
 import { meter } from './plot.js';
 import { action, empty, link, live, perhaps, section, tag } from './ui.js';
 
-const RECENT_MS = 30 * 60 * 1000;
-
 // One panel: its own request, its own errors. What this login may not see, or this hub does not have, is left out.
 function panel(page, fetch, draw, every) {
   return live(page, () => perhaps(fetch()), (data, refresh) => (data ? draw(data, refresh) : []), { every }).el;
@@ -30,7 +28,7 @@ export default function show(page) {
       ? h('ul', { class: 'cards' }, machines.slice(0, 12).map((machine) => h('li', null, machineCard(machine))))
       : empty('No machines yet', 'A machine joins with one command. Then Holt watches it, and you can ask it things.', link('Add a machine', '#/machines?add=1', { kind: 'primary', icon: 'plus' })),
     machines.length > 12 && more(`All ${machines.length} machines`, '#/machines')), 10000),
-    panel(page, running, (list) => section('Chats', list.length ? rows(list.map((each) => h('li', null, each.live ? tag('running', 'live') : null,
+    panel(page, async () => (await api.sessions()).slice(0, 6), (list) => section('Chats', list.length ? rows(list.map((each) => h('li', null, each.live ? tag('running', 'live') : null,
       h('a', { href: '#/chat/' + encodeURIComponent(each.id), dir: 'auto' }, each.title || each.id), when(each.last_activity)))) : h('p', { class: 'soft' }, 'No chats yet. ', h('a', { href: '#/chat' }, 'Ask something.'))), 10000),
     panel(page, () => api.get('costs?days=7'), (costs) => section('Today', h('a', { class: 'figure-link', href: '#/costs' }, h('strong', null, money(costs.today?.cost)), ` in ${plural(costs.today?.calls || 0, 'call')}`),
       (costs.limits || []).filter((limit) => limit.period === 'day' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))), 60000),
@@ -38,12 +36,6 @@ export default function show(page) {
       const next = list.filter((each) => each.enabled && each.next_run).sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
       return section('Next up', next.length ? rows(next.map((each) => h('li', null, h('a', { href: '#/schedules/' + encodeURIComponent(each.name), dir: 'auto' }, each.name), when(each.next_run)))) : h('p', { class: 'soft' }, 'Nothing is scheduled. ', h('a', { href: '#/schedules' }, 'Schedule something.')));
     }, 60000));
-}
-
-// The latest conversations; those of the last half hour are asked whether they still run.
-async function running() {
-  const list = (await api.sessions()).slice(0, 6);
-  return Promise.all(list.map(async (each) => (Date.now() - Date.parse(each.last_activity) < RECENT_MS ? { ...each, live: (await api.session(each.id).catch(() => ({}))).live } : each)));
 }
 
 const PRESENCE = { never: 'not seen yet', stopped: 'stopped', lost: 'offline' };

@@ -83,7 +83,7 @@ function server(page) {
 async function backup() {
   const response = await fetch('/api/v1/backup', { method: 'POST', headers: headers(), credentials: 'same-origin' });
   if (!response.ok) throw await failure(response);
-  const name = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') || '')?.[1] || `holt-${new Date().toISOString().slice(0, 10)}.backup`;
+  const name = /filename="?([^";]+)/.exec(response.headers.get('Content-Disposition') || '')?.[1] || `holt-backup-${new Date().toISOString().slice(0, 10)}.tar.gz`;
   const url = URL.createObjectURL(await response.blob());
   const a = h('a', { href: url, download: name });
   a.click();

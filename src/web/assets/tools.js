@@ -1,7 +1,7 @@
 // Tools: servers whose tools agents may use; how they are, what they offer, add, change, connect an account. Plugins.
 import { h } from './dom.js';
 import { api, path } from './api.js';
-import { duration, number, plural, size, when } from './format.js';
+import { dateTime, duration, number, plural, size, when } from './format.js';
 import { action, ask, choice, confirm, dialog, empty, facts, field, form, link, live, perhaps, section, table, tag, toast } from './ui.js';
 
 const STATES = { connected: 'works', error: 'failed', disabled: 'off', pending_auth: 'needs a login' };
@@ -28,7 +28,7 @@ function one(page, name) {
   page.title(name);
   const head = live(page, () => api.get(at), (tool, refresh) => {
     const off = tool.status === 'disabled';
-    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); };
+    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); log?.refresh(); };
     return [h('div', { class: 'panel' }, h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': tool.status }), h('strong', null, STATES[tool.status] || tool.status)),
       tool.last_error ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Last error' }, tool.last_error) : null,
       facts([['Kind', tool.transport], ['Command', tool.command && [tool.command, ...tool.args || []].join(' ')], ['Address', tool.url], ['Running for', tool.uptime_secs > 0 && duration(tool.uptime_secs)], ['Restarts', tool.restart_count || null], ['Limit of a request', tool.request_timeout_secs ? tool.request_timeout_secs + ' s' : null]]),
@@ -45,7 +45,10 @@ function one(page, name) {
       await api.put(at + '/disabled-tools', { disabled_tools: off });
       await refresh();
     }, { kind: 'small', 'data-k': each.name }))))) : h('p', { class: 'soft' }, 'Nothing is known of its tools until it works.')));
-  page.el.append(head.el, defs.el);
+  const log = live(page, () => perhaps(api.get(at + '/logs')), (found) => (found ? section('Log', found.lines.length
+    ? h('pre', { class: 'args log', tabindex: '0', 'aria-label': 'Log' }, found.lines.map((line) => h('span', { title: dateTime(line.at) }, line.text + '\n')))
+    : h('p', { class: 'soft' }, 'It has written nothing. What a program writes on standard error is shown here.')) : []), { every: 10000 });
+  page.el.append(head.el, defs.el, log.el);
 }
 
 function parameters(schema) {
