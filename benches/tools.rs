@@ -83,6 +83,7 @@ fn client_calls(own: &str) -> Duration {
         env: &env,
         process_env: &[],
         children: &holt::mcp::Children::default(),
+        log: &holt::mcp::ErrorLog::default(),
     };
     let (threads, cancel) = (Threads::new(), Cancel::new());
     let open = start_program("bench", &program, Mask::default(), Duration::from_secs(10), &threads, &cancel);
