@@ -268,7 +268,10 @@ mod tests {
             assert_eq!(text_in_list(doc, "schedules", "a").unwrap(), None);
             put_back_in_list(doc, "schedules", "a", kept.as_deref()).unwrap();
         });
-        assert!(found.starts_with("[[schedules]]\nname = 'b'\n") && found.contains("name = 'a' # mine\n"), "{found}");
+        assert!(
+            found.trim_start().starts_with("[[schedules]]\nname = 'b'\n") && found.contains("name = 'a' # mine\n"),
+            "{found}"
+        );
         assert!(says_same("a = 'b'", "  a=\"b\" # c") && !says_same("a = 1", "") && !says_same("=", "=="));
     }
 
