@@ -18,11 +18,12 @@ fn args(words: &str) -> Args {
 /// The words behind `holt` in a line for a shell: up to a pipe, without variables before.
 fn ours(line: &str) -> Vec<OsString> {
     let mut words = vec![String::new()];
-    let mut is_quoted = false;
+    let mut quote = None;
     for c in line.chars() {
         match c {
-            '"' | '\'' => is_quoted = !is_quoted,
-            ' ' if !is_quoted => words.push(String::new()),
+            '"' | '\'' if quote.is_none() => quote = Some(c),
+            c if quote == Some(c) => quote = None,
+            ' ' if quote.is_none() => words.push(String::new()),
             c => words.last_mut().unwrap().push(c),
         }
     }
