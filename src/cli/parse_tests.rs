@@ -29,8 +29,8 @@ fn ours(line: &str) -> Vec<OsString> {
     }
     let mut parts = words.split(|word| word == "|" || word == ">");
     let ours = parts.find_map(|part| {
-        let at = part.iter().position(|word| !word.contains('='))?;
-        (part[at] == "holt").then(|| part[at + 1..].to_vec())
+        let at = part.iter().position(|word| !word.contains('=') && word != "sudo")?;
+        ["holt", "./holt"].contains(&part[at].as_str()).then(|| part[at + 1..].to_vec())
     });
     ours.unwrap().into_iter().map(OsString::from).collect()
 }
