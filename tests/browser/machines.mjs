@@ -92,6 +92,16 @@ const tests = {
     await page.locator('.messages').getByText('pi-garage', { exact: false }).last().waitFor();
   },
 
+  async 'a look at a machine that is away tells why, also when its chat is opened later'({ hub, open }) {
+    const [machine] = (await hub.get('/api/v1/machines')).machines;
+    assert.equal(machine.connected, false);
+    const { session_id: id } = await hub.send('POST', `/api/v1/machines/${machine.id}/sessions`, { type: 'inspect', plugin: 'disk' });
+    const page = await open({ where: `/#/chat/${id}` });
+    await page.getByText('is not connected', { exact: false }).first().waitFor();
+    await page.reload();
+    await page.getByText('is not connected', { exact: false }).first().waitFor();
+  },
+
   async 'machines: revoked and forgotten after a question'({ hub, open }) {
     const id = (await hub.get('/api/v1/machines')).machines[0].id;
     const page = await open({ where: '/#/machines/' + id });

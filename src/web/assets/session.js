@@ -11,6 +11,8 @@ import { Markdown } from './markdown.js';
 import { Turn, assistantBubble } from './turn.js';
 
 const REPLAY_WAIT_MS = 4000;
+// Of a turn that failed, what is shown again at most.
+const FAILED_FRAMES = 500;
 const MESSAGE_BYTES_MAX = 32768;
 const FRAME_BYTES_MAX = 65000;
 
@@ -71,6 +73,7 @@ export class Session {
       this.dropLive();
       this.takeInfo(info);
       this.showHistory(messages);
+      this.unanswered = messages.at(-1)?.role === 'user';
       this.state = 'ready';
       if (info || messages.length) this.attachFresh(info);
       this.flush();
@@ -100,8 +103,10 @@ export class Session {
     this.storedSeq = info ? info.last_seq || 0 : 0;
     const saved = (tab.get('ends') || {})[this.id];
     const known = info && saved && saved[0] === info.epoch && saved[1] <= this.storedSeq ? saved[1] : 0;
-    this.seq = info && !info.live ? this.storedSeq : known;
-    if (this.conn.state === 'sse' && info && !info.live) return;
+    // A turn that failed is not among the messages: its end is asked for again.
+    const failed = info && !info.live && this.unanswered;
+    this.seq = failed ? Math.max(0, this.storedSeq - FAILED_FRAMES) : info && !info.live ? this.storedSeq : known;
+    if (this.conn.state === 'sse' && info && !info.live && !failed) return;
     this.replay = { frames: [], until: null, live: !!info && info.live };
     this.attach(); // without a line: as soon as there is one
   }
@@ -257,7 +262,10 @@ export class Session {
     this.replay = null;
     let cut = 0;
     frames.forEach((f, i) => { if (terminal(f)) cut = i + 1; });
-    if (cut) {
+    if (cut && cut === frames.length && this.unanswered && frames[cut - 1].type === 'error') {
+      cut = frames.slice(0, cut - 1).findLastIndex(terminal) + 1;
+      if (cut) this.seq = frames[cut - 1].seq;
+    } else if (cut) {
       this.seq = frames[cut - 1].seq;
       if (this.seq > this.storedSeq) this.refreshSoon(); // it ended while we were loading
       for (const entry of this.locals) if (entry.state === 'sent') entry.turn = entry.turn || true;
