@@ -99,7 +99,8 @@ impl Wish {
         let schedule = required("schedule", &self.schedule)?;
         let channel = required("channel", &self.channel)?;
         check_schedule_name(&name).map_err(Refusal::Invalid)?;
-        check_common(config, &schedule, &channel)?;
+        check_expression(&schedule)?;
+        check_channel(&channel, &config.notify).map_err(Refusal::Invalid)?;
         let agent = self.agent.as_deref().filter(|agent| !agent.is_empty()).unwrap_or(DEFAULT_AGENT);
         check_agent(config, agent)?;
         if config.schedules.iter().any(|known| known.name == name) {
@@ -145,9 +146,12 @@ impl Wish {
         known: &ScheduleConfig,
         doc: &mut Document,
     ) -> Result<Result<(), ConfigError>, Refusal> {
-        let schedule = self.schedule.as_deref().map_or(known.schedule.as_str(), str::trim);
+        check_expression(self.schedule.as_deref().map_or(known.schedule.as_str(), str::trim))?;
         let channel = self.channel.as_deref().map_or(known.channel.as_str(), str::trim);
-        check_common(config, schedule, channel)?;
+        // One of the file may have none.
+        if self.channel.is_some() || !channel.is_empty() {
+            check_channel(channel, &config.notify).map_err(Refusal::Invalid)?;
+        }
         if let Some(agent) = &self.agent {
             check_agent(config, agent)?;
         }
@@ -222,9 +226,9 @@ pub(super) fn unknown(name: &str) -> Refusal {
     Refusal::NotFound(format!("schedule {} not found", quoted(name)))
 }
 
-fn check_common(config: &Config, schedule: &str, channel: &str) -> Result<(), Refusal> {
-    Expression::parse(schedule).map_err(|reason| Refusal::Invalid(format!("invalid schedule expression: {reason}")))?;
-    check_channel(channel, &config.notify).map_err(Refusal::Invalid)
+fn check_expression(schedule: &str) -> Result<(), Refusal> {
+    let parsed = Expression::parse(schedule);
+    parsed.map(|_| ()).map_err(|reason| Refusal::Invalid(format!("invalid schedule expression: {reason}")))
 }
 
 fn check_agent(config: &Config, agent: &str) -> Result<(), Refusal> {

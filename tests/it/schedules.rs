@@ -242,6 +242,16 @@ fn expressions_can_be_tried_out() {
         tools.contains("kv_get") && !tools.contains("kv_set") && plan["next"].as_array().unwrap().len() == 5,
         "{plan}"
     );
+    // What the agent is asked stands behind the mark by which skills know a schedule.
+    let prompt = "Is anything wrong?\nTwo sentences.";
+    let body = json!({"prompt": prompt}).to_string();
+    assert_eq!(all.send("PATCH", "/api/v1/schedules/job", &body).status, 200);
+    let plan = post(&all, "/job/dry-run", &json!({})).json();
+    assert_eq!(plan["text"], format!("[Scheduled: say hi]\n{prompt}"));
+    let listed = all.get("/api/v1/schedules").json();
+    assert!(listed.as_array().unwrap().iter().any(|each| each["prompt"] == prompt), "{listed}");
+    let long = json!({"prompt": "x".repeat(8193)}).to_string();
+    assert_eq!(all.send("PATCH", "/api/v1/schedules/job", &long).status, 400);
     assert!(runs(&all, "job").is_empty() && bench.model.requests().is_empty());
 }
 
