@@ -32,6 +32,7 @@
 //! | `Deps`: `CostTracker`, `Approvals`, `LifecycleMgr`, `KVStore`, `ModelLister`, `ModelDetailLister` | `cost_tracker`, `approvals`, `lifecycle`, `kv_store`, `model_lister`, `model_detail_lister` |
 //! | `Deps`: `OIDCProvider`; `OIDCProvider`: `NewOIDCProvider`, `HandleLogin`, `HandleCallback` | `oidc_provider`; [`OidcProvider`](crate::auth::oidc::OidcProvider): `new`, `handle_login`, `handle_callback` |
 //! | `Deps`: `OAuthDeps`; `OAuthDeps`: `TokenStore`, `PendingMgr` | `oauth`; [`OAuthDeps`](crate::mcp::oauth::OAuthDeps): [`TokenStore`](crate::mcp::oauth::TokenStore), [`PendingMgr`](crate::mcp::oauth::PendingMgr) |
+//! | `Deps`: `BrowserProfiles` | `browser`: [`Browser`](crate::tools::plugins::Browser) |
 //! | `Deps`: `Scheduler` | `scheduler`: [`Scheduler`](crate::sched::Scheduler) |
 //! | `Deps`: `ReloadFunc`, `RestartFunc` | [`Settings::reload`](crate::api::settings::Settings::reload); `restart` of [`CtxInner`](crate::api::server::CtxInner), set by the composition root |
 //! | `Deps`: `MetricsHandler` | [`metrics`](crate::metrics), shown when `[otel] enabled` says so |

@@ -173,6 +173,7 @@ fn logins_through_a_provider() {
         let _: &Arc<holt::mcp::oauth::TokenStore> = &deps.token_store;
         let _: &Arc<holt::mcp::oauth::PendingMgr> = &deps.pending_mgr;
     };
+    let _ = |deps: &Deps| deps.browser.as_ref().map(|browser| browser.profiles().is_ok());
     let _ = |deps: &Deps| (deps.oauth.is_some(), deps.scheduler.as_ref().map(|scheduler| scheduler.list().len()));
     let _ = |deps: &Deps| deps.settings.reload().is_ok();
     let _ = |server: &Server| server.ctx().restart.get().is_some();
