@@ -1,7 +1,8 @@
 // Approvals: what agents ask for, with the exact arguments; what was decided; the rules that decide by themselves.
 import { h } from './dom.js';
 import { api, path } from './api.js';
-import { pretty, when } from './format.js';
+import { choices, request } from './asks.js';
+import { when } from './format.js';
 import { action, ask, choice, confirm, empty, facts, field, live, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
@@ -29,11 +30,8 @@ function card(each, page, refresh) {
     await refresh();
   }, { kind, 'data-k': `${each.id} ${what}` });
   const chat = each.conversation_id;
-  return [h('h2', null, h('span', { dir: 'auto' }, each.agent_name), each.kind === 'tool_call' ? [' wants to use ', h('code', null, each.tool || '')] : ' asks: ' + each.kind.replaceAll('_', ' ')),
-    h('p', { class: 'soft' }, when(each.created_at), each.server ? ` · from ${each.server}` : null, chat ? [' · ', h('a', { href: '#/chat/' + encodeURIComponent(chat) }, 'Open the chat')] : null),
-    each.payload ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Arguments' }, pretty(each.payload)) : h('p', { dir: 'auto' }, each.summary),
-    each.status === 'pending' ? h('div', { class: 'ask-row' }, decide('Approve', 'approve', 'primary'), decide('Deny', 'deny'),
-      each.kind === 'tool_call' ? [decide('Allow in this chat for 15 min', 'auto_session', 'quiet'), decide('Always allow', 'auto_always', 'quiet')] : null)
+  return [...request(each, 'h2', chat ? [' · ', h('a', { href: '#/chat/' + encodeURIComponent(chat) }, 'Open the chat')] : null),
+    each.status === 'pending' ? h('div', { class: 'ask-row' }, choices(each.kind === 'tool_call' && each.tool, decide))
       : facts([['Result', tag(each.status, each.status)], ['When', each.resolved_at && when(each.resolved_at)], ['By', each.decided_by || each.resolved_by], ['Note', each.note]])];
 }
 
