@@ -37,13 +37,14 @@ const tests = {
       await ask(page, `call ${call}`);
       await page.locator('.says', { hasText: text }).waitFor();
       await noSideways(page, call);
+      assert.ok(!(await page.locator('.what').innerText()).includes('s3cret'), 'a secret is shown');
       await button(page, 'Deny').click();
       await settled(page);
       await page.evaluate(() => { location.hash = '#/chat'; });
       await page.getByText('What would you like to know?').waitFor();
     };
-    await says('kv_delete {"key":"<b>x</b>"}', 'Forget what is stored under “<b>x</b>”');
-    await says('tool_add {"name":"new","command":"/bin/true","env":{"TOKEN":"s3cret"}}', 'Add the tool server “new” for all agents: /bin/true');
+    await says('kv_delete {"key":"<b>x</b>"}', 'Forget what is under “<b>x</b>”');
+    await says('tool_add {"name":"new","command":"/bin/true","env":{"TOKEN":"s3cret"}}', 'Add the tool server “new”: /bin/true');
     await says(`kv_set {"key":"long","value":"${'word '.repeat(300)}"}`, '…');
     await ask(page, 'call shout {"text":"hello"}');
     await page.locator('.says', { hasText: 'Run shout of the tool server parrot' }).waitFor();
@@ -52,7 +53,6 @@ const tests = {
     await shot(page, 'approval-server');
     const other = await open({ where: '/#/approvals', viewport: { width: 360, height: 740 } });
     await other.getByRole('heading', { name: 'Run shout of the tool server parrot' }).waitFor();
-    assert.ok(!(await other.content()).includes('s3cret') && !(await page.content()).includes('s3cret'), 'a secret is on the page');
     await other.getByRole('button', { name: 'Deny' }).click();
     await settled(page);
     await hub.send('DELETE', '/api/v1/tools/parrot');

@@ -69,7 +69,8 @@ const tests = {
     await shot(page, 'phone-stopped');
     await page.reload();
     await page.getByText('Waits until everything resumes').waitFor();
-    await other.locator('.stopped').getByRole('button', { name: 'Resume' }).waitFor({ timeout: 30000 });
+    await other.evaluate(() => document.dispatchEvent(new Event('visibilitychange'))); // as when somebody comes back to it
+    await other.locator('.stopped').getByRole('button', { name: 'Resume' }).waitFor();
     await resume.tap();
     await settled(page);
     assert.equal(await questions(page).count(), 1);

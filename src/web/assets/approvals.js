@@ -1,8 +1,7 @@
 // Approvals: what agents ask for, with the exact arguments; what was decided; the rules that decide by themselves.
 import { h } from './dom.js';
 import { api, path } from './api.js';
-import { choices, request } from './asks.js';
-import { when } from './format.js';
+import { pretty, when } from './format.js';
 import { action, ask, choice, confirm, empty, facts, field, live, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
@@ -46,3 +45,62 @@ async function add(refresh) {
     { submit: 'Allow it', intro: 'Waiting requests for the same tool are approved at once.', work: (values) => api.post('auto-approve', { ...values, scope: 'permanent' }) });
   if (done) { toast('Added.'); refresh(); }
 }
+
+// --- what is asked, here and in the chat ---------------------------------------------------------------------------------
+
+// Built-in tools: no server can take their names. `{x}` stands for an argument; without the first one the name is said.
+const SAYS = {
+  __proto__: null,
+  kv_set: 'Remember under “{key}”: {value}',
+  kv_set_nx: 'Remember under “{key}”, if nothing is there: {value}',
+  kv_delete: 'Forget what is under “{key}”',
+  web_fetch: 'Read the page {url}',
+  web_search: 'Search the web for “{query}”',
+  schedule_add: 'Add the schedule “{name}”, {schedule}: {prompt}',
+  schedule_update: 'Change the schedule “{name}”',
+  schedule_delete: 'Delete the schedule “{name}”',
+  tool_add: 'Add the tool server “{name}”: {command}{url}',
+  tool_remove: 'Remove the tool server “{name}”',
+  tool_restart: 'Restart the tool server “{name}”',
+  plugin_add: 'Add the plugin “{name}”: {command}{image}',
+  plugin_remove: 'Remove the plugin “{name}”',
+  skill_create: 'Add the skill “{name}”',
+  skill_update: 'Change the skill “{name}”',
+  persona_update: 'Change its “{section}”: {content}',
+};
+
+// What a call would do, in plain words. `args`: its arguments as JSON.
+export function wish(tool, args, server) {
+  let values = {};
+  try { values = JSON.parse(args); } catch { /* cut off: only the name is said */ }
+  const parts = (!server && SAYS[tool] || '').split(/[{}]/);
+  if (values?.[parts[1]] == null) return ['Run ', h('code', null, tool), ...(server ? [' of the tool server ', h('code', null, server)] : [])];
+  return parts.map((part, i) => {
+    const text = String(values[part] ?? '');
+    return i % 2 ? h('bdi', null, text.length > 200 ? text.slice(0, 200) + '…' : text) : part;
+  });
+}
+
+// What its server says about a tool: its own words.
+const known = {};
+function described({ server, tool }) {
+  const el = h('p', { class: 'soft', dir: 'auto' });
+  if (server) {
+    known[server] ||= api.get(path`tools/${server}/defs`).catch(() => ({ tools: [] }));
+    known[server].then(({ tools }) => {
+      const text = tools.find(({ name }) => tool === name || tool.endsWith('__' + name))?.description;
+      if (text) el.textContent = `${server} says of it: ${text}`;
+    });
+  }
+  return el;
+}
+
+// One request: `each` is a row of `GET approvals`, or as much of it as is known.
+export const request = (each, kind = 'p', ...more) => [
+  h(kind, { class: 'says', dir: 'auto' }, each.tool ? wish(each.tool, each.payload, each.server) : each.summary),
+  h('p', { class: 'soft' }, each.agent_name && ['Agent ', h('bdi', null, each.agent_name), ' asked ', when(each.created_at)], each.status === 'pending' && each.expires_at && [' · runs out ', when(each.expires_at)], more),
+  described(each), each.payload ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Arguments' }, pretty(each.payload)) : ''];
+
+// Buttons that say what they do; `make(label, action, kind)` makes one.
+export const choices = (tool, make) => [make('Allow once', 'approve', 'primary'), make('Deny', 'deny', ''),
+  ...(tool ? [make(`Allow ${tool} for 15 min in this chat`, 'auto_session', 'quiet'), make(`Always allow ${tool}`, 'auto_always', 'quiet')] : [])];

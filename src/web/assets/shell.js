@@ -230,10 +230,8 @@ export class Shell {
       // What this login may not see, or this hub does not have, is not asked for again.
       try { return await api.get(where); } catch (error) { if (error.status === 403 || error.status === 503) this.blind.add(where); return null; }
     }));
-    if (panic) {
-      this.stopButton.hidden = panic.panicked;
-      this.setStopped(panic.panicked);
-    }
+    if (panic) this.setStopped(this.stopButton.hidden = panic.panicked);
+    else if (this.blind.has('panic')) this.setStopped(false); // who may not ask finds out by sending again
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
     if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
   }
@@ -254,35 +252,24 @@ export class Shell {
   // --- everything is stopped ------------------------------------------------------------------------------------------
 
   stopAll() {
-    return confirm(STOP + '?', 'Every running answer and tool ends now, and nothing begins until somebody resumes.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
+    return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
   }
 
   // Messages wait in the page meanwhile; as soon as it is over they go on.
   setStopped(on) {
-    if (on === !!this.conn.held) return;
+    if (on === this.conn.held) return;
     this.conn.held = on;
     clearInterval(this.stopTimer);
-    if (on) this.stopTimer = setInterval(() => { if (!document.hidden) this.askStopped(); }, STOPPED_MS);
+    if (on && !this.blind.has('panic')) this.stopTimer = setInterval(() => this.count(), STOPPED_MS);
     this.showStopped();
     this.chat?.flush();
     if (!on) this.page?.refresh();
   }
 
-  // Who may not ask whether it is over finds out by sending again.
-  askStopped() {
-    if (!this.blind.has('panic')) { this.count(); return; }
-    this.conn.held = false;
-    this.chat?.flush();
-    setTimeout(() => { if (!this.conn.held) { clearInterval(this.stopTimer); this.showStopped(); } }, 1500);
-  }
-
   showStopped() {
-    const on = !!this.conn.held;
-    this.banner.hidden = !on || this.page?.about?.name === 'home';
-    if (on !== !!this.banner.firstChild) {
-      this.banner.replaceChildren(...(on ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'),
-        this.blind.has('panic') ? 'Whoever runs Holt can resume.' : action('Resume', async () => { await api.post('resume'); await this.count(); }, { kind: 'small' })] : []));
-    }
+    const { held } = this.conn;
+    this.banner.hidden = !held || this.page?.about?.name === 'home';
+    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', async () => { await api.post('resume'); await this.count(); }, { kind: 'small' })] : []));
   }
 
   // --- shortcuts ------------------------------------------------------------------------------------------------------

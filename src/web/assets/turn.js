@@ -1,7 +1,7 @@
 // One answer on the page: its tool steps, its text, how it ended. Fed with the frames of one turn.
 import { h, icon, announce } from './dom.js';
 import { api, path } from './api.js';
-import { choices, request } from './asks.js';
+import { choices, request } from './approvals.js';
 import { Markdown, spoken } from './markdown.js';
 
 const ENDINGS = {
