@@ -97,6 +97,24 @@ const tests = {
     assert.equal(await stored(hub, 'patient'), 'hello');
   },
 
+  async 'approval: where WebSockets are blocked, it is asked and decided all the same'({ open, hub }) {
+    if (hub.external) return 'skipped';
+    const page = await open({ where: '/auth/config', viewport: { width: 360, height: 740 } });
+    await page.addInitScript(() => {
+      const Real = window.WebSocket;
+      // The handshake is refused, as a proxy that knows no upgrades does.
+      window.WebSocket = class extends Real { constructor(url) { super(url.replace('/api/v1/ws', '/api/v1/nothing')); } };
+    });
+    await page.goto(new URL('/#/chat', page.url()).href);
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await ask(page, WISH('http'));
+    await button(page, 'Allow once').click();
+    await settled(page);
+    assert.equal(await stored(hub, 'http'), 'hello');
+    assert.match(await answers(page).last().textContent(), /The tool said: \{"ok":true\}/);
+    assert.equal(await answers(page).count(), 1);
+  },
+
   async 'approval: allowed for this chat, the next call does not ask'({ open, hub }) {
     const page = await open();
     await connected(page);

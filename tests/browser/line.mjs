@@ -131,6 +131,7 @@ const tests = {
     await settled(page);
     await hub.kill();
     await page.locator('.line[data-state=offline]').waitFor();
+    assert.match(await page.locator('.line').innerText(), /^Offline, last seen \d+:\d+/);
     await ask(page, 'count to 3');
     await page.getByText('Waits for the connection').waitFor();
     await shot(page, 'waiting');

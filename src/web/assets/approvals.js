@@ -2,14 +2,14 @@
 import { h } from './dom.js';
 import { api, path } from './api.js';
 import { pretty, when } from './format.js';
-import { action, ask, choice, confirm, empty, facts, field, live, section, table, tag, toast } from './ui.js';
+import { action, ask, choice, confirm, empty, facts, field, link, live, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
   let status = 'pending';
   page.el.append(choice('Which', [['pending', 'Waiting'], ['approved', 'Approved'], ['denied', 'Denied'], ['expired', 'Expired']], status, (value) => { status = value; list.refresh(); }));
   const list = live(page, async () => [status, await api.get('approvals?status=' + status)], ([shown, items], refresh) => {
     if (items.length) return h('ul', { class: 'stack' }, items.slice(0, 100).map((each) => h('li', { class: 'panel' }, card(each, page, refresh))));
-    return shown === 'pending' ? empty('Nothing waits for you', 'When a supervised agent wants to use a tool, it asks here and in its chat.') : empty('Nothing here', `No request was ${shown} lately.`);
+    return shown === 'pending' ? empty('Nothing waits for you', 'When an agent wants to do something that needs your word, it asks here and in its chat.', link('Try it', '#/chat?text=Remember that the door code is 1234')) : empty('Nothing here', `No request was ${shown} lately.`);
   }, { every: 4000 });
   const rules = live(page, () => api.get('auto-approve'), (all, refresh) => section('Rules', h('p', { class: 'soft' }, 'What a rule names is approved without asking.'),
     all?.length ? table('Rules', [['Agent', (rule) => rule.agent_name], ['Tool', (rule) => h('code', null, rule.tool_name)],
