@@ -88,15 +88,24 @@ const tests = {
     await page.goto(new URL('/#/chat', page.url()).href);
     await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
     await ask(page, 'Is a disk filling up?');
-    await page.getByText('the disk is full').waitFor();
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
     await open_list(page);
     await page.locator('.side.open').waitFor();
     assert.equal(await page.locator('.convs li', { hasText: 'New chat' }).count(), 0);
     await page.keyboard.press('Escape');
+    await page.reload();
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
+    // Elsewhere the text is back in the box for a new chat.
+    await page.evaluate(() => { location.hash = '#/chat'; });
+    await page.getByText('What would you like to know?').waitFor();
+    assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?');
+    await messageBox(page).press('Enter');
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
     full = false;
     await page.getByRole('button', { name: 'Try again' }).tap();
     await settled(page);
     assert.equal(await questions(page).count(), 1);
+    assert.equal(await messageBox(page).inputValue(), '');
   },
 
   async 'phone: long titles are cut and whole in their tooltip, toasts leave the message box free'({ hub, open }) {

@@ -187,6 +187,11 @@ export class Chat {
     this.saveDraft();
     if (this.current && this.current.id === id && id && this.opened) return;
     this.opened = true;
+    // A message that never became a chat goes back into the message box.
+    if (this.current?.unborn) {
+      tab.set('draft:', this.current.locals.at(-1).text);
+      this.drop(this.current.id);
+    }
     this.current = id ? this.session(id) : null;
     if (this.current && this.current.state !== 'ready') this.current.open();
     this.wanted = (!id && query && query.get('agent')) || '';
@@ -204,14 +209,18 @@ export class Chat {
   }
 
   forget(id) {
-    const session = this.sessions.get(id);
-    if (session) { session.locals = []; session.saveOutbox(); }
-    this.sessions.delete(id);
+    this.drop(id);
     tab.set('draft:' + id, null);
     if (this.current && this.current.id === id) {
       this.input.value = '';
       location.hash = '#/chat';
     } else this.list.show();
+  }
+
+  drop(id) {
+    const session = this.sessions.get(id);
+    if (session) { session.locals = []; session.saveOutbox(); }
+    this.sessions.delete(id);
   }
 
   changed(session, what) {

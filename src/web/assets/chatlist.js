@@ -84,7 +84,7 @@ export class ChatList {
     const seen = device.get('read') || {};
     const items = [...this.items];
     for (const session of chat.sessions.values()) {
-      if (!items.some((item) => item.id === session.id) && session.locals.some((entry) => entry.state !== 'failed')) items.unshift({ id: session.id, title: session.title || 'New chat' });
+      if (!items.some((item) => item.id === session.id) && session.locals.length && !session.unborn) items.unshift({ id: session.id, title: session.title || 'New chat' });
     }
     const titleOf = (item) => item.title || chat.sessions.get(item.id)?.title || item.id;
     const shown = this.wish ? items.filter((item) => this.found.has(item.id) || `${titleOf(item)} ${item.agent || ''} ${chat.agentName(item.agent || '')}`.toLowerCase().includes(this.wish)) : items;

@@ -44,7 +44,7 @@ export class Session {
     this.live = null;
     this.replay = null;     // frames held back while opening
     this.attaching = 0;     // resume requests not answered yet
-    for (const saved of tab.get('outbox') || []) if (saved.session === id) this.addLocal(saved, 'waiting');
+    for (const saved of tab.get('outbox') || []) if (saved.session === id) this.addLocal(saved, saved.refused ? 'failed' : 'waiting');
   }
 
   get busy() { return this.outstanding || (!!this.replay && this.replay.live) || this.locals.some((entry) => entry.state === 'sending' && !entry.turn); }
@@ -391,11 +391,12 @@ export class Session {
     const entry = { ...saved, ...bubble, turn: null };
     this.locals.push(entry);
     this.el.append(entry.el);
-    this.mark(entry, state);
+    this.mark(entry, state, saved.refused);
   }
 
   mark(entry, state, note) {
     entry.state = state;
+    entry.refused = state === 'failed' ? note : undefined;
     entry.el.dataset.state = state;
     const kept = state === 'waiting' && (this.conn.state === 'offline' || this.conn.held);
     const text = { waiting: this.conn.state === 'offline' ? 'Waits for the connection' : kept ? 'Waits until everything resumes' : 'Sending', sending: 'Sending', failed: note, queued: note }[state];
@@ -438,11 +439,14 @@ export class Session {
     this.saveOutbox();
   }
 
+  // Nothing but messages that the hub refused.
+  get unborn() { return this.locals.length > 0 && this.locals.every((entry) => entry.refused) && !this.history.length && !this.turns.length; }
+
   // Only what the hub may not have yet is kept: sending it again is harmless, its message_id is the same.
   saveOutbox() {
     const others = (tab.get('outbox') || []).filter((saved) => saved.session !== this.id);
-    const mine = this.locals.filter((entry) => entry.state === 'waiting' || entry.state === 'sending')
-      .map(({ session, mid, text, agent, base, at }) => ({ session, mid, text, agent, base, at }));
+    const mine = this.locals.filter((entry) => entry.state === 'waiting' || entry.state === 'sending' || entry.refused)
+      .map(({ session, mid, text, agent, base, at, refused }) => ({ session, mid, text, agent, base, at, refused }));
     const all = [...others, ...mine];
     tab.set('outbox', all.length ? all : null);
   }
