@@ -19,7 +19,7 @@ function part(page, title, name, fetch, draw, every) {
 }
 
 const more = (label, href) => h('a', { class: 'more-link', href }, label);
-const rows = (items) => h('ul', { class: 'rows' }, items);
+const rows = (items, kind = '') => h('ul', { class: 'rows ' + kind }, items);
 const none = (...kids) => h('p', { class: 'soft' }, kids);
 
 export default function show(page) {
@@ -30,8 +30,11 @@ export default function show(page) {
   const watched = () => { asked ||= Promise.all([api.get('alerts?limit=50'), api.get('machines')]).finally(() => { asked = null; }); return asked; };
   page.el.append(
     live(page, () => perhaps(api.get('panic')), (state) => (state?.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), { every: 30000 }).el,
-    part(page, 'Approvals', 'approvals', () => api.get('approvals?status=pending'), (list) => (list.length
-      ? [plural(list.length, 'approval') + ' waiting', rows(list.slice(0, 4).map((each) => h('li', null, h('a', { href: '#/approvals' }, h('strong', { dir: 'auto' }, each.agent_name), ' wants to use ', h('code', null, each.tool || each.kind)), when(each.created_at)))),
+    part(page, 'Approvals', 'approvals', async () => {
+      const list = await api.get('approvals?status=pending');
+      return { list, wish: list.length && (await import('./approvals.js')).wish };
+    }, ({ list, wish }) => (list.length
+      ? [plural(list.length, 'approval') + ' waiting', rows(list.slice(0, 4).map((each) => h('li', null, h('a', { href: '#/approvals', dir: 'auto' }, h('strong', null, each.agent_name), ': ', each.tool ? wish(each.tool, each.payload, each.server) : each.summary), when(each.created_at))), 'wrap'),
         link('Decide', '#/approvals', { kind: 'primary' })] : ['', none('Nobody waits for you. What an agent may not do by itself, it asks for here.')]), 8000),
     part(page, 'Alerts', 'alerts', watched, ([{ alerts }, { machines }]) => (alerts.length ? [openAlerts(alerts.length) + quiet(alerts), alertRows(alerts.slice(0, 5)), alerts.length > 5 && more(`All ${openAlerts(alerts.length)}`, '#/alerts')]
       : ['', h('p', { class: 'good' }, machines.length ? 'Nothing to report.' : 'Nothing to report yet: no machine is watched.')]), 10000),
@@ -63,8 +66,8 @@ export const alertText = ({ description, check, target }) => {
   const text = (description || check).split('\n')[0].replace(/^#+ /, '');
   return target && !text.includes(target) ? `${target}: ${text}` : text;
 };
-export const alertRows = (alerts, own) => h('ul', { class: 'rows wrap' }, alerts.map((alert) => h('li', null,
-  tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id, dir: 'auto' }, own ? null : [h('strong', null, alert.machine), ' '], alertText(alert)), when(alert.changed_at))));
+export const alertRows = (alerts, own) => rows(alerts.map((alert) => h('li', null,
+  tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id, dir: 'auto' }, own ? null : [h('strong', null, alert.machine), ' '], alertText(alert)), when(alert.changed_at))), 'wrap');
 
 // The numbers of a heartbeat; red from where the checks warn.
 export const meters = (beat) => [meter('CPU', beat.cpu_pct, percent(beat.cpu_pct), 80), meter('Memory', beat.mem_pct, percent(beat.mem_pct), 85), meter('Disk', beat.disk_pct, percent(beat.disk_pct), 90)];
