@@ -3,6 +3,7 @@ import { h, icon, announce } from './dom.js';
 import { api, path } from './api.js';
 import { choices, request } from './approvals.js';
 import { Markdown, spoken } from './markdown.js';
+import { explain } from './ui.js';
 
 const ENDINGS = {
   cancelled: 'Stopped.',
@@ -18,9 +19,8 @@ export function assistantBubble() {
 }
 
 export class Turn {
-  // decide(approvalId, action) -> Promise; retry() sends the question again.
-  constructor(decide, retry) {
-    this.decide = decide;
+  // retry() sends the question again.
+  constructor(retry) {
     this.retry = retry;
     const { el, body } = assistantBubble();
     this.el = el;
@@ -160,14 +160,14 @@ export class Turn {
       for (const button of buttons) button.disabled = true;
       say.textContent = 'Sending…';
       try {
-        await this.decide(f.approval_id, action);
+        await api.decide(f.approval_id, action);
         if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Allowed.');
         if (action === 'deny') this.mark(step, 'denied', 'Denied', 'close');
       } catch (error) {
         if (!step.asking) return;
         if (error.status === 409 || error.status === 404) { this.settle(step, 'Already decided, or no longer waiting.'); return; }
         for (const button of buttons) button.disabled = false;
-        say.textContent = error.message;
+        say.textContent = explain(error);
       }
     };
     const buttons = choices(step.tool, (label, action, kind) => h('button', { type: 'button', class: 'btn ' + kind, onclick: () => choose(action) }, label));
