@@ -143,9 +143,7 @@ export class Turn {
 
   approval(f) {
     const step = this.step(f);
-    const payload = (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '');
     if (!f.approval_id) {
-      step.body.append(...request({ tool: step.tool, payload }));
       this.line(step, 'Allowed by a rule.');
       this.mark(step, 'asked', 'Allowed', 'check');
       return;
@@ -171,7 +169,7 @@ export class Turn {
       }
     };
     const buttons = choices(step.tool, (label, action, kind) => h('button', { type: 'button', class: 'btn ' + kind, onclick: () => choose(action) }, label));
-    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload }));
+    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload: (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '') }));
     // The frame may hold a part of long arguments; who asks and until when is known to the hub.
     api.get(path`approvals/${f.approval_id}`).then((row) => what.replaceChildren(...request(row)), () => {});
     step.asking = h('div', { class: 'ask' }, h('div', { class: 'ask-row' }, ...buttons), say);
