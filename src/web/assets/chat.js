@@ -233,7 +233,6 @@ export class Chat {
     if (what === 'sent' || what === 'asks' && this.top() - this.scroll.scrollTop < NEAR) this.follow = true;
     this.anchor = { sent: '.user', begin: '.user', decided: '.md', asks: '' }[what] ?? this.anchor;
     if (what !== 'frame') this.show();
-    else this.showScroll();
   }
 
   show() {
