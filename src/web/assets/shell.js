@@ -202,7 +202,7 @@ export class Shell {
   // --- the line -------------------------------------------------------------------------------------------------------
 
   frame(f) {
-    if (['activity', 'tool_approval', 'tool_decision', 'error'].includes(f.type)) this.countSoon();
+    if (f.type === 'activity' || f.type === 'tool_approval' || f.type === 'tool_decision') this.countSoon();
     this.chat?.frame(f);
   }
 
