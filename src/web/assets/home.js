@@ -3,7 +3,7 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, percent, plural, when } from './format.js';
 import { meter } from './plot.js';
-import { action, empty, link, live, perhaps, section, tag } from './ui.js';
+import { empty, link, live, perhaps, section, tag } from './ui.js';
 
 // One part: its own request, its own errors; its heading leads to its page. `draw` gives the content, and a heading when
 // there is something to count. What this login may not see, or this hub does not have, is left out.
@@ -29,7 +29,6 @@ export default function show(page) {
   let asked = null;
   const watched = () => { asked ||= Promise.all([api.get('alerts?limit=50'), api.get('machines')]).finally(() => { asked = null; }); return asked; };
   page.el.append(
-    live(page, () => perhaps(api.get('panic')), (state) => (state?.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), { every: 30000 }).el,
     part(page, 'Approvals', 'approvals', async () => {
       const list = await api.get('approvals?status=pending');
       return { list, wish: list.length && (await import('./approvals.js')).wish };
