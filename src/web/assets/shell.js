@@ -258,6 +258,8 @@ export class Shell {
     return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
   }
 
+  async resume() { await api.post('resume'); await this.count(); }
+
   // Messages wait in the page meanwhile; as soon as it is over they go on.
   setStopped(on) {
     if (on === this.conn.held) return;
@@ -272,7 +274,7 @@ export class Shell {
   showStopped() {
     const { held } = this.conn;
     this.banner.hidden = !held;
-    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', async () => { await api.post('resume'); await this.count(); }, { kind: 'small' })] : []));
+    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', () => this.resume(), { kind: 'small' })] : []));
   }
 
   // --- shortcuts ------------------------------------------------------------------------------------------------------
