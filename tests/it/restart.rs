@@ -87,9 +87,9 @@ struct Asker {
 impl Asker {
     fn new(client: &Client, number: usize) -> Self {
         // Two of three keep their connection, the others make one for each request.
-        let (client, keeps) = (client.clone(), number % 3 > 0);
+        let (client, keeps) = (client.clone(), !number.is_multiple_of(3));
         // Every second one takes its turns as a stream.
-        let client = if number % 2 == 0 { client.with("Accept", "text/event-stream") } else { client };
+        let client = if number.is_multiple_of(2) { client.with("Accept", "text/event-stream") } else { client };
         Self { client, number, stream: None, is_used: false, keeps, retried: 0, n_put: 0, n_said: 0 }
     }
 
