@@ -204,8 +204,7 @@ fn make_user(name: &str, home: &Path) -> Result<(), CliError> {
         process.arg(home).arg(name);
         succeed(&mut process, "useradd")?;
     }
-    let is_member =
-        |line: String| line.rsplit(':').next().is_some_and(|users| users.split(',').any(|user| user == name));
+    let is_member = |line: &str| line.rsplit(':').next().is_some_and(|users| users.split(',').any(|user| user == name));
     match line_of("/etc/group", JOURNAL_GROUP) {
         Some(line) if !is_member(&line) => {
             succeed(Process::new("usermod").args(["--append", "--groups", JOURNAL_GROUP, name]), "usermod")
