@@ -42,7 +42,7 @@ use crate::skills::{Journal, Skills, skill_tools};
 use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
-    meta,
+    meta, whereabouts,
 };
 use crate::tools::builtin::{ScheduleDesk, ServerAdmin};
 use crate::tools::servers::ToolServers;
@@ -137,6 +137,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     start_servers(&server.ctx().deps);
     scheduler.apply(&sched::Changes::config(&*live).schedules)?;
     sys::release_code_pages();
+    let url = format!("{}://{address}", config.api.scheme());
+    let cert_file = config.api.tls.as_ref().map(|files| files.cert_file.as_path());
+    let whereabouts = whereabouts::tell(&config.db_path, &url, cert_file)
+        .inspect_err(|error| log::warn!("commands will look for the hub where it is configured: {error}"));
     let app = App {
         stopper: Some(stopper),
         listener: Some(again),
@@ -150,6 +154,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         db,
         threads,
         recorder,
+        whereabouts: whereabouts.ok(),
+        db_path: config.db_path.clone(),
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })

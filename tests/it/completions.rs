@@ -67,8 +67,36 @@ fn a_container_can_ask_whether_the_hub_is_well() {
     let dir = tempfile::tempdir().unwrap();
     let mut hub = crate::support::Hub::start(dir.path());
     assert_eq!(holt(&["health", "--address", &hub.address]), "ok\n");
+    let of_dir = ["health", "--data-dir", dir.path().to_str().unwrap()];
+    assert_eq!(holt(&of_dir), "ok\n", "it is found wherever it listens");
+    let said = std::fs::read_to_string(dir.path().join("address")).unwrap();
     hub.kill();
-    let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(["health", "--address", &hub.address]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is not well"));
+    assert!(said.contains(&hub.address) && dir.path().join("address").exists(), "{said}");
+    let fails = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(fails(&["health", "--address", &hub.address]).contains("is not well"));
+    // What a hub that was killed had said does not count: somebody else may have the address by now.
+    let error = fails(&of_dir);
+    assert!(error.contains("127.0.0.1:8080") && !error.contains(&hub.address), "{error}");
+    let mut hub = crate::support::Hub::start(dir.path());
+    assert_eq!(holt(&of_dir), "ok\n");
+    hub.signal("TERM");
+    hub.wait();
+    assert!(!dir.path().join("address").exists());
+}
+
+#[test]
+fn a_hub_that_speaks_tls_is_asked_in_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = crate::support::hub::Builder::new(dir.path()).tls("self-signed.pem", "hub.key").start();
+    let of_dir = ["health", "--data-dir", dir.path().to_str().unwrap()];
+    assert_eq!(holt(&of_dir), "ok\n");
+    assert_eq!(holt(&[&of_dir[..], &["--address", &hub.address]].concat()), "ok\n");
+    assert_eq!(holt(&[&of_dir[..], &["--address", &format!("https://{}", hub.address)]].concat()), "ok\n");
+    let plain = ["health", "--address", &format!("http://{}", hub.address)];
+    let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(plain).output().unwrap();
+    assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "its refusal of plain text is no health");
 }
