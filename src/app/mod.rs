@@ -10,6 +10,7 @@ mod again;
 mod agent;
 mod agent_minds;
 mod compose;
+mod data_dir;
 mod keeper;
 mod live;
 mod logging;

@@ -12,7 +12,7 @@ const TOOL = fileURLToPath(new URL('mcp.mjs', import.meta.url));
 const names = PAGES.filter((about) => about.group >= 0).map((about) => about.name);
 // Pages of one thing: there is one of each in the hub that is filled.
 const details = ['schedules/weekly check', 'tools/echo', 'agents/default', 'agents/default/persona', 'agents/default/skills', 'settings/providers'];
-const DESTROYS = /^(Delete|Remove|Revoke|Rotate|Forget|Disconnect|Log (it|them) out|End|Clear|Switch all|Stop everything|Restore|Restart)/;
+const DESTROYS = /^(Delete|Remove|Revoke|Rotate|Forget|Disconnect|Log (it|them) out|End|Clear|Switch all|Stop everything|Restore|Restart Holt)/;
 
 const asked = (url) => url.pathname.startsWith('/api/v1/') && !url.pathname.endsWith('/ws');
 
@@ -58,7 +58,7 @@ const tests = {
     const page = await open({ where: '/#/home', viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
     await connected(page);
     const wrong = [];
-    for (const name of [...names, ...details]) {
+    for (const name of [...names, ...details].filter((each) => each !== 'chat')) {
       let let_go;
       const held = new Promise((go) => { let_go = go; });
       await page.route(asked, async (route) => { await held; await route.continue().catch(() => {}); });
@@ -91,6 +91,24 @@ const tests = {
     }
     assert.deepEqual(wrong, []);
     assert.ok(full);
+  },
+
+  async 'a chat and the list of chats fail by themselves, and can be asked again'({ hub, open }) {
+    const [{ id }] = await hub.get('/api/v1/sessions');
+    const page = await open({ where: '/auth/config', viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await page.route((url) => asked(url) && /sessions/.test(url.pathname), (route) => (route.request().method() === 'GET' ? route.abort() : route.continue()));
+    await page.goto(hub.url + '/#/chat/' + encodeURIComponent(id));
+    await page.getByRole('heading', { name: 'This chat could not be loaded' }).waitFor();
+    await page.getByRole('button', { name: 'Open the list of chats' }).tap();
+    await page.getByText('The list could not be loaded.').waitFor();
+    assert.deepEqual(await faults(page), []);
+    await page.unrouteAll({ behavior: 'ignoreErrors' });
+    await page.locator('.list-note').getByRole('button', { name: 'Try again' }).tap();
+    await page.locator('.convs a').first().waitFor();
+    await page.getByRole('button', { name: 'Close the list' }).tap();
+    await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
+    await page.locator('.blank').getByRole('button', { name: /again/i }).tap();
+    await page.locator('.msg.user').first().waitFor();
   },
 
   async 'what destroys something asks before'({ open }) {
@@ -134,6 +152,7 @@ const tests = {
       for (const name of [...names, ...details]) {
         await go(page, name);
         await loaded(page);
+        assert.equal(await page.locator('.outlet .failed').count(), 0, `${name} fails`);
         await noSideways(page, `${name} at ${width}`);
         if (width === 360) await shot(page, `full-${name.replaceAll('/', '-')}`);
       }
