@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 const FILE: &str = "address";
@@ -36,6 +36,13 @@ pub fn ask(db_path: &Path) -> Option<(String, String)> {
     (&file).take(BYTES_MAX).read_to_string(&mut text).ok()?;
     let (url, cert_file) = text.strip_suffix('\n')?.split_once('\n')?;
     held.then(|| (url.to_owned(), cert_file.to_owned()))
+}
+
+/// The number of the user as whom that hub runs.
+pub fn runs_as(db_path: &Path) -> Option<u32> {
+    ask(db_path)?;
+    // Who made the file is who holds it: others may not write it.
+    std::fs::metadata(db_path.with_file_name(FILE)).ok().map(|data| data.uid())
 }
 
 #[cfg(test)]
