@@ -106,7 +106,7 @@ fn list(args: &Args, context: &Context) -> Result<(), CliError> {
         return out!("{}", serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?);
     }
     if all.is_empty() {
-        return out!("There are no schedules. They stand in the configuration, as [[schedules]].");
+        return out!("There are no schedules. Make one in the page, or as [[schedules]] in the configuration.");
     }
     let mut table = Table::new(&["NAME", "SCHEDULE", "AGENT", "STATUS", "LAST RUN", "NEXT RUN"]);
     for config in all {
