@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::{CliError, text};
 use super::command::{Arg, Command};
+use super::{CliError, text};
 
 /// More of a value tells nobody more.
 const SHOWN_MAX: usize = 100;
@@ -78,7 +78,11 @@ impl Args {
     /// A value that does not fit.
     pub(super) fn wrong(&self, name: &str, reason: &str) -> CliError {
         let shown = self.arg(name).map(Arg::shown).unwrap_or_default();
-        CliError::Misused(format!("{shown} cannot be {:?}: {reason}; see: {} --help", text::cut(self.text(name), SHOWN_MAX), self.title))
+        CliError::Misused(format!(
+            "{shown} cannot be {:?}: {reason}; see: {} --help",
+            text::cut(self.text(name), SHOWN_MAX),
+            self.title
+        ))
     }
 
     fn last(&self, name: &str) -> Option<&Given> {
