@@ -10,6 +10,7 @@ mod again;
 mod agent;
 mod agent_minds;
 mod compose;
+mod data_dir;
 mod keeper;
 mod live;
 mod logging;
@@ -22,6 +23,7 @@ mod tls;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,7 +38,7 @@ use crate::http::{App as HttpApp, HttpServer, HttpSettings, Socket};
 use crate::limits;
 use crate::llm::{LlmError, Provider};
 use crate::rt::{Stop, Stopper, Threads};
-use crate::store::{Db, StoreError};
+use crate::store::{Db, StoreError, whereabouts};
 use crate::ws::{AgentSockets, Hub};
 
 pub use agent::{Agent, AgentOptions};
@@ -131,6 +133,9 @@ pub struct App {
     db: Arc<Db>,
     threads: Threads,
     recorder: Threads,
+    /// Tells commands where the hub is, while it runs.
+    whereabouts: Option<std::fs::File>,
+    db_path: PathBuf,
     /// Held while the hub runs: one hub per data directory.
     _lock: std::fs::File,
 }
@@ -259,6 +264,9 @@ impl App {
             log::error!("sync the event log: {error}");
         } else if let Err(error) = compose::clean_stop(&self) {
             log::error!("record the clean stop: {error}");
+        }
+        if self.whereabouts.take().is_some() {
+            whereabouts::take_back(&self.db_path);
         }
         if !late.is_empty() {
             log::warn!("late at the stop: {}", late.join(", "));

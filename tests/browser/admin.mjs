@@ -282,7 +282,7 @@ const tests = {
     broken = false;
     await page.getByRole('button', { name: 'Try again' }).click();
     await page.getByRole('table').waitFor();
-    await page.getByRole('cell', { name: 'key.create' }).first().waitFor();
+    await page.getByRole('cell', { name: 'Key made' }).first().waitFor();
   },
 
   async 'away from the hub a page keeps what it shows, and goes on by itself'({ hub, open }) {
