@@ -162,6 +162,8 @@ export class Shell {
     for (const { about: each, el } of this.links) {
       if (each === about) el.setAttribute('aria-current', 'page');
       else el.removeAttribute('aria-current');
+      // Back to the chat that was open; from there to a new one.
+      if (each.name === 'chat') el.href = '#/chat' + (about !== each && this.chat?.current ? '/' + encodeURIComponent(this.chat.current.id) : '');
     }
     this.more.classList.toggle('here', !!about && !about.tab);
     this.showStopped();
@@ -278,7 +280,7 @@ export class Shell {
 
   shortcuts() {
     return [['?', 'This list', () => this.help()], ['n', 'New chat', () => { location.hash = '#/chat'; }], ['/', 'To the search or message box', () => this.outlet.querySelector('[type=search], #message')?.focus()],
-      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => { location.hash = '#/' + about.name; }])];
+      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => this.links.find((each) => each.about === about).el.click()])];
   }
 
   keys(event) {
