@@ -237,7 +237,7 @@ export class Shell {
     if (panic) this.setStopped(this.stopButton.hidden = panic.panicked);
     else if (this.blind.has('panic')) this.setStopped(false); // who may not ask finds out by sending again
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
-    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
+    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'new');
   }
 
   setCount(name, n, what) {
