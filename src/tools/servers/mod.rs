@@ -27,7 +27,7 @@ pub use login::LoginError;
 use self::connect::Connector;
 use self::run::{Health, Run, State};
 use self::tool::ServerTool;
-use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
+use crate::config::{ConfigError, Document, Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::mcp::oauth::Summary;
@@ -57,7 +57,13 @@ struct Shared {
     published: Mutex<Vec<Arc<dyn Tool>>>,
     /// Told of servers that are gone, or other programs from now on; set once.
     replaced: OnceLock<Replaced>,
+    /// Set once, when everything is put together.
+    write: OnceLock<Write>,
 }
+
+/// Changes the configuration file and puts the result in force; the text says why not.
+pub type Write =
+    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), String> + Send + Sync>;
 
 /// Called on the thread of a change, before what is new counts.
 type Replaced = Box<dyn Fn(&str) + Send + Sync>;
@@ -142,6 +148,7 @@ impl ToolServers {
                 servers: Mutex::default(),
                 published: Mutex::default(),
                 replaced: OnceLock::new(),
+                write: OnceLock::new(),
             }),
         };
         let runs = servers.iter().map(|(name, config)| (name.clone(), Run::new(name, config.clone())));
@@ -161,6 +168,14 @@ impl ToolServers {
     /// Keeps a name from being given to another server.
     pub fn reserve(&self, name: &str) {
         lock(&self.shared.servers).reserved.insert(name.to_owned());
+    }
+
+    /// Gives a name back, unless it is being changed.
+    pub fn release(&self, name: &str) {
+        let mut servers = lock(&self.shared.servers);
+        if !servers.changing.contains_key(name) {
+            servers.reserved.remove(name);
+        }
     }
 
     /// A server that belongs to something else, before [`Self::start`].
