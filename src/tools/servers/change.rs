@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::run::{Health, Run};
-use super::{Shared, Status, ToolServers, Write};
-use crate::config::{
-    ConfigError, Document, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server,
-};
+use super::{Shared, Status, ToolServers};
+use crate::config::{PartOf, ToolServerConfig, check_tool_server_name};
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
@@ -228,34 +226,6 @@ impl ToolServers {
             PartOf::Tools => Ok(found),
             _ => Err(ChangeError::NotFound { name: name.to_owned() }),
         }
-    }
-
-    /// How the configuration is changed; the first call counts. What it puts in force comes back to [`Self::apply`],
-    /// which leaves the server that is being changed alone.
-    pub fn set_write(&self, write: Write) {
-        let _ = self.shared.write.set(write); // set once, by the composition root
-    }
-
-    /// Changes the configuration; `step` is for the error, as the contract words it.
-    pub(in crate::tools) fn edit(
-        &self,
-        name: &str,
-        step: &'static str,
-        edit: &mut dyn FnMut(&mut Document) -> Result<(), ConfigError>,
-    ) -> Result<(), ChangeError> {
-        let done =
-            self.shared.write.get().map_or_else(|| Err("the hub is just starting".to_owned()), |write| write(edit));
-        done.map_err(|cause| ChangeError::Persist { step, name: name.to_owned(), cause })
-    }
-
-    fn write(&self, name: &str, step: &'static str, config: Option<&ToolServerConfig>) -> Result<(), ChangeError> {
-        self.edit(name, step, &mut |doc| match config {
-            Some(config) => write_tool_server(doc, name, config),
-            None => {
-                remove_tool_server(doc, name);
-                Ok(())
-            }
-        })
     }
 
     /// Who is told of servers that are gone, or other programs from now on; the first call counts.

@@ -13,6 +13,7 @@ mod login;
 mod naming;
 mod run;
 mod tool;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
@@ -23,11 +24,12 @@ use serde_json::Value;
 
 pub use change::{ChangeError, START_FAILED, audit_detail};
 pub use login::LoginError;
+pub use write::Write;
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};
 use self::tool::ServerTool;
-use crate::config::{ConfigError, Document, Env, McpConfig, PartOf, ToolServerConfig};
+use crate::config::{Env, McpConfig, PartOf, ToolServerConfig};
 use crate::limits;
 use crate::llm::ToolSpec;
 use crate::mcp::oauth::Summary;
@@ -60,10 +62,6 @@ struct Shared {
     /// Set once, when everything is put together.
     write: OnceLock<Write>,
 }
-
-/// Changes the configuration file and puts the result in force; the text says why not.
-pub type Write =
-    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), String> + Send + Sync>;
 
 /// Called on the thread of a change, before what is new counts.
 type Replaced = Box<dyn Fn(&str) + Send + Sync>;

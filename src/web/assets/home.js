@@ -3,6 +3,7 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, plural, when } from './format.js';
 import { meter } from './plot.js';
+import { device } from './store.js';
 import { action, empty, link, live, perhaps, section, tag } from './ui.js';
 
 // One panel: its own request, its own errors. What this login may not see, or this hub does not have, is left out.
@@ -16,6 +17,7 @@ const rows = (items) => h('ul', { class: 'rows' }, items);
 export default function show(page) {
   page.actions(link('New chat', '#/chat', { kind: 'primary small only-wide', icon: 'plus' }));
   page.el.classList.add('home');
+  if (!device.get('settled')) import('./welcome.js').then(({ checklist }) => { if (!page.signal.aborted) page.el.prepend(checklist(page)); });
   page.el.append(
     panel(page, () => api.get('panic'), (state) => (state.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), 30000),
     panel(page, () => api.get('approvals?status=pending'), (list) => (list.length ? section(plural(list.length, 'approval') + ' waiting',
@@ -31,7 +33,7 @@ export default function show(page) {
     panel(page, async () => (await api.sessions()).slice(0, 6), (list) => section('Chats', list.length ? rows(list.map((each) => h('li', null, each.live ? tag('running', 'live') : null,
       h('a', { href: '#/chat/' + encodeURIComponent(each.id), dir: 'auto' }, each.title || each.id), when(each.last_activity)))) : h('p', { class: 'soft' }, 'No chats yet. ', h('a', { href: '#/chat' }, 'Ask something.'))), 10000),
     panel(page, () => api.get('costs?days=7'), (costs) => section('Today', h('a', { class: 'figure-link', href: '#/costs' }, h('strong', null, money(costs.today?.cost)), ` in ${plural(costs.today?.calls || 0, 'call')}`),
-      (costs.limits || []).filter((limit) => limit.period === 'day' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))), 60000),
+      (costs.limits || []).filter((limit) => limit.period === 'daily' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))), 60000),
     panel(page, () => api.get('schedules'), (list) => {
       const next = list.filter((each) => each.enabled && each.next_run).sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
       return section('Next up', next.length ? rows(next.map((each) => h('li', null, h('a', { href: '#/schedules/' + encodeURIComponent(each.name), dir: 'auto' }, each.name), when(each.next_run)))) : h('p', { class: 'soft' }, 'Nothing is scheduled. ', h('a', { href: '#/schedules' }, 'Schedule something.')));

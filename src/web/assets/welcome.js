@@ -1,9 +1,11 @@
-// After the account is made: who answers, how to be told, the first machine. Each step can be left out.
+// After the account is made: who answers, how to be told, the first machine. Each step can be left out; Home says what is.
 import { h } from './dom.js';
 import { api, path } from './api.js';
 import { add } from './machines.js';
-import { notifications } from './settings.js';
-import { action, field, form, link, perhaps, section, toast } from './ui.js';
+import { notifications } from './channels.js';
+import { device } from './store.js';
+import { address } from './settings.js';
+import { action, field, form, link, live, perhaps, section, tag, toast } from './ui.js';
 
 export default function show(page) {
   page.title('Welcome');
@@ -20,12 +22,27 @@ export default function show(page) {
   go(0);
 }
 
+// What is worth doing first, until all of it is done or nobody wants to see it.
+export function checklist(page) {
+  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=1', 'limits']].map(async ([where, name]) => {
+    const data = await perhaps(api.get(where));
+    return data && (name ? data[name] : data).length;
+  }));
+  const list = live(page, counts, (found) => {
+    const steps = [['Say hello', '#/chat'], ['Add a machine', '#/machines?add=1'], ['Choose how you are told', '#/settings'], ['Limit what may be spent', '#/costs']].map((step, i) => [...step, found[i]]).filter((step) => step[2] != null);
+    if (device.get('settled') || steps.every((step) => step[2])) return [];
+    return section('First steps', h('ul', { class: 'rows' }, steps.map(([label, href, done]) => h('li', null, done ? [tag('done'), h('s', null, label)] : h('a', { href }, label)))),
+      action('Hide this', async () => { device.set('settled', true); list.el.replaceChildren(); }, { kind: 'small' }));
+  });
+  return list.el;
+}
+
 function who(page, next) {
   const place = h('div', { class: 'live-part' });
   perhaps(api.get('llm/providers')).catch(() => null).then((llm) => {
     if (!llm) return;
     const pick = field('name', 'Provider', { kind: 'select', options: llm.providers.map((each) => [each.name, each.name]) });
-    const more = h('details', null, h('summary', null, 'Use a model'), form([pick, field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: 'From the provider’s site. Ollama needs none.' }), field('base_url', 'Address', { optional: true, hint: 'Only for Ollama or a compatible service.' }), field('default_model', 'Model', { optional: true, hint: 'Its exact name.' })],
+    const more = h('details', null, h('summary', null, 'Use a model'), form([pick, field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: 'From the provider’s site. Ollama needs none.' }), field('base_url', 'Address', { optional: true, check: address, hint: 'Only for Ollama or a compatible service.' }), field('default_model', 'Model', { optional: true, hint: 'Its exact name.' })],
       { submit: 'Save and test', work: async ({ name, default_model: model, ...values }) => {
         await api.patch(path`llm/providers/${name}`, Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
         await api.patch('llm/config', { default_provider: name, ...(model ? { default_model: model } : {}) });
