@@ -120,9 +120,11 @@ fn write(
     }
     // A model whose price is not known is another thing than one that costs nothing.
     let is_gone = action == PRICE && wishes.iter().all(|(_, value)| value.is_null());
-    let changed = ctx.deps.settings.change(&mut |doc| match is_gone {
-        true => edit::set_at(doc, table, &Value::Null),
-        false => wishes.iter().try_for_each(|(key, value)| edit::set_at(doc, &[table, &[*key]].concat(), value)),
+    let changed = ctx.deps.settings.change(&mut |doc| {
+        if is_gone {
+            return edit::set_at(doc, table, &Value::Null);
+        }
+        wishes.iter().try_for_each(|(key, value)| edit::set_at(doc, &[table, &[*key]].concat(), value))
     })?;
     note(ctx, call, action, target, &names(&wishes));
     Ok(ok(&told(json!({"status": "updated"}), &changed)))

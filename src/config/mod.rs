@@ -76,7 +76,7 @@ pub use schedules::{
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
-pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
+pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, write_tool_server};
 pub use writer::ConfigWriter;
 
 use std::collections::BTreeMap;

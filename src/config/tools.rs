@@ -264,13 +264,6 @@ pub fn write_tool_server(doc: &mut DocumentMut, name: &str, tool: &ToolServerCon
     Ok(())
 }
 
-/// Removes `[tools.<name>]`; nothing to do when it is not there.
-pub fn remove_tool_server(doc: &mut DocumentMut, name: &str) {
-    if let Some(tools) = doc.get_mut("tools").and_then(Item::as_table_like_mut) {
-        tools.remove(name);
-    }
-}
-
 fn tools_table(doc: &mut DocumentMut) -> Option<&mut dyn TableLike> {
     doc.entry("tools").or_insert_with(implicit_table).as_table_like_mut()
 }
@@ -348,8 +341,9 @@ mod tests {
             config
         };
         assert_eq!((read("a"), read("b")), (a, b));
-        let remove = |name: &str| writer.edit(|doc| Ok(remove_tool_server(doc, name))).unwrap();
-        (remove("a"), remove("never there"));
+        for name in ["a", "never there"] {
+            writer.edit(|doc| crate::config::edit::set_at(doc, &["tools", name], &serde_json::Value::Null)).unwrap();
+        }
         let text = std::fs::read_to_string(writer.path()).unwrap();
         assert!(!text.contains("tools.a") && text.contains("[tools.b]") && text.contains("[log]"), "{text}");
     }

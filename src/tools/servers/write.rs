@@ -1,7 +1,9 @@
 //! How changes of tool servers, and of what is kept like them, get into the configuration.
 
+use serde_json::Value;
+
 use super::{ChangeError, ToolServers};
-use crate::config::{ConfigError, Document, ToolServerConfig, remove_tool_server, write_tool_server};
+use crate::config::{ConfigError, Document, ToolServerConfig, edit, write_tool_server};
 
 /// Changes the configuration file and puts the result in force; the text says why not.
 pub type Write =
@@ -34,10 +36,7 @@ impl ToolServers {
     ) -> Result<(), ChangeError> {
         self.edit(name, step, &mut |doc| match config {
             Some(config) => write_tool_server(doc, name, config),
-            None => {
-                remove_tool_server(doc, name);
-                Ok(())
-            }
+            None => edit::set_at(doc, &["tools", name], &Value::Null),
         })
     }
 }

@@ -39,8 +39,8 @@ function draw(costs, chats, agents, refresh) {
   return [
     h('div', { class: 'panel' }, facts([['Today', money(costs.today?.cost)], ['In all', money(costs.global_cost)], ['Chats', number(costs.session_count)], ['Calls today', number(costs.today?.calls)]]),
       costs.by_model?.some((row) => row.pricing_sources?.unknown) ? h('p', { class: 'hint' }, 'A model below has no known price: what it costs is not in these sums.') : null),
-    costs.by_day?.length ? [bars('Cost a day', costs.by_day.map((day) => [day.day, day.cost]), { unit: money }), bars('Tokens a day', costs.by_day.map((day) => [day.day, day.input_tokens + day.output_tokens]), { unit: short, height: 130 })] : null,
     budget,
+    costs.by_day?.length ? [costs.by_day.some((day) => day.cost) ? bars('Cost a day', costs.by_day.map((day) => [day.day, day.cost]), { unit: money }) : null, bars('Tokens a day', costs.by_day.map((day) => [day.day, day.input_tokens + day.output_tokens]), { unit: short, height: 130 })] : null,
     each('By agent', 'Agent', costs.by_agent, (row) => called(row.agent)),
     each('By model', 'Model', costs.by_model, (row) => [row.model, h('span', { class: 'soft' }, ' ' + (row.provider || ''))], [['', (row) => (row.pricing_sources?.free ? null : action('Price', () => price(row.model, refresh), { kind: 'small', 'aria-label': `Price of ${row.model}` })), 'end']]),
     each('By key or login', 'Who', costs.by_key, (row) => who(row.identity)),
