@@ -149,8 +149,11 @@ const tests = {
     await page.getByText('Use a model').click();
     await page.getByLabel('Provider').selectOption('openai');
     await page.getByLabel('API key').fill('another');
+    await page.getByLabel('Address').fill(model.baseUrl);
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.getByText('Please choose one, such as scripted.').waitFor();
     await page.getByLabel('Address').fill('http://127.0.0.1:9/v1');
-    await page.getByLabel('Model').fill('scripted');
+    await page.getByRole('combobox', { name: 'Model' }).fill('scripted');
     await page.getByRole('button', { name: 'Save and test' }).click();
     await page.locator('.form > .problem', { hasText: 'openai says' }).waitFor();
     await page.getByLabel('Address').fill(model.baseUrl);
@@ -211,19 +214,19 @@ const tests = {
 
   async 'costs: limits are set in plain words, a price is given, and both count'({ hub, open }) {
     const page = await open({ where: '/#/costs' });
-    await page.getByRole('button', { name: 'Set a limit' }).first().click();
+    await page.getByRole('button', { name: 'Set a limit' }).click();
     const dialog = page.getByRole('dialog');
-    await dialog.getByLabel('Stop at dollars a day').fill('lots');
+    await dialog.getByLabel('Stop at $ a day').fill('lots');
     await dialog.getByRole('button', { name: 'Save' }).click();
     await dialog.getByText('Please enter an amount', { exact: false }).waitFor();
-    await dialog.getByLabel('Stop at dollars a day').fill('2.50');
+    await dialog.getByLabel('Stop at $ a day').fill('2.50');
     await dialog.getByRole('button', { name: 'Save' }).click();
     await dialog.waitFor({ state: 'detached' });
     assert.deepEqual((await hub.get('/api/v1/costs')).limits.map((each) => [each.scope, each.period, each.hard]), [['all', 'daily', 2.5]]);
-    await page.getByRole('button', { name: 'Set a limit' }).first().click();
-    assert.equal(await dialog.getByLabel('Stop at dollars a day').inputValue(), '2.5');
+    await page.getByRole('button', { name: 'Set a limit' }).click();
+    assert.equal(await dialog.getByLabel('Stop at $ a day').inputValue(), '2.5');
     await dialog.getByLabel('For').selectOption('Every single chat');
-    await dialog.getByLabel('Stop at dollars').fill('12.5');
+    await dialog.getByLabel('Stop at $').fill('12.5');
     await dialog.getByRole('button', { name: 'Save' }).click();
     await until(hub, '/api/v1/llm/providers', (llm) => llm.cost_limit_hard === 12.5);
     await page.goto(hub.url + '/#/chat');
@@ -233,8 +236,8 @@ const tests = {
     await page.getByText('$0 of $2.50 today').waitFor();
     await page.getByText('A chat stops at $12.50.', { exact: false }).waitFor();
     await shot(page, 'costs');
-    await page.getByRole('button', { name: 'Set a limit' }).first().click();
-    await dialog.getByLabel('Stop at dollars a day').fill('');
+    await page.getByRole('button', { name: 'Set a limit' }).click();
+    await dialog.getByLabel('Stop at $ a day').fill('');
     await dialog.getByRole('button', { name: 'Save' }).click();
     await page.getByText('Nothing stops spending', { exact: false }).waitFor();
   },

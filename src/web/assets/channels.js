@@ -1,5 +1,5 @@
 // Channels of notifications: added, tried out, changed, removed.
-import { h } from './dom.js';
+import { h, randomId } from './dom.js';
 import { api, path } from './api.js';
 import { when } from './format.js';
 import { action, confirm, dialog, explain, field, form, live, perhaps, section, table, tag, toast } from './ui.js';
@@ -7,7 +7,7 @@ import { action, confirm, dialog, explain, field, form, live, perhaps, section, 
 // [key, label, options of its field]. A secret is shown to nobody, also not here.
 const USER = [['user', 'User', { optional: true }], ['password', 'Password', { secret: true, optional: true }]];
 const KINDS = {
-  ntfy: ['Phone: the ntfy app', 'Install ntfy from the app store, tap + and type the topic below.', [['topic', 'Topic', { required: true, hint: 'A long word that nobody guesses: who knows it reads along.' }], ['server', 'Server', { optional: true, hint: 'Empty: https://ntfy.sh' }], ['token', 'Token', { secret: true, optional: true, hint: 'Only for a protected topic.' }]]],
+  ntfy: ['Phone: the ntfy app', 'Install ntfy from the app store, tap + and type the topic below.', [['topic', 'Topic', { required: true, value: 'holt-' + randomId(), hint: 'A long word that nobody guesses: who knows it reads along.' }], ['server', 'Server', { optional: true, hint: 'Empty: https://ntfy.sh' }], ['token', 'Token', { secret: true, optional: true, hint: 'Only for a protected topic.' }]]],
   gotify: ['Phone: Gotify', 'Make an application on your Gotify server; it shows the token.', [['server', 'Server', { required: true, hint: 'Such as https://gotify.example.org' }], ['token', 'Token', { secret: true, required: true }]]],
   email: ['E-mail', 'The mail server is that of your provider, the one for sending.', [['server', 'Mail server', { required: true, hint: 'Such as smtp.example.org' }], ...USER, ['from', 'From', { required: true, hint: 'Most servers want your own address.' }], ['to', 'To', { kind: 'list', required: true, hint: 'One address a line.' }],
     ['tls', 'Encryption', { kind: 'select', options: [['starttls', 'STARTTLS (port 587)'], ['tls', 'TLS (port 465)'], ['none', 'None (port 25)']] }]]],

@@ -8,7 +8,6 @@ import { action, ask, choice, dialog, empty, facts, field, form, live, perhaps, 
 export default function show(page) {
   let days = 30;
   page.el.append(choice('How far back', [[7, '7 days'], [30, '30 days'], [90, '90 days']], days, (value) => { days = value; list.refresh(); }));
-  page.actions(action('Set a limit', () => limit(list.refresh), { kind: 'primary small', icon: 'plus' }));
   const list = live(page, () => Promise.all([api.get('costs' + query({ days })), perhaps(api.sessions()), perhaps(api.agents())]), ([costs, chats, agents], refresh) => draw(costs, chats || [], agents || [], refresh), { every: 20000 });
   page.el.append(list.el);
 }
@@ -63,8 +62,8 @@ async function limit(refresh) {
     const draw = () => {
       const [, scope, name] = /^(\S+) (.*)$/.exec(pick.value);
       const now = (period) => costs.limits.find((each) => each.scope === scope && each.name === name && each.period === period)?.hard;
-      const fields = scope === 'chat' ? [dollars('cost_limit_hard', 'Stop at dollars', costs.cost_limits.hard, 'Empty: no limit.'), dollars('cost_limit_soft', 'Use no more tools from dollars', costs.cost_limits.soft)]
-        : [dollars('daily_limit_hard', 'Stop at dollars a day', now('daily'), 'Empty: no limit.'), dollars('monthly_limit_hard', 'Stop at dollars a month', now('monthly')), dollars('total_limit_hard', 'Stop at dollars in all', now('total'))];
+      const fields = scope === 'chat' ? [dollars('cost_limit_hard', 'Stop at $', costs.cost_limits.hard, 'Empty: no limit.'), dollars('cost_limit_soft', 'Use no more tools from $', costs.cost_limits.soft)]
+        : [dollars('daily_limit_hard', 'Stop at $ a day', now('daily'), 'Empty: no limit.'), dollars('monthly_limit_hard', 'Stop at $ a month', now('monthly')), dollars('total_limit_hard', 'Stop at $ in all', now('total'))];
       place.replaceChildren(form(fields, { cancel: () => close(), work: async (values) => {
         const sent = amounts(values);
         if (scope === 'chat') await api.patch('llm/config', { cost_limit_hard: sent.cost_limit_hard || 0, cost_limit_soft: sent.cost_limit_soft || 0 });
@@ -80,6 +79,6 @@ async function limit(refresh) {
 }
 
 async function price(model, refresh) {
-  if (await ask(`Price of ${model}`, [dollars('input', 'Dollars for a million tokens in', '', 'The provider’s price list tells. Both empty: Holt goes by its own list.'), dollars('output', 'Dollars for a million tokens out')],
+  if (await ask(`Price of ${model}`, [dollars('input', '$ for a million tokens in', '', 'The provider’s price list tells. Both empty: Holt goes by its own list.'), dollars('output', '$ for a million tokens out')],
     { work: (values) => api.patch('costs/prices', { model, ...amounts(values) }) })) { toast('Saved. It counts from the next call on.'); refresh(); }
 }
