@@ -56,7 +56,13 @@ pub(super) fn conclude(question: &Question, seen: &[Seen]) -> Diagnosis {
 fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
     let mut items: Vec<(Level, String)> = Vec::new();
     for finding in facts.findings() {
-        items.push((Level::of(text(finding, "level")), format!("{} ({})", stated(finding), threshold(finding))));
+        let level = Level::of(text(finding, "level"));
+        let mut said = stated(finding);
+        // What is fine needs no reason: the report is read on phones, too.
+        if level > Level::Ok {
+            said = format!("{said} ({})", threshold(finding));
+        }
+        items.push((level, said));
     }
     let readings = facts.tool("host_checks").map_or(&[][..], |value| list(value, "readings"));
     for reading in readings {
