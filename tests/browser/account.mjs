@@ -44,20 +44,6 @@ const tests = {
     await messageBox(page).waitFor();
   },
 
-  async 'the first steps stay on Home until they are done or hidden'({ hub, open }) {
-    const page = await open({ where: '/#/home' });
-    const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) });
-    await steps.getByRole('link', { name: 'Limit what may be spent' }).waitFor();
-    await hub.send('PATCH', '/api/v1/costs/limits', { daily_limit_hard: 5 });
-    await page.reload();
-    await steps.locator('s', { hasText: 'Limit what may be spent' }).waitFor();
-    await steps.getByRole('button', { name: 'Hide this' }).click();
-    await steps.waitFor({ state: 'detached' });
-    await page.reload();
-    await page.getByRole('heading', { name: 'Next up' }).waitFor();
-    assert.equal(await steps.count(), 0);
-  },
-
   async 'wrong password, login, reload, logout'({ hub, open }) {
     const page = await open({ login: false });
     await page.getByLabel('Password', { exact: true }).fill('not the one');

@@ -39,6 +39,21 @@ const tests = {
     assert.equal(await messageBox(page).inputValue(), 'g m', 'shortcuts act while somebody types');
   },
 
+  async 'the first steps stay on Home until they are done or hidden'({ hub, open }) {
+    const page = await open({ where: '/#/home' });
+    const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) });
+    await steps.getByRole('link', { name: 'Limit what may be spent' }).waitFor();
+    await hub.send('PATCH', '/api/v1/costs/limits', { daily_limit_hard: 5 });
+    await page.reload();
+    await steps.locator('s', { hasText: 'Limit what may be spent' }).waitFor();
+    await hub.send('PATCH', '/api/v1/costs/limits', { daily_limit_hard: null });
+    await steps.getByRole('button', { name: 'Hide this' }).click();
+    await steps.waitFor({ state: 'detached' });
+    await page.reload();
+    await page.getByRole('heading', { name: 'Next up' }).waitFor();
+    assert.equal(await steps.count(), 0);
+  },
+
   async 'keys: created with the keyboard, shown once, rotated, revoked'({ hub, open }) {
     const page = await open({ where: '/#/keys' });
     await page.getByRole('button', { name: 'Create a key' }).first().press('Enter');

@@ -330,12 +330,22 @@ fn channels_are_made_changed_and_removed_while_the_hub_runs() {
     // Switched off, and gone; what waits is given up.
     assert_eq!(put("hook", json!({"type": "webhook", "enabled": false})), done);
     assert_eq!((&shown("hook")["enabled"], test("hook")), (&json!(false), 404));
+    let gone = phone(&second);
     drop(second);
-    let mut socket = Socket::open(&all);
-    socket.chat("s2", SET);
-    wait_until("it waits", || {
-        listed(&all)["notices"].as_array().unwrap().iter().any(|row| row["attempts"] != 0).then_some(())
-    });
+    let fails = |session: &str| {
+        let mut socket = Socket::open(&all);
+        socket.chat(session, SET);
+        wait_until("it waits", || {
+            listed(&all)["notices"].as_array().unwrap().iter().any(|row| row["attempts"] != 0).then_some(())
+        });
+    };
+    fails("s2");
+    // What waits goes where the channel leads now, once.
+    assert_eq!(put("phone", phone(&first)), done);
+    wait_until("it is told", || listed(&all)["notices"].as_array().unwrap().is_empty().then_some(()));
+    assert_eq!(first.requests().iter().filter(|request| request.contains("kv_set")).count(), 2);
+    assert_eq!(put("phone", gone), done);
+    fails("s3");
     let reader = hub.client().with_key(&all.new_key("reader", &["machines:read", "machines:write"]).key());
     assert!(!listed(&reader).to_string().contains("settings"));
     for name in ["phone", "hook"] {

@@ -19,9 +19,9 @@ const none = (...kids) => h('p', { class: 'soft' }, kids);
 export default function show(page) {
   page.actions(link('New chat', '#/chat', { kind: 'primary small only-wide', icon: 'plus' }));
   page.el.classList.add('home');
-  if (!device.get('settled')) import('./welcome.js').then(({ checklist }) => { if (!page.signal.aborted) page.el.prepend(checklist(page)); });
   page.el.append(
     panel(page, () => api.get('panic'), (state) => (state.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), 30000),
+    device.get('settled') ? '' : checklist(page),
     panel(page, () => api.get('approvals?status=pending'), (list) => part(list.length ? plural(list.length, 'approval') + ' waiting' : 'Approvals', 'approvals', list.length
       ? [rows(list.slice(0, 4).map((each) => h('li', null, h('a', { href: '#/approvals' }, h('strong', { dir: 'auto' }, each.agent_name), ' wants to use ', h('code', null, each.tool || each.kind)), when(each.created_at)))),
         link('Decide', '#/approvals', { kind: 'primary' })] : none('Nobody waits for you. What an agent may not do by itself, it asks for here.')), 8000),
@@ -44,6 +44,21 @@ export default function show(page) {
       const next = list.filter((each) => each.enabled && each.next_run).sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
       return part('Next up', 'schedules', next.length ? rows(next.map((each) => h('li', null, h('a', { href: '#/schedules/' + encodeURIComponent(each.name), dir: 'auto' }, each.name), when(each.next_run)))) : none('Nothing is scheduled. ', h('a', { href: '#/schedules' }, 'Schedule something.')));
     }, 60000));
+}
+
+// What is worth doing first, until all of it is done or nobody wants to see it.
+function checklist(page) {
+  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=1', 'limits']].map(async ([where, name]) => {
+    const data = await perhaps(api.get(where));
+    return data && (name ? data[name] : data).length;
+  }));
+  const list = live(page, counts, (found) => {
+    const steps = [['Say hello', '#/chat'], ['Add a machine', '#/machines?add=1'], ['Choose how you are told', '#/settings'], ['Limit what may be spent', '#/costs']].map((step, i) => [...step, found[i]]).filter((step) => step[2] != null);
+    if (device.get('settled') || steps.every((step) => step[2])) return [];
+    return section('First steps', h('ul', { class: 'rows' }, steps.map(([label, href, done]) => h('li', null, done ? [tag('done'), h('s', null, label)] : h('a', { href }, label)))),
+      action('Hide this', async () => { device.set('settled', true); list.el.replaceChildren(); }, { kind: 'small' }));
+  });
+  return list.el;
 }
 
 const PRESENCE = { never: 'not seen yet', stopped: 'stopped', lost: 'offline' };

@@ -3,9 +3,8 @@ import { h } from './dom.js';
 import { api, path, query } from './api.js';
 import { add } from './machines.js';
 import { notifications } from './channels.js';
-import { device } from './store.js';
 import { address } from './settings.js';
-import { action, field, form, link, live, perhaps, section, tag, toast } from './ui.js';
+import { action, field, form, link, perhaps, section, toast } from './ui.js';
 
 export default function show(page) {
   page.title('Welcome');
@@ -20,21 +19,6 @@ export default function show(page) {
   };
   page.el.append(place);
   go(0);
-}
-
-// What is worth doing first, until all of it is done or nobody wants to see it.
-export function checklist(page) {
-  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=1', 'limits']].map(async ([where, name]) => {
-    const data = await perhaps(api.get(where));
-    return data && (name ? data[name] : data).length;
-  }));
-  const list = live(page, counts, (found) => {
-    const steps = [['Say hello', '#/chat'], ['Add a machine', '#/machines?add=1'], ['Choose how you are told', '#/settings'], ['Limit what may be spent', '#/costs']].map((step, i) => [...step, found[i]]).filter((step) => step[2] != null);
-    if (device.get('settled') || steps.every((step) => step[2])) return [];
-    return section('First steps', h('ul', { class: 'rows' }, steps.map(([label, href, done]) => h('li', null, done ? [tag('done'), h('s', null, label)] : h('a', { href }, label)))),
-      action('Hide this', async () => { device.set('settled', true); list.el.replaceChildren(); }, { kind: 'small' }));
-  });
-  return list.el;
 }
 
 function who(page, next) {
