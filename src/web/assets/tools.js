@@ -26,9 +26,13 @@ function one(page, name) {
   const at = path`tools/${name}`;
   page.back('#/tools', 'All tools');
   page.title(name);
+  let before;
   const head = live(page, () => api.get(at), (tool, refresh) => {
+    // What it offers and writes is another when it came or went, by itself too.
+    if (before && before !== tool.status) { defs.refresh(); log.refresh(); }
+    before = tool.status;
     const off = tool.status === 'disabled';
-    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); log?.refresh(); };
+    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); log.refresh(); };
     return [h('div', { class: 'panel' }, h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': tool.status }), h('strong', null, STATES[tool.status] || tool.status)),
       tool.last_error ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Last error' }, tool.last_error) : null,
       facts([['Kind', tool.url ? 'an address' : 'a program here'], ['Command', tool.command && [tool.command, ...tool.args || []].join(' ')], ['Address', tool.url], ['Running for', tool.uptime_secs > 0 && duration(tool.uptime_secs)], ['Restarts', tool.restart_count || null], ['Limit of a request', tool.request_timeout_secs ? tool.request_timeout_secs + ' s' : null]]),
