@@ -104,9 +104,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
-    deps.alerts = Some(alerts);
-    deps.fleet = Some(fleet);
-    deps.gateway = gateway;
+    (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
     deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
