@@ -1,6 +1,5 @@
 //! How the parts are put together, in the order that their needs dictate.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, plugins, serve, tls};
+use crate::app::{App, AppError, Parts, Started, assemble, data_dir, data_secret, keeper, plugins, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
@@ -39,7 +38,6 @@ use crate::rt::order::gather;
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::skills::{Journal, Skills, skill_tools};
-use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -63,7 +61,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     };
     let tls = tls::start(&config)?;
     // Before the files are opened: whoever holds it may be about to replace them.
-    let data_lock = lock_data_dir(&config)?;
+    let data_lock = data_dir::lock(&config)?;
     let db = Arc::new(Db::open(&config.db_path)?);
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
@@ -79,11 +77,11 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
-    let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
+    let admin = ServerAdmin { servers: servers.clone(), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk::new(&audit, &db));
     tools.extend(builtin::schedule_tools(&desk));
-    let plugins = plugins::start(&config, &admin, &mut tools);
+    let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
@@ -100,14 +98,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
-    plugins::install(&mut deps, plugins, &live);
+    plugins::write_by(&servers, &live);
+    (deps.plugins, deps.browser) = (Some(Arc::clone(&plugins)), browser);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
-    deps.alerts = Some(alerts);
-    deps.fleet = Some(fleet);
-    deps.gateway = gateway;
+    (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
     deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
@@ -121,6 +118,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         gateway,
         notify,
         servers,
+        plugins,
         server: Arc::downgrade(&server),
         hub: Arc::downgrade(&hub),
         scheduler: Arc::clone(&scheduler),
@@ -150,6 +148,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         db,
         threads,
         recorder,
+        whereabouts: data_dir::tell_whereabouts(&config, address),
+        db_path: config.db_path.clone(),
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })
@@ -211,15 +211,6 @@ fn listen(address: &str) -> Result<TcpListener, AppError> {
     }
     let cause = failure.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput));
     Err(AppError::Listen { address: address.to_owned(), cause })
-}
-
-/// Two hubs on one data directory would give the same numbers twice.
-fn lock_data_dir(config: &Config) -> Result<File, AppError> {
-    let locked = || AppError::Locked { path: config.data_dir.display().to_string() };
-    match claim(&config.db_path) {
-        Ok(file) => file.ok_or_else(locked),
-        Err(cause) => Err(AppError::Claim { path: config.data_dir.display().to_string(), cause }),
-    }
 }
 
 fn engine(
@@ -391,7 +382,6 @@ fn deps(
         notify,
         settings: Arc::clone(live) as Arc<dyn crate::api::settings::Settings>,
         audit: admin.audit,
-        writer: admin.writer,
         journal,
         lifecycle: Some(admin.servers),
         plugins: None,

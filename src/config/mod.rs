@@ -65,19 +65,19 @@ pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{
     ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
-    WebhookConfig, notify_channels,
+    WebhookConfig, check_channel_name, notify_channels,
 };
 pub use oidc::OidcConfig;
 pub use plugins::{BrowserConfig, PluginConfig, SecurityConfig};
 pub use report::{Report, check};
 pub use schedules::{
-    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel, zone,
 };
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
-pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
-pub use writer::{ConfigWriter, set_password_hash};
+pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, write_tool_server};
+pub use writer::ConfigWriter;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

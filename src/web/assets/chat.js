@@ -227,6 +227,7 @@ export class Chat {
 
   changed(session, what) {
     if (what === 'stopped') this.shell.setStopped(true);
+    if (what === 'done' && session.turns.at(-1).ended === 'cancelled') this.shell.countSoon(); // perhaps all were
     if (what === 'done' || what === 'sent') this.list.refreshSoon();
     if (session !== this.current) { if (what !== 'frame') this.list.show(); return; }
     // What waits for somebody is brought to their eyes, unless they read something older.

@@ -3,6 +3,7 @@ import { h } from './dom.js';
 import { api } from './api.js';
 import { money, percent, plural, when } from './format.js';
 import { meter } from './plot.js';
+import { device } from './store.js';
 import { action, empty, link, live, perhaps, section, tag } from './ui.js';
 
 // One part: its own request, its own errors; its heading leads to its page. `draw` gives the content, and a heading when
@@ -29,7 +30,7 @@ export default function show(page) {
   let asked = null;
   const watched = () => { asked ||= Promise.all([api.get('alerts?limit=50'), api.get('machines')]).finally(() => { asked = null; }); return asked; };
   page.el.append(
-    live(page, () => perhaps(api.get('panic')), (state) => (state?.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), { every: 30000 }).el,
+    device.get('settled') ? '' : checklist(page),
     part(page, 'Approvals', 'approvals', async () => {
       const list = await api.get('approvals?status=pending');
       return { list, wish: list.length && (await import('./approvals.js')).wish };
@@ -48,11 +49,26 @@ export default function show(page) {
         h('a', { href: '#/chat/' + encodeURIComponent(each.id), dir: 'auto' }, each.title || each.id), when(each.last_activity)))) : none('No chats yet. ', h('a', { href: '#/chat' }, 'Ask something.'))];
     }, 8000),
     part(page, 'Spent today', 'costs', () => api.get('costs?days=7'), (costs) => ['', h('a', { class: 'figure-link', href: '#/costs' }, h('strong', null, money(costs.today?.cost)), costs.today?.calls ? ` in ${plural(costs.today.calls, 'call')}` : ' No model was asked today.'),
-      (costs.limits || []).filter((limit) => limit.period === 'day' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))], 60000),
+      (costs.limits || []).filter((limit) => limit.period === 'daily' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))], 60000),
     part(page, 'Next up', 'schedules', () => api.get('schedules'), (list) => {
       const next = list.filter((each) => each.enabled && each.next_run).sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
       return ['', next.length ? rows(next.map((each) => h('li', null, h('a', { href: '#/schedules/' + encodeURIComponent(each.name), dir: 'auto' }, each.name), when(each.next_run)))) : none('Nothing is scheduled. ', h('a', { href: '#/schedules' }, 'Schedule something.'))];
     }, 60000));
+}
+
+// What is worth doing first, until all of it is done or nobody wants to see it.
+function checklist(page) {
+  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=1', 'limits']].map(async ([where, name]) => {
+    const data = await perhaps(api.get(where));
+    return data && (name ? data[name] : data).length;
+  }));
+  const list = live(page, counts, (found) => {
+    const steps = [['Say hello', '#/chat'], ['Add a machine', '#/machines?add=1'], ['Choose how you are told', '#/settings'], ['Limit what may be spent', '#/costs']].map((step, i) => [...step, found[i]]).filter((step) => step[2] != null);
+    if (device.get('settled') || steps.every((step) => step[2])) return [];
+    return section('First steps', h('ul', { class: 'rows' }, steps.map(([label, href, done]) => h('li', null, done ? [tag('done'), h('s', null, label)] : h('a', { href }, label)))),
+      action('Hide this', async () => { device.set('settled', true); list.el.replaceChildren(); }, { kind: 'small' }));
+  });
+  return list.el;
 }
 
 const PRESENCE = { never: 'not seen yet', stopped: 'stopped', lost: 'offline' };

@@ -210,7 +210,7 @@ export class Turn {
     else this.stepBox.open = false;
     if (code === 'done') {
       if (!this.text) this.note('No text in this answer.');
-      announce(spoken(this.markdown.el) || 'Done.');
+      announce(this.el.isConnected ? spoken(this.markdown.el) || 'Done.' : 'An answer has arrived.');
     } else {
       const text = ENDINGS[code] || message || 'Something went wrong.';
       const calm = code === 'cancelled';

@@ -161,7 +161,10 @@ export function form(list, { submit = 'Save', kind = 'primary', cancel = null, w
     } catch (error) {
       const text = explain(error);
       const named = error.status === 400 || error.status === 409 ? shown.map((each) => [error.message.search(new RegExp(`\\b${each.name}\\b`)), each]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0] : null;
-      if (named) { named[1].set(text); focusOn(named[1]); announce(text); } else problem.textContent = text;
+      if (named) {
+        const said = explain({ message: error.message.replace(new RegExp(`^(invalid )?\\S*\\b${named[1].name}: `), '') });
+        named[1].set(said); focusOn(named[1]); announce(said);
+      } else problem.textContent = text;
     } finally { busy(button, false); }
   } }, list.map((each) => each.el || each), problem,
   h('div', { class: 'row' }, extra, cancel && h('button', { type: 'button', class: 'btn', onclick: cancel }, 'Cancel'), button));
