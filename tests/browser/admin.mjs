@@ -120,7 +120,7 @@ const tests = {
     await phone.locator('.tabs .count:not([hidden])').waitFor();
     assert.deepEqual(JSON.parse(await phone.locator('.args').textContent()), { key: 'asked', value: '<b>hello</b>' });
     await shot(phone, 'approvals-phone');
-    await phone.getByRole('button', { name: 'Approve', exact: true }).tap();
+    await phone.getByRole('button', { name: 'Allow once' }).tap();
     await phone.getByRole('heading', { name: 'Nothing waits for you' }).waitFor();
     await settled(page);
     assert.equal((await hub.get('/api/v1/kv/default/asked')).value, '<b>hello</b>');
@@ -363,13 +363,13 @@ const tests = {
 
   async 'the emergency stop stops, is told on Home, and is lifted'({ hub, open }) {
     const page = await open({ where: '/#/settings' });
-    await page.getByRole('button', { name: 'Stop everything' }).click();
+    await page.locator('section', { has: page.getByRole('heading', { name: 'Emergency stop' }) }).getByRole('button', { name: 'Stop everything' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Stop everything' }).click();
     await page.getByText('Everything is stopped since').waitFor();
     await go(page, 'Home');
-    await page.locator('.banner').waitFor();
-    await page.getByRole('button', { name: 'Let agents work again' }).click();
-    await page.locator('.banner').waitFor({ state: 'detached' });
+    await page.getByText('Everything is stopped', { exact: false }).first().waitFor();
+    await page.getByRole('button', { name: /^(Resume|Let agents work again)$/ }).click();
+    await page.waitForFunction(() => !document.querySelector('.banner, .stopped:not([hidden])'));
     assert.equal((await hub.get('/api/v1/panic')).panicked, false);
   },
 

@@ -15,6 +15,32 @@ const tests = {
     await countedTo(page, 40);
   },
 
+  async 'phone: a long answer is read from its beginning, and followed when somebody asks for it'({ open }) {
+    const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await connected(page);
+    await ask(page, 'count to 5');
+    await settled(page);
+    await ask(page, 'count to 90');
+    const at = () => page.locator('.scroll').evaluate((el) => ({ top: el.querySelector('.msg.user:nth-last-child(2)').getBoundingClientRect().top - el.getBoundingClientRect().top, left: el.scrollHeight - el.scrollTop - el.clientHeight }));
+    await linesSeen(page, 40);
+    const early = await at();
+    assert.ok(early.top >= 0 && early.top < 40 && early.left > 60, `the question is at ${early.top}, ${early.left} below`);
+    await page.getByRole('button', { name: 'Latest' }).tap();
+    await linesSeen(page, 60);
+    assert.ok((await at()).left < 60, 'it does not follow');
+    // Whoever scrolls up is left alone.
+    await page.locator('.scroll').evaluate((el) => { el.scrollTop -= 300; });
+    await linesSeen(page, 80);
+    assert.ok((await at()).left > 250, 'it follows somebody who reads');
+    await settled(page);
+    await page.getByRole('button', { name: 'Latest' }).tap();
+    await page.waitForFunction(() => document.querySelector('.jump').hidden);
+    await page.reload();
+    await settled(page);
+    const again = await at();
+    assert.ok(again.top >= 0 && again.top < 40, `after a reload the question is at ${again.top}`);
+  },
+
   async 'reload in the middle of an answer shows the rest'({ open }) {
     const page = await open();
     await connected(page);
@@ -105,6 +131,7 @@ const tests = {
     await settled(page);
     await hub.kill();
     await page.locator('.line[data-state=offline]').waitFor();
+    assert.match(await page.locator('.line').innerText(), /^Offline, last seen \d+:\d+/);
     await ask(page, 'count to 3');
     await page.getByText('Waits for the connection').waitFor();
     await shot(page, 'waiting');

@@ -17,8 +17,8 @@ export default function show(page) {
     const waiting = machines.filter((machine) => machine.state === 'pending');
     const others = machines.filter((machine) => machine.state !== 'pending');
     const shown = others.filter(matches);
-    if (!machines.length) return empty('No machines yet', 'Run one command on a machine, also on this one that Holt runs on: it dials out to Holt, nothing needs to be opened. Then Holt watches it, and you can ask it things.', action('Add a machine', () => add(page, refresh), { kind: 'primary', icon: 'plus' }));
-    return [waiting.length ? section('Waiting for your approval', h('ul', { class: 'stack' }, waiting.map((machine) => h('li', { class: 'panel' }, pending(machine, refresh))))) : null,
+    if (!machines.length) return empty('No machines yet', 'Run one command on a machine, also on the one that Holt runs on: it dials out to Holt, nothing needs to be opened.', action('Add a machine', () => add(page, refresh), { kind: 'primary', icon: 'plus' }));
+    return [waiting.length ? section('Waiting for your approval', h('ul', { class: 'cards' }, waiting.map((machine) => h('li', { class: 'panel' }, pending(machine, refresh))))) : null,
       others.length > 5 || wish ? search : null,
       shown.length ? h('ul', { class: 'cards' }, shown.map((machine) => h('li', null, machineCard(machine)))) : others.length ? h('p', { class: 'soft' }, 'No machine matches.') : null];
   }, { every: 5000 });
@@ -81,7 +81,7 @@ function command(box, code, refresh, close) {
     const id = all?.find((each) => each.id === code.id)?.machine_id;
     const machine = id && await api.get(path`machines/${id}`).catch(() => null);
     if (!machine?.connected) {
-      if (Date.now() - since > 60e3 && !help.firstChild) help.append(h('p', null, 'Nothing yet. Look at what the command prints there: it says what is wrong. Usually:'),
+      if (Date.now() - since > 60e3 && !help.firstChild) help.append(h('p', null, 'Nothing yet. What the command prints there says what is wrong. Usually:'),
         h('ul', null, h('li', null, 'It does not run any more: start it again.'), h('li', null, 'That machine does not reach Holt: ', h('code', null, `curl ${hub}/health`), ' must answer there.'), h('li', null, 'The code was used or is too old: make a new command.')));
       return;
     }

@@ -38,6 +38,9 @@ const EDGE = { left: 44, right: 8, top: 8, bottom: 20 };
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880].map((minutes) => minutes * 60e3);
 const moment = (t, options) => new Date(t).toLocaleString([], options);
 
+// Lines across, each with its value.
+const axis = (values, y, width, unit) => values.map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: +y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat();
+
 // Round times from one to the other, at most so many.
 function ticks(from, to, most) {
   const step = STEPS.find((each) => (to - from) / each <= most) || (to - from) / most;
@@ -79,7 +82,7 @@ export function lines(label, points, { from, to, max, min = 0, unit = String, he
     };
     el.onpointerleave = () => { cursor.setAttribute('visibility', 'hidden'); read.textContent = rest; };
     return [
-      [min, (min + top) / 2, top].map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: +y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat(),
+      axis([min, (min + top) / 2, top], y, width, unit),
       ticks(from, to, width / 70).filter((t) => x(t) < width - 18)
         .map((t) => s('text', { x: x(t), y: height - 5, 'text-anchor': 'middle' }, moment(t, to - from > 2 * 86400e3 ? { month: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit' }))),
       parts.map((part) => {
@@ -107,7 +110,7 @@ export function bars(label, rows, { unit = String, height = 160 } = {}) {
     };
     el.onpointerleave = () => { read.textContent = rest; };
     return [
-      [0, top / 2, top].map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat(),
+      axis([0, top / 2, top], y, width, unit),
       rows.map(([, value], i) => s('rect', { class: 'bar', x: EDGE.left + i * step + step * 0.15, width: Math.max(1, step * 0.7), y: y(value), height: Math.max(0, y(0) - y(value)), rx: 2 })),
       rows.map(([name], i) => (i % every ? null : s('text', { x: EDGE.left + (i + 0.5) * step, y: height - 5, 'text-anchor': 'middle' }, name.slice(-5)))).filter(Boolean)];
   });

@@ -5,9 +5,10 @@ import { Conn } from './conn.js';
 import { clock } from './format.js';
 import { GROUPS, PAGES } from './pages.js';
 import { device, tab } from './store.js';
-import { closeDialogs, dialog, empty, failed, loading, toast } from './ui.js';
+import { action, closeDialogs, confirm, dialog, empty, failed, loading, toast } from './ui.js';
 
 const COUNTS_MS = 20000;
+const STOPPED_MS = 3000; // while everything is stopped
 const narrow = matchMedia('(max-width: 760px)');
 
 // One visit of a page: what its module is called with.
@@ -26,6 +27,7 @@ class Page {
 
   title(text) {
     this.shell.heading.textContent = text;
+    this.shell.heading.title = text;
     document.title = `${text} · Holt`;
   }
 
@@ -87,6 +89,7 @@ export class Shell {
     removeEventListener('keydown', this.keys);
     document.removeEventListener('visibilitychange', this.seen);
     this.timers.forEach(clearInterval);
+    clearInterval(this.stopTimer);
     this.page?.close();
     this.chat?.close();
     closeDialogs();
@@ -111,7 +114,7 @@ export class Shell {
         const mine = PAGES.filter((about) => about.group === group);
         return mine.length ? h('ul', { 'aria-label': title || 'Start' }, title && h('li', { class: 'group', 'aria-hidden': 'true' }, title), mine.map((about) => h('li', null, entry(about)))) : null;
       })),
-      h('div', { class: 'nav-foot' }, this.tools()));
+      h('div', { class: 'nav-foot' }, this.stopButton = iconButton('stop', STOP, () => this.stopAll(), { class: 'icon-btn halt', hidden: true }), this.tools()));
     this.more = h('button', { type: 'button', 'aria-haspopup': 'dialog', onclick: () => this.showMore() }, icon('more'), h('span', { class: 'name' }, 'More'), this.moreCount = h('span', { class: 'count', hidden: true }));
     this.tabs = h('nav', { class: 'tabs', 'aria-label': 'Pages' }, PAGES.filter((about) => about.tab).map(entry), this.more);
 
@@ -120,9 +123,10 @@ export class Shell {
     this.slot = h('div', { class: 'slot' });
     this.line = h('span', { class: 'line', role: 'status' });
     this.top = h('header', { class: 'top' }, this.lead, this.heading, this.slot, this.line);
+    this.banner = h('div', { class: 'stopped', role: 'status', hidden: true });
     this.outlet = h('main', { class: 'outlet', id: 'main' });
     const skip = h('button', { type: 'button', class: 'skip', onclick: () => (this.outlet.querySelector('#message') || this.heading).focus() }, 'Skip to the content');
-    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.outlet), this.tabs));
+    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.banner, this.outlet), this.tabs));
     this.showLine();
   }
 
@@ -143,6 +147,7 @@ export class Shell {
     dialog('More', (close) => {
       const links = PAGES.filter((about) => !about.tab && about.group >= 0).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
         this.counts[about.name] ? h('span', { class: 'count' }, String(this.counts[about.name])) : null)));
+      if (!this.stopButton.hidden) links.push(h('li', null, h('button', { type: 'button', class: 'halt', onclick: () => { close(); this.stopAll(); } }, icon('stop'), h('span', null, STOP))));
       return [h('nav', { 'aria-label': 'More pages' }, h('ul', { class: 'more-list' }, links)), h('div', { class: 'nav-foot' }, this.tools())];
     });
   }
@@ -159,6 +164,7 @@ export class Shell {
       else el.removeAttribute('aria-current');
     }
     this.more.classList.toggle('here', !!about && !about.tab);
+    this.showStopped();
     const before = this.page;
     // A page may take a new address itself, as the chat does when a conversation gets its name.
     if (before && before.about === about && before.moved?.(args, query)) { before.args = args; before.query = query; return; }
@@ -221,13 +227,15 @@ export class Shell {
   }
 
   async count() {
-    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map(async (where) => {
+    const [approvals, alerts, panic] = await Promise.all(['approvals?status=pending', 'alerts?limit=100', 'panic'].map(async (where) => {
       if (this.blind.has(where)) return null;
       // What this login may not see, or this hub does not have, is not asked for again.
       try { return await api.get(where); } catch (error) { if (error.status === 403 || error.status === 503) this.blind.add(where); return null; }
     }));
+    if (panic) this.setStopped(this.stopButton.hidden = panic.panicked);
+    else if (this.blind.has('panic')) this.setStopped(false); // who may not ask finds out by sending again
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
-    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
+    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'new');
   }
 
   setCount(name, n, what) {
@@ -241,6 +249,29 @@ export class Shell {
     const hidden = PAGES.filter((about) => !about.tab).reduce((sum, about) => sum + (this.counts[about.name] || 0), 0);
     this.moreCount.hidden = !hidden;
     this.moreCount.textContent = hidden > 99 ? '99+' : String(hidden);
+  }
+
+  // --- everything is stopped ------------------------------------------------------------------------------------------
+
+  stopAll() {
+    return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
+  }
+
+  // Messages wait in the page meanwhile; as soon as it is over they go on.
+  setStopped(on) {
+    if (on === this.conn.held) return;
+    this.conn.held = on;
+    clearInterval(this.stopTimer);
+    if (on && !this.blind.has('panic')) this.stopTimer = setInterval(() => this.count(), STOPPED_MS);
+    this.showStopped();
+    this.chat?.flush();
+    if (!on) this.page?.refresh();
+  }
+
+  showStopped() {
+    const { held } = this.conn;
+    this.banner.hidden = !held || this.page?.about?.name === 'home';
+    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', async () => { await api.post('resume'); await this.count(); }, { kind: 'small' })] : []));
   }
 
   // --- shortcuts ------------------------------------------------------------------------------------------------------
@@ -265,12 +296,13 @@ export class Shell {
   help() {
     dialog('Keyboard shortcuts', () => {
       const on = h('input', { type: 'checkbox', checked: device.get('shortcuts') !== 'off', onchange: () => device.set('shortcuts', on.checked ? null : 'off') });
-      return [h('dl', { class: 'facts' }, [...this.shortcuts(), ['Enter', 'Send'], ['Shift Enter', 'New line'], ['Esc', 'Stop the answer']].map(([keys, what]) => h('div', null, h('dt', null, keys.split(' ').map((key) => h('kbd', null, key))), h('dd', null, what)))),
+      return [h('dl', { class: 'facts' }, [...this.shortcuts(), ['Enter', 'Send'], ['Shift Enter', 'New line'], ['Esc', 'Stop the answer'], ['↑', 'Change the last question']].map(([keys, what]) => h('div', null, h('dt', null, keys.split(' ').map((key) => h('kbd', null, key))), h('dd', null, what)))),
         h('label', { class: 'check' }, on, h('span', null, 'Single-key shortcuts'))];
     });
   }
 }
 
+const STOP = 'Stop everything';
 const GO = { home: 'h', chat: 'c', approvals: 'a', machines: 'm', alerts: 'l', costs: 'o', schedules: 's', agents: 'e', tools: 't', settings: ',' };
 
 function nextTheme(button) {

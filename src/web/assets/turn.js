@@ -1,6 +1,8 @@
 // One answer on the page: its tool steps, its text, how it ended. Fed with the frames of one turn.
 import { h, icon, announce } from './dom.js';
-import { Markdown } from './markdown.js';
+import { api, path } from './api.js';
+import { choices, request } from './approvals.js';
+import { Markdown, spoken } from './markdown.js';
 
 const ENDINGS = {
   cancelled: 'Stopped.',
@@ -125,7 +127,7 @@ export class Turn {
 
   toolStart(f) {
     const step = this.step(f);
-    if (step.asking) this.settle(step, 'Approved.');
+    if (step.asking) this.settle(step, 'Allowed.');
     this.mark(step, 'running', 'Running');
     if (f.text && !step.shown) { step.shown = true; this.line(step, f.text, 'args'); }
     this.waiting(null);
@@ -141,9 +143,11 @@ export class Turn {
 
   approval(f) {
     const step = this.step(f);
+    const payload = (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '');
     if (!f.approval_id) {
-      this.line(step, f.text || 'Approved automatically.');
-      this.mark(step, 'asked', 'Approved automatically', 'check');
+      step.body.append(...request({ tool: step.tool, payload }));
+      this.line(step, 'Allowed by a rule.');
+      this.mark(step, 'asked', 'Allowed', 'check');
       return;
     }
     this.mark(step, 'asked', 'Waiting for you', 'warn');
@@ -157,7 +161,7 @@ export class Turn {
       say.textContent = 'Sending…';
       try {
         await this.decide(f.approval_id, action);
-        if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Approved.');
+        if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Allowed.');
         if (action === 'deny') this.mark(step, 'denied', 'Denied', 'close');
       } catch (error) {
         if (!step.asking) return;
@@ -166,23 +170,21 @@ export class Turn {
         say.textContent = error.message;
       }
     };
-    const buttons = [
-      h('button', { type: 'button', class: 'btn primary', onclick: () => choose('approve') }, 'Approve'),
-      h('button', { type: 'button', class: 'btn', onclick: () => choose('deny') }, 'Deny'),
-      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_session') }, 'Allow in this chat for 15 min'),
-      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_always') }, 'Always allow'),
-    ];
+    const buttons = choices(step.tool, (label, action, kind) => h('button', { type: 'button', class: 'btn ' + kind, onclick: () => choose(action) }, label));
+    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload }));
+    // The frame may hold a part of long arguments; who asks and until when is known to the hub.
+    api.get(path`approvals/${f.approval_id}`).then((row) => what.replaceChildren(...request(row)), () => {});
     step.asking = h('div', { class: 'ask' }, h('div', { class: 'ask-row' }, ...buttons), say);
     step.approvalId = f.approval_id;
-    step.body.append(h('pre', { class: 'ask-text', tabindex: '0' }, f.text || `Run ${step.tool}?`), step.asking);
-    announce(`Holt asks for permission. ${f.text || step.tool}`);
+    step.body.append(what, step.asking);
+    announce(`Holt asks for permission. ${what.firstChild.textContent}`);
   }
 
   // Somebody decided: here, on another device, by a rule, or nobody did in time.
   decision(f) {
     const step = this.step(f);
     const approved = f.approval_status === 'approved';
-    this.settle(step, approved ? 'Approved.' : f.approval_status === 'denied' ? 'Denied.' : 'Nobody decided in time.');
+    this.settle(step, approved ? 'Allowed.' : f.approval_status === 'denied' ? 'Denied.' : 'Nobody decided in time.');
     if (!approved) this.mark(step, 'denied', f.approval_status === 'denied' ? 'Denied' : 'Expired', 'close');
   }
 
@@ -210,7 +212,7 @@ export class Turn {
     else this.stepBox.open = false;
     if (code === 'done') {
       if (!this.text) this.note('No text in this answer.');
-      announce(this.text.length > 1500 ? this.text.slice(0, 1500) + '…' : this.text || 'Done.');
+      announce(spoken(this.markdown.el) || 'Done.');
     } else {
       const text = ENDINGS[code] || message || 'Something went wrong.';
       const calm = code === 'cancelled';

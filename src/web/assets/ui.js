@@ -5,6 +5,7 @@ import { announce, copyText, h, icon, iconButton, mark } from './dom.js';
 export function explain(error) {
   if (error.status === 0) return 'Holt cannot be reached right now. Nothing was changed.';
   if (error.status === 429) return `Too many requests. Please wait ${error.retryAfter || 'a few'} seconds.`;
+  if (error.code === 'panicked') return 'Everything is stopped: resume first.';
   if (error.status === 403 && /scope/.test(error.message)) return 'This login may not do that: a scope is missing.';
   if (error.status === 500 && error.id) return `Holt could not do that. The log tells why, under the id ${error.id}.`;
   const text = error.message || 'That did not work.';
