@@ -29,7 +29,7 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let findings = match config::load(&context.flags, &context.env) {
         Ok(mut config) => {
             // What counts is where a hub that runs can be reached.
-            config.api.listen = hub::listens(&config).0;
+            config.api.listen = hub::listens(&config).listen;
             examine(&config, depth)
         }
         Err(error) => vec![unusable(error.to_string())],

@@ -23,7 +23,8 @@ pub(super) struct Found {
     pub(super) url: HubUrl,
     /// The certificate of a hub of this machine: it hardly names 127.0.0.1.
     own_cert: Option<PathBuf>,
-    /// It is of this machine, wherever it listens.
+    /// It is of this machine, wherever it listens: a key of its data directory may be sent there. Where nobody gave an
+    /// address that takes a hub that runs and says so; another program may have its port while it does not.
     pub(super) is_own: bool,
 }
 
@@ -39,24 +40,33 @@ pub(super) fn find(given: Option<&str>, context: &Context) -> Result<Found, CliE
 /// The hub of this data directory.
 pub(super) fn own(context: &Context) -> Result<Found, CliError> {
     let config = config::load(&context.flags, &context.env).map_err(CliError::failed)?;
-    let (listen, is_tls, cert) = listens(&config);
+    let Listens { listen, is_tls, cert, runs } = listens(&config);
     let url = HubUrl::of_listen(&listen, is_tls).ok_or_else(|| {
         CliError::Failed(format!("no hub runs on {}: start one with: holt serve", config.data_dir.display()))
     })?;
-    Ok(Found { is_own: true, url, own_cert: cert })
+    Ok(Found { is_own: runs, url, own_cert: cert })
+}
+
+/// Where a hub listens.
+pub(super) struct Listens {
+    pub(super) listen: String,
+    pub(super) is_tls: bool,
+    pub(super) cert: Option<PathBuf>,
+    /// It runs, and said so itself.
+    pub(super) runs: bool,
 }
 
 /// Where the hub of that configuration listens, whether it speaks TLS, and with which certificate: what one that runs
 /// says, else what is configured.
-pub(super) fn listens(config: &Config) -> (String, bool, Option<PathBuf>) {
+pub(super) fn listens(config: &Config) -> Listens {
     let configured = config.api.tls.as_ref().map(|files| files.cert_file.clone());
     if let Some((url, cert)) = whereabouts::ask(&config.db_path)
         && let Some((scheme, listen)) = url.split_once("://")
     {
         let told = (!cert.is_empty()).then(|| PathBuf::from(cert));
-        return (listen.to_owned(), scheme == "https", told.or(configured));
+        return Listens { listen: listen.to_owned(), is_tls: scheme == "https", cert: told.or(configured), runs: true };
     }
-    (config.api.listen.clone(), configured.is_some(), configured)
+    Listens { listen: config.api.listen.clone(), is_tls: configured.is_some(), cert: configured, runs: false }
 }
 
 /// The hub of this machine at that address; without a scheme it speaks what the one of the data directory does.

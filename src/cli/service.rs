@@ -194,23 +194,21 @@ fn uninstall(args: &Args, context: &Context) -> Result<(), CliError> {
 
 /// A user without a password, a home or a shell, who may read the journal where there is one; fine when there is one.
 fn make_user(name: &str, home: &Path) -> Result<(), CliError> {
-    let line_of = |file: &str, name: &str| {
+    let is_in = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        text.lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned)
+        text.lines().any(|line| line.split(':').next() == Some(name))
     };
-    if line_of("/etc/passwd", name).is_none() {
-        let mut process = Process::new("useradd");
-        process.args(["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "--home-dir"]);
-        process.arg(home).arg(name);
-        succeed(&mut process, "useradd")?;
+    if is_in("/etc/passwd", name) {
+        return Ok(());
     }
-    let is_member = |line: &str| line.rsplit(':').next().is_some_and(|users| users.split(',').any(|user| user == name));
-    match line_of("/etc/group", JOURNAL_GROUP) {
-        Some(line) if !is_member(&line) => {
-            succeed(Process::new("usermod").args(["--append", "--groups", JOURNAL_GROUP, name]), "usermod")
-        }
-        _ => Ok(()),
+    let mut process = Process::new("useradd");
+    process.args(["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "--home-dir"]);
+    process.arg(home);
+    if is_in("/etc/group", JOURNAL_GROUP) {
+        process.args(["--groups", JOURNAL_GROUP]);
+        out!("The user {name} may read the system's journal. Not wanted: gpasswd -d {name} {JOURNAL_GROUP}")?;
     }
+    succeed(process.arg(name), "useradd")
 }
 
 fn process(user: bool) -> Process {

@@ -71,10 +71,17 @@ impl Expression {
             return every(rest.trim()).map(Self::Every);
         }
         if word.eq_ignore_ascii_case("@at") {
-            let at = rest.trim().parse().map_err(|_| {
-                format!("@at needs a date and a time such as 2026-12-24 18:00, got {}", quoted(rest.trim()))
+            // The schedule's zone counts: one in the text, or a day without a time, would be passed over in silence.
+            let (day, time) = rest.trim().split_once(['T', ' ']).unwrap_or_default();
+            let is_plain = time.contains(':') && time.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
+            let at = is_plain.then(|| format!("{day}T{time}").parse().ok()).flatten();
+            return at.map(Self::At).ok_or_else(|| {
+                format!(
+                    "@at needs a date and a time without a zone, such as 2026-12-24 18:00, got {}; the zone is the \
+                     schedule's timezone",
+                    quoted(rest.trim())
+                )
             });
-            return at.map(Self::At);
         }
         let known = SHORTHANDS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
         known.map_or_else(|| Err(unknown(text)), |(_, fields)| cron(fields).map(Self::Cron))
@@ -213,10 +220,18 @@ mod tests {
         }
         check("@every -1h", "@every duration must be positive, got \"-1h\"");
         check("@every 0s", "@every duration must be positive, got \"0s\"");
-        let once = "@at needs a date and a time such as 2026-12-24 18:00, got";
-        check("@at soon", &format!("{once} \"soon\""));
-        check("@at", &format!("{once} \"\""));
-        check("@at 2026-02-30 18:00", &format!("{once} \"2026-02-30 18:00\""));
+        let once = "@at needs a date and a time without a zone, such as 2026-12-24 18:00, got";
+        for text in [
+            "soon",
+            "",
+            "2026-02-30 18:00",
+            "2026-12-24",
+            "2026-12-24T18:00+09:00",
+            "2026-12-24T18:00Z",
+            "2026-12-24T18:00[Asia/Tokyo]",
+        ] {
+            check(&format!("@at {text}"), &format!("{once} \"{text}\"; the zone is the schedule's timezone"));
+        }
         check("* * * *", "cron expression must have exactly 5 fields, got 4 in \"* * * *\"");
         check("* * * * * *", "cron expression must have exactly 5 fields, got 6 in \"* * * * * *\"");
         check("60 * * * *", "minute field \"60\": value 60–60 out of allowed range [0, 59]");

@@ -147,9 +147,15 @@ impl Scheduler {
             std::mem::replace(&mut *self.settings.write().unwrap_or_else(PoisonError::into_inner), settings.clone());
         if before.zone != settings.zone {
             let now = self.clock.wall_ms();
-            let mut table = lock(&self.table);
-            let all = table.entries.values_mut().filter(|entry| entry.config.zone.is_none());
-            all.for_each(|entry| entry.moved_to(&settings.zone, now));
+            let mut moved = Vec::new();
+            for entry in lock(&self.table).entries.values_mut().filter(|entry| entry.config.zone.is_none()) {
+                entry.moved_to(&settings.zone, now);
+                moved.push(entry.state.clone());
+            }
+            // Or a restart would make up for hours that were passed over.
+            if let Err(error) = self.runs.keep(&moved, &[]) {
+                log::error!("schedules: keep what the new time zone passed over: {error}");
+            }
         }
         self.inbox.ring();
     }

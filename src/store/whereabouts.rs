@@ -1,30 +1,32 @@
 //! Where the hub of a data directory is reached: a small file beside its lock, for commands of the same machine.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-const FILE: &str = "address";
+const FILE: &str = "holt.address";
+/// While it is written: nobody else waits for its lock, and what another user left in its place does not matter.
+const NEW_FILE: &str = "holt.address.new";
 /// An address and a path are less.
 const BYTES_MAX: u64 = 8192;
 
 /// Tells where the hub with that database is, as long as the file is kept; for whoever holds the directory (see
 /// [`super::claim::claim`]). `url` is its socket with `http://` or `https://` before it, `cert_file` its certificate.
 pub fn tell(db_path: &Path, url: &str, cert_file: Option<&Path>) -> io::Result<File> {
-    let path = db_path.with_file_name(FILE);
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    // Those who read hold it for a moment.
-    file.lock()?;
-    file.set_len(0)?;
+    let aside = db_path.with_file_name(NEW_FILE);
+    let _ = fs::remove_file(&aside); // of a hub that was killed just then
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&aside)?;
+    file.try_lock()?;
     let cert_file = cert_file.map(std::path::absolute).transpose()?.unwrap_or_default();
     file.write_all(format!("{url}\n{}\n", cert_file.display()).as_bytes())?;
+    fs::rename(aside, db_path.with_file_name(FILE))?;
     Ok(file)
 }
 
 /// Takes the word back. What a hub that was killed has left behind is not believed anyway.
 pub fn take_back(db_path: &Path) {
-    let _ = std::fs::remove_file(db_path.with_file_name(FILE));
+    let _ = fs::remove_file(db_path.with_file_name(FILE));
 }
 
 /// The address of the hub that runs on that database, and its certificate (empty: none). None when none runs, or
@@ -42,7 +44,7 @@ pub fn ask(db_path: &Path) -> Option<(String, String)> {
 pub fn runs_as(db_path: &Path) -> Option<u32> {
     ask(db_path)?;
     // Who made the file is who holds it: others may not write it.
-    std::fs::metadata(db_path.with_file_name(FILE)).ok().map(|data| data.uid())
+    fs::metadata(db_path.with_file_name(FILE)).ok().map(|data| data.uid())
 }
 
 #[cfg(test)]

@@ -123,9 +123,9 @@ fn a_container_can_ask_whether_the_hub_is_well() {
     assert_eq!(holt(&["health", "--address", &hub.address]), "ok\n");
     let of_dir = ["health", "--data-dir", dir.path().to_str().unwrap()];
     assert_eq!(holt(&of_dir), "ok\n", "it is found wherever it listens");
-    let said = std::fs::read_to_string(dir.path().join("address")).unwrap();
+    let said = std::fs::read_to_string(dir.path().join("holt.address")).unwrap();
     hub.kill();
-    assert!(said.contains(&hub.address) && dir.path().join("address").exists(), "{said}");
+    assert!(said.contains(&hub.address) && dir.path().join("holt.address").exists(), "{said}");
     let fails = |words: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_holt")).args(words).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
@@ -139,7 +139,7 @@ fn a_container_can_ask_whether_the_hub_is_well() {
     assert_eq!(holt(&of_dir), "ok\n");
     hub.signal("TERM");
     hub.wait();
-    assert!(!dir.path().join("address").exists());
+    assert!(!dir.path().join("holt.address").exists());
 }
 
 #[test]

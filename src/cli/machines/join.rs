@@ -53,7 +53,7 @@ fn join(args: &Args, context: &Context) -> Result<(), CliError> {
     let url = match url.or_else(|| database.config.api.external_url.clone()) {
         Some(url) => url,
         None => {
-            let (listen, is_tls, _) = hub::listens(&database.config);
+            let hub::Listens { listen, is_tls, .. } = hub::listens(&database.config);
             found_at(&listen, if is_tls { "https" } else { "http" })?
         }
     };

@@ -37,7 +37,7 @@ const TEXT_BYTES_MAX: usize = 2000;
 const NAME_WORDS_MAX: usize = 6;
 
 /// What a note is called by in a question, even where it begins with the word for a part of the machine: "wifi password".
-const PRIVATE: &[&str] = &["password", "passphrase", "code", "pin", "number", "birthday", "phone", "email"];
+const PRIVATE: &[&str] = &["password", "passphrase", "pin", "birthday", "phone", "email"];
 
 /// Words around a name.
 const AROUND: &[&str] =
@@ -56,7 +56,8 @@ pub(super) fn understand(text: &str) -> Option<Note> {
     if let Some(rest) = after(text, &["do you remember", "do you still remember"]) {
         return key(rest).map(|key| Note::Get { key, guess: false });
     }
-    if let Some(rest) = after(text, &["forget"]) {
+    // "Forget that, show me the memory" is about the memory.
+    if let Some(rest) = after(text, &["forget"]).filter(|rest| !rest.contains(',')) {
         let key = key(rest)?;
         return match key.as_str() {
             "everything" | "all" | "all-notes" => Some(Note::Unclear),
