@@ -100,6 +100,30 @@ const tests = {
     await countedTo(other, 6);
   },
 
+  async 'two windows: a list of messages that comes late takes no answer away'({ open }) {
+    const page = await open();
+    await connected(page);
+    await ask(page, 'count to 3');
+    await settled(page);
+    const other = await open({ where: '/' + new URL(page.url()).hash });
+    await connected(other);
+    await answers(other).first().waitFor();
+    let late;
+    const seen = new Promise((done) => { late = done; });
+    await other.route('**/messages', async (route) => {
+      const response = await route.fetch();
+      await settled(page);
+      await other.waitForFunction(() => !document.querySelector('.msg.assistant.live'));
+      await route.fulfill({ response });
+      late();
+    });
+    await ask(page, 'count to 40');
+    await seen;
+    await other.waitForFunction(() => document.querySelectorAll('.msg.user').length === 2);
+    assert.equal(await answers(other).count(), 2);
+    await countedTo(other, 40);
+  },
+
   async 'network gone in the middle: the answer resumes, nothing lost or doubled'({ open }) {
     const page = await open();
     await connected(page);

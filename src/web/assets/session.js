@@ -339,6 +339,7 @@ export class Session {
       entry.stored = true;
     }
     const pool = [...this.turns];
+    const newest = pool.at(-1);
     this.turns = [];
     const drawn = this.drawn || new Map();
     this.drawn = new Map();
@@ -359,8 +360,9 @@ export class Session {
       }
       return keep(() => storedAnswer(message.content));
     });
-    // A turn that failed without a word left nothing behind it in the store; at the end of the list it still matters.
-    const lost = pool.filter((turn) => turn.ended !== 'done' && turn === pool[pool.length - 1] && messages.at(-1)?.role === 'user');
+    // At the end of the list still matter: a turn that failed without a word, as it left nothing in the store, and one
+    // that ended while an older list was on its way.
+    const lost = pool.filter((turn) => turn === newest && !(turn.ended === 'done' && this.live) && messages.at(-1)?.role === 'user');
     for (const turn of lost) { this.turns.push(turn); items.push(turn.el); }
     for (const entry of this.locals) {
       items.push(entry.el);
