@@ -52,6 +52,9 @@ impl fmt::Display for LinkError {
             }
             Self::Status { status } => write!(f, "the hub answered with status {status}"),
             Self::Protocol { cause } => write!(f, "not a hub: {cause}"),
+            Self::Rejected { reason } if reason == "waiting for approval" => {
+                f.write_str("the hub waits for somebody to approve this machine")
+            }
             Self::Rejected { reason } => write!(f, "the hub refused this machine: {reason}"),
             Self::Forged { cause } => write!(f, "not the hub that this machine joined: {cause}"),
             Self::Lost { cause } => write!(f, "connection lost: {cause}"),

@@ -209,6 +209,7 @@ impl Link {
             }
             let wait = backoff.wait(&ended(&error, lasted), chance());
             log::warn!("{error}; next try in {:.0} s", wait.as_secs_f64().max(1.0));
+            shared.explain(&error);
             let until = Instant::now() + wait.mul_f64(shared.timers.wait_factor);
             while Instant::now() < until && !shared.is_stopping() && !shared.redial.load(Ordering::Acquire) {
                 if let Err(error) = shared.waker.sleep(None, until) {
@@ -253,10 +254,7 @@ impl Link {
         let mut conn = match Conn::open(shared) {
             Ok(conn) => conn,
             Err(_) if shared.is_stopping() => return (Ok(()), Duration::ZERO),
-            Err(error) => {
-                shared.explain(&error);
-                return (Err(error), Duration::ZERO);
-            }
+            Err(error) => return (Err(error), Duration::ZERO),
         };
         shared.registered.store(true, Ordering::Release);
         log::info!("registered at {}", shared.target().address.origin());
