@@ -155,14 +155,22 @@ impl CtxInner {
         *lock(&self.password_hash) = hash;
     }
 
-    /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open.
-    fn is_locked_down(&self) -> Result<bool, ApiError> {
+    /// Whether others can reach this hub while nobody has set it up: then only the way to setup is open, but to those who
+    /// have a key already. Commands on its machine make themselves one.
+    fn is_locked_down(&self, req: &Req) -> Result<bool, ApiError> {
         if !self.reachable || self.set_up.load(Ordering::Relaxed) {
             return Ok(false);
         }
         let required = self.setup.is_required()?;
         self.set_up.store(!required, Ordering::Relaxed); // once done, for ever
-        Ok(required)
+        if !required {
+            return Ok(false);
+        }
+        match self.auth.authenticate(&req.headers, None, "") {
+            Ok(_) | Err(AuthError::Scope) => Ok(false),
+            Err(AuthError::Missing | AuthError::Invalid) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The tool servers, or 503.
@@ -328,8 +336,9 @@ impl Server {
         if let Some(clean) = cleaned(&req.path).filter(|_| !shows_agent_token(&req.headers)) {
             return Ok(Reply::Full(moved(&clean)));
         }
-        if is_api(&req.path) && !OPEN_BEFORE_SETUP.contains(&req.path.as_str()) && self.ctx.is_locked_down()? {
-            return Err(AuthError::Missing.into());
+        if is_api(&req.path) && !OPEN_BEFORE_SETUP.contains(&req.path.as_str()) && self.ctx.is_locked_down(req)? {
+            let text = "nobody has set this hub up yet: open its page with the PIN that it printed; holt setup-pin makes a new one";
+            return Err(ApiError::new(401, "unauthorized", text).with_header("X-Auth-Failure", "credential-missing"));
         }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {

@@ -29,7 +29,11 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let findings = match config::load(&context.flags, &context.env) {
         Ok(mut config) => {
             // What counts is where a hub that runs can be reached.
-            config.api.listen = hub::listens(&config).listen;
+            let hub::Listens { listen, is_tls, .. } = hub::listens(&config);
+            // Otherwise it was started with another configuration.
+            if is_tls == config.api.tls.is_some() {
+                config.api.listen = listen;
+            }
             examine(&config, depth)
         }
         Err(error) => vec![unusable(error.to_string())],

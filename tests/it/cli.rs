@@ -157,8 +157,14 @@ fn a_hub_is_found_wherever_it_listens() {
     assert!(code == 1 && error.contains(&hub.address) && error.contains("cannot reach"), "{error}");
     hub.signal("TERM");
     hub.wait();
-    let (code, _, error) = bare(&["chat", "say hello"]);
-    assert!(code == 1 && error.contains("no hub answers at http://127.0.0.1:8080"), "{error}");
+    // Whoever has that address now gets no key of this directory.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let mut command = holt(dir.path(), &["chat", "say hello"]);
+    let (code, _, error) = run(command.env("HOME", dir.path()).env("HOLT_API_LISTEN", address));
+    assert!(code == 1 && error.contains("no hub runs on this data directory"), "{error}");
+    other.set_nonblocking(true).unwrap();
+    assert!(other.accept().is_err(), "nobody came");
 }
 
 #[test]

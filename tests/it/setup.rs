@@ -223,6 +223,16 @@ fn a_hub_that_others_can_reach_is_locked_down_until_it_is_set_up() {
     ] {
         assert_eq!(client.send(method, path, "").status, status, "{method} {path}");
     }
+    let refusal = client.with_key("dk_wrong").get("/api/v1/agents");
+    assert!(refusal.status == 401 && refusal.text().contains("nobody has set this hub up yet"), "{}", refusal.text());
+    // Who may read the data directory has a key before that, and it opens nothing for others.
+    let mut chat = std::process::Command::new(env!("CARGO_BIN_EXE_holt"));
+    chat.args(["chat", "hello", "--data-dir"]).arg(dir.path()).env_clear().env("HOME", dir.path());
+    let said = chat.stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let key = std::fs::read_to_string(dir.path().join("cli-key")).unwrap();
+    assert_eq!(client.with_key(key.trim()).get("/api/v1/keys").status, 200);
+    assert_eq!(client.get("/api/v1/agents").status, 401);
     let body = serde_json::json!({"pin": hub.pin.clone().unwrap(), "scopes": ["admin"]}).to_string();
     assert_eq!(client.post("/api/v1/setup", &body).status, 201);
     assert_eq!(client.get("/api/v1/nope").status, 404);

@@ -161,6 +161,7 @@ fn final_text(closed: &Closed, seasoned: bool, url: &HubUrl) -> Option<String> {
     let with = |said: &str| if said.is_empty() { String::new() } else { format!(": {said}") };
     match closed {
         Closed::Refused(401, _) if seasoned => Some(revoked()),
+        Closed::Refused(401, said) if said.contains("set this hub up") => Some(format!("the hub at {url}: {said}")),
         Closed::Refused(401, _) => {
             Some(format!("the hub at {url} does not know this key; make one on its machine: holt keys create <name>"))
         }
@@ -236,6 +237,11 @@ mod tests {
             None,
         );
         check(Closed::Refused(401, String::new()), Some("does not know this key"), Some("revoked"));
+        check(
+            Closed::Refused(401, "nobody has set this hub up yet: open its page".into()),
+            Some("open its page"),
+            Some("revoked"),
+        );
         check(Closed::Refused(403, "insufficient scope".into()), Some("insufficient scope"), Some("may not chat"));
         check(Closed::Untrusted("expired".into()), Some("1: expired"), Some("1: expired"));
         check(Closed::Refused(421, "host".into()), Some("status 421: host"), Some("status 421"));
