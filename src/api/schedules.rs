@@ -9,7 +9,7 @@ use crate::api::login::{decode, json_line, ok};
 use crate::api::message::{Reply, no_content};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
-use crate::config::{Config, ConfigError, Document, Expression, ScheduleConfig};
+use crate::config::{Config, ConfigError, Document, Expression, ScheduleConfig, zone};
 use crate::rt::clock;
 use crate::rt::json::quoted;
 use crate::sched::{Refusal, RunNowError, ScheduleInfo, Scheduler, Wish, preview as moments};
@@ -33,6 +33,7 @@ pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
             if let Some(row) = newest.iter().find(|row| row.schedule == info.config.name) {
                 shape["last_state"] = json!(row.state);
                 set(&mut shape, "last_reason", &row.reason);
+                set(&mut shape, "last_conversation_id", &row.conversation_id);
             }
             shape
         })
@@ -106,7 +107,7 @@ pub(super) fn dry_run(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let tools = agent.map(|agent| agent.at_tier(tier).tools().names()).unwrap_or_default();
     let (now, zone) = (clock::unix_ms(), scheduler.zone());
     let plan = scheduler.plan(name, PREVIEW);
-    let next: Vec<String> = plan.iter().map(|at| Scheduler::local_time(*at, &zone)).collect();
+    let next: Vec<String> = plan.iter().map(|at| Scheduler::local_time(*at, config.zone_or(&zone))).collect();
     Ok(ok(&json!({
         "name": config.name, "agent": config.agent, "text": crate::sched::text_of(&config),
         "conversation_id": crate::sched::conversation_of(&config, now), "session_mode": config.session_mode(),
@@ -125,11 +126,10 @@ pub(super) fn preview(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let invalid = |reason: String| ApiError::bad_request(format!("invalid schedule expression: {reason}"));
     let expression = Expression::parse(schedule).map_err(invalid)?;
     let zone = match text("timezone") {
-        None | Some("") => scheduler.zone(),
-        Some(name) => TimeZone::get(name).map_err(|_| {
-            ApiError::bad_request(format!("timezone {} is not known; give one such as Europe/Berlin", quoted(name)))
-        })?,
+        None => None,
+        Some(name) => zone(name).map_err(|reason| ApiError::bad_request(format!("timezone {reason}")))?,
     };
+    let zone = zone.unwrap_or_else(|| scheduler.zone());
     let wrong = || ApiError::bad_request(format!("n must be a whole number from 1 to {PREVIEW_MAX}"));
     let count = match body.get("n") {
         None => PREVIEW,
@@ -212,6 +212,8 @@ fn shape(info: &ScheduleInfo, zone: &TimeZone) -> Value {
     if !config.tags.is_empty() {
         shape["tags"] = json!(config.tags);
     }
+    let zone = config.zone_or(zone);
+    set(&mut shape, "timezone", config.timezone());
     set_time(&mut shape, "last_run", info.last_run, zone);
     set_time(&mut shape, "next_run", info.next_run, zone);
     shape

@@ -1,6 +1,5 @@
 //! How the parts are put together, in the order that their needs dictate.
 
-use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::api::tools_oauth::CALLBACK_PATH;
 use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
-use crate::app::{App, AppError, Parts, Started, assemble, data_secret, keeper, plugins, serve, tls};
+use crate::app::{App, AppError, Parts, Started, assemble, data_dir, data_secret, keeper, plugins, serve, tls};
 use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
@@ -39,7 +38,6 @@ use crate::rt::order::gather;
 use crate::rt::{Stop, Stopper, Threads};
 use crate::sched::{self, ChatLauncher, Scheduler, SystemClock};
 use crate::skills::{Journal, Skills, skill_tools};
-use crate::store::claim::claim;
 use crate::store::{
     ConversationStore, Db, EventLog, KeyStore, KvLimits, KvStore, NoticeStore, SessionStore, StoreError, TurnStore,
     meta,
@@ -63,7 +61,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     };
     let tls = tls::start(&config)?;
     // Before the files are opened: whoever holds it may be about to replace them.
-    let data_lock = lock_data_dir(&config)?;
+    let data_lock = data_dir::lock(&config)?;
     let db = Arc::new(Db::open(&config.db_path)?);
     let config = Arc::new(config);
     let (stopper, stop) = Stopper::new();
@@ -106,9 +104,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
-    deps.alerts = Some(alerts);
-    deps.fleet = Some(fleet);
-    deps.gateway = gateway;
+    (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
     deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
@@ -152,6 +148,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         db,
         threads,
         recorder,
+        whereabouts: data_dir::tell_whereabouts(&config, address),
+        db_path: config.db_path.clone(),
         _lock: data_lock,
     };
     Ok(Started { app, address, pin })
@@ -213,15 +211,6 @@ fn listen(address: &str) -> Result<TcpListener, AppError> {
     }
     let cause = failure.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidInput));
     Err(AppError::Listen { address: address.to_owned(), cause })
-}
-
-/// Two hubs on one data directory would give the same numbers twice.
-fn lock_data_dir(config: &Config) -> Result<File, AppError> {
-    let locked = || AppError::Locked { path: config.data_dir.display().to_string() };
-    match claim(&config.db_path) {
-        Ok(file) => file.ok_or_else(locked),
-        Err(cause) => Err(AppError::Claim { path: config.data_dir.display().to_string(), cause }),
-    }
 }
 
 fn engine(

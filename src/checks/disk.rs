@@ -162,7 +162,7 @@ impl Disk {
         }
         let text = if mount.turned_read_only {
             Err("the kernel mounted it read-only after an error".to_owned())
-        } else if self.write_test && context.root.is_system() {
+        } else if self.write_test && context.root.is_system() && !mount.shut {
             write_test(&mount.point)
                 .map(|()| "a test file was written")
                 .map_err(|error| format!("cannot write: {error}"))

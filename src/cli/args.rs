@@ -4,8 +4,11 @@ use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::CliError;
 use super::command::{Arg, Command};
+use super::{CliError, text};
+
+/// More of a value tells nobody more.
+const SHOWN_MAX: usize = 100;
 
 /// The arguments of one command. A name that its definition does not have is a mistake of the caller's code: nothing is
 /// found, and tests fail.
@@ -75,7 +78,11 @@ impl Args {
     /// A value that does not fit.
     pub(super) fn wrong(&self, name: &str, reason: &str) -> CliError {
         let shown = self.arg(name).map(Arg::shown).unwrap_or_default();
-        CliError::Misused(format!("{shown} cannot be {:?}: {reason}; see: {} --help", self.text(name), self.title))
+        CliError::Misused(format!(
+            "{shown} cannot be {:?}: {reason}; see: {} --help",
+            text::cut(self.text(name), SHOWN_MAX),
+            self.title
+        ))
     }
 
     fn last(&self, name: &str) -> Option<&Given> {

@@ -20,8 +20,12 @@ _holt() {
 }
 if [ "$funcstack[1]" = _holt ]; then _holt "$@"; else compdef _holt holt; fi"#;
 
-const FISH: &str =
-    "complete -c holt -a '(holt completions fish -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'";
+/// Files are offered only where no word fits.
+const FISH: &str = "function __holt
+  holt completions fish -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null
+end
+complete -c holt -f -a '(__holt)'
+complete -c holt -n 'not string length -q -- (__holt)' -F";
 
 pub(super) const COMMAND: Command = Command {
     name: "completions",

@@ -4,7 +4,7 @@ use super::args::Args;
 use super::command::{Action, Arg, Command};
 use super::output::out;
 use super::text::one_line;
-use super::{CliError, Context};
+use super::{CliError, Context, hub};
 use crate::config;
 use crate::moving::doctor::{Depth, Level, examine, to_json, unusable, worst};
 
@@ -27,7 +27,11 @@ pub(super) const COMMAND: Command = Command {
 fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let depth = Depth { online: args.flag("online"), thorough: true, is_hub: false };
     let findings = match config::load(&context.flags, &context.env) {
-        Ok(config) => examine(&config, depth),
+        Ok(mut config) => {
+            // What counts is where a hub that runs can be reached.
+            config.api.listen = hub::listens(&config).0;
+            examine(&config, depth)
+        }
         Err(error) => vec![unusable(error.to_string())],
     };
     if args.flag("json") {

@@ -26,6 +26,8 @@ mod database;
 mod doctor;
 mod health;
 mod help;
+mod hub;
+mod hub_url;
 mod import;
 mod inspect;
 mod keys;

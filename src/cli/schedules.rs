@@ -55,9 +55,14 @@ const NEXT: Command = Command {
     name: "next",
     about: "Say when an expression is due",
     details: "Say when an expression is due next, in api.timezone: five fields (minute, hour, day of the month, month, \
-              weekday; all of them must match), @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration.",
+              weekday; all of them must match), @hourly, @daily, @weekly, @monthly, @yearly, @every with a \
+              duration, or @at with a date and a time.",
     examples: &["holt schedules next '0 8 * * 1-5'", "holt schedules next '@every 90m' --count 3"],
-    args: &[Arg::word("expression", "The expression, in quotes"), Arg::option("count", "N", "How many").default("5")],
+    args: &[
+        Arg::word("expression", "The expression, in quotes"),
+        Arg::option("count", "N", "How many").default("5"),
+        Arg::option("timezone", "ZONE", "Where, such as Europe/Berlin [default: api.timezone]"),
+    ],
     action: Action::Run(next),
 };
 
@@ -80,8 +85,8 @@ impl Schedules {
         found.ok_or_else(|| CliError::Failed(format!("no schedule {name:?}; see: holt schedules list")))
     }
 
-    fn time(&self, at: Option<i64>) -> String {
-        at.map_or_else(|| "-".to_owned(), |at| Scheduler::local_time(at, &self.zone))
+    fn time(&self, config: &ScheduleConfig, at: Option<i64>) -> String {
+        at.map_or_else(|| "-".to_owned(), |at| Scheduler::local_time(at, config.zone_or(&self.zone)))
     }
 }
 
@@ -101,7 +106,7 @@ fn list(args: &Args, context: &Context) -> Result<(), CliError> {
         return out!("{}", serde_json::to_string_pretty(&shapes).map_err(CliError::failed)?);
     }
     if all.is_empty() {
-        return out!("There are no schedules. They stand in the configuration, as [[schedules]].");
+        return out!("There are no schedules. Make one in the page, or as [[schedules]] in the configuration.");
     }
     let mut table = Table::new(&["NAME", "SCHEDULE", "AGENT", "STATUS", "LAST RUN", "NEXT RUN"]);
     for config in all {
@@ -111,17 +116,17 @@ fn list(args: &Args, context: &Context) -> Result<(), CliError> {
             config.schedule.clone(),
             config.agent.clone(),
             if config.enabled { "on" } else { "off" }.to_owned(),
-            schedules.time(state.and_then(|state| state.last_run)),
-            schedules.time(next_run(config, state, &schedules.zone, clock::unix_ms())),
+            schedules.time(config, state.and_then(|state| state.last_run)),
+            schedules.time(config, next_run(config, state, &schedules.zone, clock::unix_ms())),
         ]);
     }
     table.print()
 }
 
 fn shape(schedules: &Schedules, config: &ScheduleConfig, state: Option<&ScheduleState>) -> Value {
-    let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, &schedules.zone));
+    let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, config.zone_or(&schedules.zone)));
     json!({
-        "name": config.name, "schedule": config.schedule, "agent": config.agent, "skill": config.skill, "prompt": config.prompt,
+        "name": config.name, "schedule": config.schedule, "timezone": config.timezone(), "agent": config.agent, "skill": config.skill, "prompt": config.prompt,
         "channel": config.channel, "enabled": config.enabled, "last_run": time(state.and_then(|state| state.last_run)),
         "next_run": time(next_run(config, state, &schedules.zone, clock::unix_ms())),
     })
@@ -136,6 +141,7 @@ fn show(args: &Args, context: &Context) -> Result<(), CliError> {
     for (what, value) in [
         ("Name", config.name.as_str()),
         ("Schedule", &config.schedule),
+        ("Time zone", config.timezone()),
         ("Agent", &config.agent),
         ("Skill", &config.skill),
         ("Prompt", &config.prompt),
@@ -143,7 +149,7 @@ fn show(args: &Args, context: &Context) -> Result<(), CliError> {
         ("Conversations", config.session_mode()),
         ("Tier", config.session_tier.name().unwrap_or("the agent's")),
         ("Status", if config.enabled { "on" } else { "off" }),
-        ("Next run", &schedules.time(next_run(config, state, &schedules.zone, clock::unix_ms()))),
+        ("Next run", &schedules.time(config, next_run(config, state, &schedules.zone, clock::unix_ms()))),
     ] {
         if !value.is_empty() {
             out!("{what}: {value}")?;
@@ -157,7 +163,7 @@ fn show(args: &Args, context: &Context) -> Result<(), CliError> {
     let mut table = Table::new(&["TIME", "STATE", "COST", "CONVERSATION", "REASON"]);
     for row in &rows {
         table.row(vec![
-            schedules.time(Some(row.moment)),
+            schedules.time(config, Some(row.moment)),
             state_text(row),
             if row.finished_at.is_some() { format!("${:.4}", row.cost_usd) } else { String::new() },
             row.conversation_id.clone(),
@@ -187,7 +193,8 @@ fn next(args: &Args, context: &Context) -> Result<(), CliError> {
     let expression = args.parsed("expression", Expression::parse)?;
     let count = args.number("count", 1..=1000)?.and_then(|count| usize::try_from(count).ok()).unwrap_or(5);
     let config = crate::config::load(&context.flags, &context.env).map_err(CliError::failed)?;
-    let zone = zone(&config.api.timezone);
+    let given = args.parsed("timezone", crate::config::zone)?.flatten();
+    let zone = given.unwrap_or_else(|| zone(&config.api.timezone));
     let Some(expression) = expression else { return Ok(()) };
     let moments = preview(&expression, &zone, clock::unix_ms(), count);
     if moments.is_empty() {

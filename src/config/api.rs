@@ -208,10 +208,7 @@ fn cors_origins(typed: &mut Typed) -> Result<Vec<String>, ConfigError> {
 
 fn timezone(typed: &Typed) -> Result<String, ConfigError> {
     let name = some_text(&typed.raw.api.timezone).unwrap_or_else(|| "UTC".to_owned());
-    if jiff::tz::TimeZone::get(&name).is_err() {
-        let reason = format!("must be a time zone such as \"Europe/Berlin\", got {name:?}");
-        return Err(typed.bad("api.timezone", reason));
-    }
+    super::schedules::zone(&name).map_err(|reason| typed.bad("api.timezone", reason))?;
     Ok(name)
 }
 

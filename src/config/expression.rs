@@ -1,7 +1,9 @@
-//! When a schedule runs: `@daily`, `@every 1h30m`, `0 8-18 * * 1-5` (contract engine 5.1). What they mean in a time zone
+//! When a schedule runs: `@daily`, `@every 1h30m`, `0 8-18 * * 1-5` (contract engine 5.1), `@at 2026-12-24 18:00`. What they mean in a time zone
 //! is the business of `sched`.
 
 use std::time::Duration;
+
+use jiff::civil::DateTime;
 
 use super::duration::parse_go_duration;
 use crate::rt::json::quoted;
@@ -29,6 +31,8 @@ pub enum Expression {
     /// `@every`: whole milliseconds, at least a second.
     Every(Duration),
     Cron(Cron),
+    /// Holt's own, `@at`: once, at that local time.
+    At(DateTime),
 }
 
 /// Five fields; bit n of a field stands for the value n. All of them must match.
@@ -65,6 +69,12 @@ impl Expression {
         let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         if word.eq_ignore_ascii_case("@every") {
             return every(rest.trim()).map(Self::Every);
+        }
+        if word.eq_ignore_ascii_case("@at") {
+            let at = rest.trim().parse().map_err(|_| {
+                format!("@at needs a date and a time such as 2026-12-24 18:00, got {}", quoted(rest.trim()))
+            });
+            return at.map(Self::At);
         }
         let known = SHORTHANDS.iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
         known.map_or_else(|| Err(unknown(text)), |(_, fields)| cron(fields).map(Self::Cron))
@@ -182,6 +192,9 @@ mod tests {
         every("@EVERY\t 24h ", 86_400);
         every("@every 1ns", 1);
         every("@every 1.5h", 5400);
+        for text in ["@at 2026-12-24 18:00", " @AT  2026-12-24T18:00:00 "] {
+            assert_eq!(Expression::parse(text), Ok(Expression::At(jiff::civil::date(2026, 12, 24).at(18, 0, 0, 0))));
+        }
     }
 
     #[test]
@@ -200,6 +213,10 @@ mod tests {
         }
         check("@every -1h", "@every duration must be positive, got \"-1h\"");
         check("@every 0s", "@every duration must be positive, got \"0s\"");
+        let once = "@at needs a date and a time such as 2026-12-24 18:00, got";
+        check("@at soon", &format!("{once} \"soon\""));
+        check("@at", &format!("{once} \"\""));
+        check("@at 2026-02-30 18:00", &format!("{once} \"2026-02-30 18:00\""));
         check("* * * *", "cron expression must have exactly 5 fields, got 4 in \"* * * *\"");
         check("* * * * * *", "cron expression must have exactly 5 fields, got 6 in \"* * * * * *\"");
         check("60 * * * *", "minute field \"60\": value 60–60 out of allowed range [0, 59]");

@@ -113,6 +113,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("schedules[].agent", Text),
     ("schedules[].enabled", Bool),
     // Holt's own.
+    ("schedules[].timezone", Text),
     ("scheduler.catch_up", Time),
     ("scheduler.run_timeout", Time),
     ("tools.*.transport", Text),

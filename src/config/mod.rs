@@ -71,7 +71,7 @@ pub use oidc::OidcConfig;
 pub use plugins::{BrowserConfig, PluginConfig, SecurityConfig};
 pub use report::{Report, check};
 pub use schedules::{
-    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel,
+    NOTIFY, ScheduleConfig, SchedulerConfig, SessionTier, check_channel, check_schedule_name, split_channel, zone,
 };
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 use super::check::{time, time_above_zero, word};
 use super::error::ConfigError;
 use super::expression::Expression;
@@ -30,6 +32,8 @@ pub struct ScheduleConfig {
     /// As it was typed.
     pub schedule: String,
     pub expression: Expression,
+    /// Holt's own: where its hours are meant; None: in `api.timezone`.
+    pub zone: Option<TimeZone>,
     /// The skill that it is for; empty: none.
     pub skill: String,
     /// Holt's own: what the agent is asked; empty: only what the schedule is called.
@@ -77,6 +81,16 @@ impl SessionTier {
 }
 
 impl ScheduleConfig {
+    /// Where its hours are meant; `hub` is `api.timezone`.
+    pub fn zone_or<'a>(&'a self, hub: &'a TimeZone) -> &'a TimeZone {
+        self.zone.as_ref().unwrap_or(hub)
+    }
+
+    /// The name of its own time zone; empty: it has none.
+    pub fn timezone(&self) -> &str {
+        self.zone.as_ref().and_then(TimeZone::iana_name).unwrap_or_default()
+    }
+
     /// Its mode as the file and lists spell it.
     pub fn session_mode(&self) -> &'static str {
         if self.isolated { "isolated" } else { "shared" }
@@ -108,6 +122,13 @@ pub fn check_channel(channel: &str, known: &[ChannelConfig]) -> Result<(), Strin
         return Err(format!("channel {}: there is no [notify.{name}] in the configuration", quoted(channel)));
     }
     Ok(())
+}
+
+/// The time zone of that name; None for an empty one. The error says what to give instead.
+pub fn zone(name: &str) -> Result<Option<TimeZone>, String> {
+    let name = name.trim();
+    let found = (!name.is_empty()).then(|| TimeZone::get(name)).transpose();
+    found.map_err(|_| format!("must be a time zone such as \"Europe/Berlin\", got {}", quoted(name)))
 }
 
 /// Whether a schedule may have that name.
@@ -143,6 +164,7 @@ pub(super) struct RawSchedule {
     name: String,
     kind: String,
     schedule: String,
+    timezone: String,
     skill: String,
     prompt: String,
     channel: String,
@@ -157,6 +179,7 @@ typed!(RawSchedule {
     name,
     kind: "type",
     schedule,
+    timezone,
     skill,
     prompt,
     channel,
@@ -227,6 +250,7 @@ fn schedule(typed: &Typed, raw: &RawSchedule, key: &dyn Fn(&str) -> String) -> R
         kind: raw.kind.clone(),
         schedule: raw.schedule.trim().to_owned(),
         expression,
+        zone: zone(&raw.timezone).map_err(|reason| typed.bad(&key("timezone"), reason))?,
         skill: raw.skill.clone(),
         prompt: raw.prompt.trim().to_owned(),
         channel: raw.channel.clone(),

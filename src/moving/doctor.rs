@@ -11,7 +11,7 @@ use crate::llm::local::LocalProvider;
 use crate::llm::{Provider, Providers};
 use crate::rt::order::Order;
 use crate::rt::{Cancel, clock};
-use crate::store::{Db, KeyStore, StoreError, meta, snapshot};
+use crate::store::{Db, KeyStore, StoreError, meta, snapshot, whereabouts};
 use crate::{limits, sys};
 
 /// Earlier than this software: the clock of a board without a battery.
@@ -229,8 +229,18 @@ fn machine(config: &Config, depth: Depth, found: &mut Findings) {
             "start a time service such as systemd-timesyncd or chrony; the first minutes after a start are normal",
         );
     }
-    if depth.is_hub && rustix::process::geteuid().is_root() {
-        found.warn("root", "the hub runs as root", "run it as a user of its own; see: holt service install");
+    let is_root = if depth.is_hub {
+        rustix::process::geteuid().is_root()
+    } else {
+        whereabouts::runs_as(&config.db_path) == Some(0)
+    };
+    if is_root {
+        found.warn(
+            "root",
+            "the hub runs as root: a mistake in it, or in a tool that it starts, is one in the whole machine",
+            "stop it and run: sudo holt service install (it makes a user without rights), or start it as another user \
+             after chown of its data directory",
+        );
     }
     if let Ok(space) = rustix::fs::statvfs(&config.data_dir) {
         let free = space.f_bavail.saturating_mul(space.f_frsize);

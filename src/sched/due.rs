@@ -15,6 +15,11 @@ const LOOK_BACK_MS: [i64; 3] = [3_600_000, 24 * 3_600_000, 40 * 24 * 3_600_000];
 pub(super) fn first_after(expression: &Expression, zone: &TimeZone, anchor: i64, after_ms: i64) -> Option<i64> {
     match expression {
         Expression::Cron(cron) => next_after(cron, zone, after_ms),
+        // A time that is skipped there is as much later as is skipped.
+        Expression::At(at) => {
+            let at = at.to_zoned(zone.clone()).ok()?.timestamp().as_millisecond();
+            (at > after_ms).then_some(at)
+        }
         Expression::Every(interval) => {
             let interval = i64::try_from(interval.as_millis()).ok()?;
             let past = (after_ms - anchor).div_euclid(interval).max(0);
@@ -29,8 +34,9 @@ pub fn preview(expression: &Expression, zone: &TimeZone, from_ms: i64, count: us
     std::iter::successors(next(&from_ms), next).take(count).collect()
 }
 
-/// When a schedule is due next, by what is kept of it; None while it is switched off.
-pub fn next_run(config: &ScheduleConfig, state: Option<&ScheduleState>, zone: &TimeZone, now_ms: i64) -> Option<i64> {
+/// When a schedule is due next, by what is kept of it; None while it is switched off. `hub` is `api.timezone`.
+pub fn next_run(config: &ScheduleConfig, state: Option<&ScheduleState>, hub: &TimeZone, now_ms: i64) -> Option<i64> {
+    let zone = config.zone_or(hub);
     let same = state.filter(|state| state.is_enabled && state.expression == config.schedule);
     let anchor = same.map_or(now_ms, |state| state.anchor);
     if config.enabled { first_after(&config.expression, zone, anchor, now_ms) } else { None }

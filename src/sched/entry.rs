@@ -60,10 +60,17 @@ impl Entry {
         Self { config: Arc::new(config.clone()), state, next: None, running: None }
     }
 
-    /// Looks for the next moment.
-    pub(super) fn plan(&mut self, zone: &TimeZone) {
+    /// Looks for the next moment. `hub` is the time zone of schedules without one of their own.
+    pub(super) fn plan(&mut self, hub: &TimeZone) {
+        let zone = self.config.zone_or(hub);
         let (anchor, after) = (self.state.anchor, self.state.handled_until);
         self.next = if self.config.enabled { first_after(&self.config.expression, zone, anchor, after) } else { None };
+    }
+
+    /// Its hours are meant elsewhere now: those that lie behind there are not made up for.
+    pub(super) fn moved_to(&mut self, zone: &TimeZone, now: i64) {
+        self.state.handled_until = self.state.handled_until.max(now);
+        self.plan(zone);
     }
 
     /// Whether something is to be done at that time.
@@ -71,7 +78,8 @@ impl Entry {
         self.config.enabled && (now < self.state.handled_until || self.next.is_some_and(|at| at <= now))
     }
 
-    pub(super) fn info(&self, now: i64, zone: &TimeZone) -> ScheduleInfo {
+    pub(super) fn info(&self, now: i64, hub: &TimeZone) -> ScheduleInfo {
+        let zone = self.config.zone_or(hub);
         // What is due and not handled yet is not ahead any more.
         let stale = self.next.is_some_and(|at| at <= now);
         let next = if stale { first_after(&self.config.expression, zone, self.state.anchor, now) } else { self.next };

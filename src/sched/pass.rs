@@ -110,17 +110,18 @@ impl Scheduler {
             let pruned_until = self.runs.pruned_until(name)?;
             match entry.config.expression {
                 Expression::Every(_) => (state.anchor, state.handled_until) = (now, now),
-                Expression::Cron(_) if (now..now + PRUNED_COUNTS_MS).contains(&pruned_until) => {
+                _ if (now..now + PRUNED_COUNTS_MS).contains(&pruned_until) => {
                     state.handled_until = pruned_until;
                 }
-                Expression::Cron(_) => state.handled_until = now,
+                _ => state.handled_until = now,
             }
             self.runs.reopen(&state, state.handled_until)?;
             self.moved(name, state.anchor, state.handled_until, &settings.zone);
             return Ok(());
         }
         let expression = &entry.config.expression;
-        let moments = Moments::between(expression, &settings.zone, state.anchor, state.handled_until, now);
+        let moments =
+            Moments::between(expression, entry.config.zone_or(&settings.zone), state.anchor, state.handled_until, now);
         let Some((first, last)) = moments.ends() else { return Ok(()) };
         let before = self.runs.run_moments(name, first, last)?;
         let (what, reason, may_run) = if self.launcher.is_paused() {

@@ -139,11 +139,18 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Other settings count from now on.
+    /// Other settings count from now on. Waits for what begins just now.
     pub fn configure(&self, config: &SchedulerConfig, timezone: &str) {
+        let _turn = lock(&self.turnstile);
         let settings = Settings::new(config, timezone);
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.clone();
-        lock(&self.table).entries.values_mut().for_each(|entry| entry.plan(&settings.zone));
+        let before =
+            std::mem::replace(&mut *self.settings.write().unwrap_or_else(PoisonError::into_inner), settings.clone());
+        if before.zone != settings.zone {
+            let now = self.clock.wall_ms();
+            let mut table = lock(&self.table);
+            let all = table.entries.values_mut().filter(|entry| entry.config.zone.is_none());
+            all.for_each(|entry| entry.moved_to(&settings.zone, now));
+        }
         self.inbox.ring();
     }
 
@@ -158,8 +165,14 @@ impl Scheduler {
         for config in schedules {
             let state = known.iter().find(|state| state.name == config.name);
             let mut entry = Entry::new(config, state, now);
-            entry.running = old.remove(&config.name).and_then(|old| old.running);
-            entry.plan(&zone);
+            let before = old.remove(&config.name);
+            let moves = before.as_ref().is_some_and(|old| old.config.zone != config.zone);
+            entry.running = before.and_then(|old| old.running);
+            if moves {
+                entry.moved_to(&zone, now);
+            } else {
+                entry.plan(&zone);
+            }
             if state != Some(&entry.state) {
                 changed.push(entry.state.clone());
             }
@@ -283,7 +296,8 @@ impl Scheduler {
         let Some(entry) = lock(&self.table).entries.get(name).filter(|entry| entry.config.enabled).cloned() else {
             return Vec::new();
         };
-        let next = |after: &i64| first_after(&entry.config.expression, &zone, entry.state.anchor, *after);
+        let zone = entry.config.zone_or(&zone);
+        let next = |after: &i64| first_after(&entry.config.expression, zone, entry.state.anchor, *after);
         std::iter::successors(next(&now), next).take(count).collect()
     }
 
@@ -297,7 +311,7 @@ impl Scheduler {
         self.runs.newest()
     }
 
-    /// The time zone of all schedules.
+    /// The time zone of schedules without one of their own.
     pub fn zone(&self) -> TimeZone {
         self.settings().zone
     }

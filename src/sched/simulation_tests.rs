@@ -26,6 +26,7 @@ fn schedule(name: &str, expression: &str) -> ScheduleConfig {
         kind: "agent".to_owned(),
         schedule: expression.to_owned(),
         expression: Expression::parse(expression).unwrap(),
+        zone: None,
         skill: String::new(),
         prompt: String::new(),
         channel: "api:test".to_owned(),
@@ -353,6 +354,7 @@ fn simulate(start: &str, zone: &str, hours: i64, seed: u64) {
     check_launches(&bench);
     for config in &bench.schedules {
         match config.expression {
+            Expression::At(_) => unreachable!(),
             Expression::Cron(_) => check_cron(&bench, config, begin.max(lowest)),
             Expression::Every(interval) => {
                 let rows = bench.rows(&config.name);
@@ -511,6 +513,50 @@ fn changes_keep_what_is_the_same() {
     bench.hub().replace(&bench.schedules).unwrap();
     assert_eq!(bench.hub().get("a").unwrap().next_run.map(|at| at - bench.now()), Some(HOUR));
     assert!(bench.rows("b").is_empty() && bench.hub().list().len() == 1);
+}
+
+#[test]
+fn hours_are_meant_where_the_schedule_says() {
+    let tokyo = config_zone("Asia/Tokyo");
+    let mut bench =
+        Bench::new("2026-05-06T07:30:00Z", "UTC", vec![schedule("a", "0 9 * * *"), schedule("b", "0 9 * * *")]);
+    bench.schedules[1].zone = tokyo;
+    bench.hub().replace(&bench.schedules).unwrap();
+    let in_minutes = |name: &str| (bench.hub().get(name).unwrap().next_run.unwrap() - bench.now()) / MINUTE;
+    assert_eq!((in_minutes("a"), in_minutes("b")), (90, 16 * 60 + 30));
+    // 9:00 was half an hour ago in the new one: that is not made up for.
+    bench.hub().configure(&bench.config, "Europe/Berlin");
+    assert_eq!((in_minutes("a"), in_minutes("b")), (23 * 60 + 30, 16 * 60 + 30));
+    bench.run_for(HOUR);
+    assert!(bench.rows("a").is_empty() && bench.rows("b").is_empty());
+    let plan = bench.hub().plan("b", 2);
+    assert_eq!(plan[0] - bench.now(), (15 * 60 + 30) * MINUTE);
+    bench.schedules[1].zone = config_zone("Europe/Berlin");
+    bench.hub().replace(&bench.schedules).unwrap();
+    assert_eq!(bench.hub().get("b").unwrap().next_run, bench.hub().get("a").unwrap().next_run);
+    bench.run_for(24 * HOUR);
+    assert_eq!((bench.rows("a").len(), bench.rows("b").len()), (1, 1));
+}
+
+#[test]
+fn what_is_wanted_once_is_run_once() {
+    let mut once = schedule("a", "@at 2026-03-29 02:30");
+    once.zone = config_zone("Europe/Berlin");
+    // That hour is skipped there.
+    let mut bench = Bench::new("2026-03-29T00:30:00Z", "UTC", vec![once]);
+    assert_eq!(bench.hub().get("a").unwrap().next_run.map(|at| at - bench.now()), Some(HOUR));
+    assert_eq!(bench.hub().plan("a", 5).len(), 1);
+    bench.run_for(2 * HOUR);
+    assert_eq!((bench.rows("a").len(), bench.hub().get("a").unwrap().next_run), (1, None));
+    bench.kill();
+    bench.start();
+    bench.set_clock(-HOUR - HOUR / 2);
+    bench.run_for(48 * HOUR);
+    assert_eq!(lock(&bench.world.begun).len(), 1, "also when the clock was set back");
+}
+
+fn config_zone(name: &str) -> Option<jiff::tz::TimeZone> {
+    crate::config::zone(name).unwrap()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::config::{
-    Config, ConfigError, Document, Expression, ScheduleConfig, Tier, check_channel, check_schedule_name, edit,
+    Config, ConfigError, Document, Expression, ScheduleConfig, Tier, check_channel, check_schedule_name, edit, zone,
 };
 use crate::limits;
 use crate::rt::json::quoted;
@@ -26,6 +26,8 @@ const PROMPT_BYTES_MAX: usize = 8192;
 pub struct Wish {
     pub name: Option<String>,
     pub schedule: Option<String>,
+    /// Where its hours are meant; empty: in `api.timezone`.
+    pub timezone: Option<String>,
     pub channel: Option<String>,
     pub skill: Option<String>,
     /// What the agent is asked.
@@ -78,6 +80,7 @@ impl Wish {
         Ok(Self {
             name: text("name")?,
             schedule: text("schedule")?,
+            timezone: text("timezone")?,
             channel: text("channel")?,
             skill: text("skill")?,
             prompt: text("prompt")?,
@@ -124,11 +127,10 @@ impl Wish {
         ] {
             entry.insert(key.to_owned(), value);
         }
-        if let Some(skill) = self.skill.as_deref().filter(|skill| !skill.is_empty()) {
-            entry.insert("skill".to_owned(), json!(skill));
-        }
-        if let Some(prompt) = self.prompt.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty()) {
-            entry.insert("prompt".to_owned(), json!(prompt));
+        for (key, text) in [("skill", &self.skill), ("prompt", &self.prompt), ("timezone", &self.timezone)] {
+            if let Some(text) = text.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+                entry.insert(key.to_owned(), json!(text));
+            }
         }
         if let Some(tags) = self.tags.as_ref().filter(|tags| !tags.is_empty()) {
             entry.insert("tags".to_owned(), json!(tags));
@@ -165,6 +167,7 @@ impl Wish {
         for (key, value) in [
             ("schedule", text(&self.schedule)),
             ("channel", text(&self.channel)),
+            ("timezone", or_nothing(&self.timezone)),
             ("skill", or_nothing(&self.skill)),
             ("prompt", or_nothing(&self.prompt)),
             ("session_mode", text(&self.session_mode)),
@@ -206,6 +209,9 @@ impl Wish {
         }
         if self.session_tier.as_deref().is_some_and(|tier| !tier.is_empty() && Tier::from_name(tier).is_none()) {
             return invalid("session_tier must be autonomous, supervised or restricted");
+        }
+        if let Err(reason) = zone(self.timezone.as_deref().unwrap_or_default()) {
+            return Err(Refusal::Invalid(format!("timezone {reason}")));
         }
         let is_odd = |text: &String| text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control);
         if self.skill.as_ref().is_some_and(is_odd) {

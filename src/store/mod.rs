@@ -42,6 +42,7 @@ pub mod snapshot;
 pub mod time;
 mod turn_rows;
 pub mod turns;
+pub mod whereabouts;
 
 pub use agents::rename_agent;
 pub use alerts::AlertStore;

@@ -53,6 +53,11 @@ const tests = {
     await shot(page, 'approval-server');
     const other = await open({ where: '/#/approvals', viewport: { width: 360, height: 740 } });
     await other.getByRole('heading', { name: 'Run shout of the tool server parrot' }).waitFor();
+    // However long its name is.
+    for (const each of [page, other]) {
+      await each.evaluate(() => { for (const button of document.querySelectorAll('.ask-row .quiet')) button.textContent = button.textContent.replace('shout', 'a_tool_whose_name_is_as_long_as_a_name_of_a_tool_can_be_64_bytes'); });
+      await noSideways(each, 'a long name');
+    }
     await other.getByRole('button', { name: 'Deny' }).click();
     await settled(page);
     await hub.send('DELETE', '/api/v1/tools/parrot');

@@ -44,12 +44,19 @@ const tests = {
     await settled(page);
     assert.equal(await answers(page).last().locator('.md').innerText(), 'door-code is 1234.');
     await ask(page, 'forget the door code');
+    await page.locator('.tabs').getByRole('link', { name: /^Approvals/ }).tap();
+    await page.getByRole('heading', { name: 'Forget what is under “door-code”' }).waitFor();
     await page.getByRole('button', { name: 'Deny' }).tap();
+    await page.getByRole('link', { name: 'Try it' }).waitFor();
+    // The way back leads to the chat that was open.
+    await page.locator('.tabs').getByRole('link', { name: 'Chat' }).tap();
     await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 3);
     await settled(page);
     assert.match(await answers(page).last().locator('.md').innerText(), /^I still remember door-code, because it was not allowed/);
-    assert.equal(await page.evaluate(() => new Promise((done) => { const say = document.getElementById('say'); const look = () => (say.textContent ? done(say.textContent) : setTimeout(look, 20)); look(); })),
-      'I still remember door-code, because it was not allowed.');
+    await ask(page, 'do you remember the **door code**?');
+    await page.waitForFunction(() => document.getElementById('say').textContent === 'door-code is 1234.');
+    await page.locator('.tabs').getByRole('link', { name: 'Chat' }).tap();
+    await page.getByText('What would you like to know?').waitFor();
   },
 
   async 'everything is stopped: said in the chat, messages wait and go on by themselves when it is over'({ hub, open }) {

@@ -41,6 +41,19 @@ const tests = {
     assert.ok(again.top >= 0 && again.top < 40, `after a reload the question is at ${again.top}`);
   },
 
+  async 'a question from elsewhere: who reads at the end sees it and the beginning of its answer'({ hub, open }) {
+    const page = await open({ viewport: { width: 360, height: 740 } });
+    await connected(page);
+    await ask(page, 'count to 40');
+    await settled(page);
+    await page.getByRole('button', { name: 'Latest' }).click();
+    await hub.send('POST', '/api/v1/chat', { session_id: page.url().split('/chat/')[1], message: 'count to 50' });
+    await page.waitForFunction(() => document.querySelectorAll('.msg.user').length === 2);
+    await settled(page);
+    const top = await page.locator('.msg.user').last().evaluate((el) => el.getBoundingClientRect().top - el.closest('.scroll').getBoundingClientRect().top);
+    assert.ok(top >= -60 && top < 100, `the question is at ${top}`);
+  },
+
   async 'reload in the middle of an answer shows the rest'({ open }) {
     const page = await open();
     await connected(page);

@@ -2,7 +2,7 @@
 import { Browser, shot } from './hub.mjs';
 
 const wanted = process.argv[2] || '';
-const suites = await Promise.all(['./markdown.mjs', './account.mjs', './chat.mjs', './approvals.mjs', './admin.mjs', './agents.mjs', './machines.mjs', './pages.mjs', './line.mjs', './look.mjs'].map((name) => import(name)));
+const suites = await Promise.all(['./markdown.mjs', './account.mjs', './chat.mjs', './approvals.mjs', './admin.mjs', './agents.mjs', './machines.mjs', './pages.mjs', './line.mjs', './look.mjs', './tools.mjs', './states.mjs'].map((name) => import(name)));
 let passed = 0;
 let failed = 0;
 let skipped = 0;

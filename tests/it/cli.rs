@@ -142,6 +142,26 @@ fn a_new_setup_pin_takes_the_place_of_the_old_one() {
 }
 
 #[test]
+fn a_hub_is_found_wherever_it_listens() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let mut hub = Builder::new(dir.path()).model(&model).start();
+    let bare = |words: &[&str]| {
+        let mut command = holt(dir.path(), words);
+        command.env("HOME", dir.path());
+        run(&mut command)
+    };
+    let (code, out, error) = bare(&["chat", "say hello"]);
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "hello\n", ""));
+    // Other machines would not reach it there.
+    let (code, _, error) = bare(&["machines", "join"]);
+    assert!(code == 1 && error.contains(&hub.address) && error.contains("cannot reach"), "{error}");
+    hub.signal("TERM");
+    hub.wait();
+    let (code, _, error) = bare(&["chat", "say hello"]);
+    assert!(code == 1 && error.contains("no hub answers at http://127.0.0.1:8080"), "{error}");
+}
+
+#[test]
 fn one_message_gets_one_answer() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());

@@ -1,6 +1,6 @@
 //! `holt doctor`: what is wrong is found and told with a way out; what is well is not.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -37,12 +37,20 @@ fn trouble_is_found_and_health_is_not_called_trouble() {
         assert_eq!(level(&well, id), None, "{id}: {well}");
     }
     assert_eq!(level(&well, "no_backup"), Some("note"));
+    // Both know as whom the hub runs: here as whoever runs the tests.
+    let is_root = std::fs::metadata(dir.path().join("holt.db")).unwrap().uid() == 0;
+    assert_eq!(level(&well, "root"), is_root.then_some("warning"), "{well}");
     let over_http = admin.get("/api/v1/doctor").json();
+    assert_eq!(level(&over_http, "root"), is_root.then_some("warning"));
     assert_eq!(level(&over_http, "no_backup"), Some("note"));
     assert_eq!(admin.new_key("reader", &["chat"]).get("/api/v1/doctor").status, 403);
     let backup = admin.post("/api/v1/backup", "");
     assert_eq!(backup.status, 200);
     assert_eq!(level(&doctor(dir.path(), &[]).1, "no_backup"), None);
+    drop(hub);
+    assert_eq!(level(&doctor(dir.path(), &[]).1, "root"), None, "it does not run");
+    let hub = Builder::new(dir.path()).listen("0.0.0.0:0").start();
+    assert_eq!(level(&doctor(dir.path(), &[]).1, "no_tls"), Some("warning"), "it listens elsewhere than configured");
     drop(hub);
 
     std::fs::set_permissions(dir.path().join("secret"), std::fs::Permissions::from_mode(0o644)).unwrap();

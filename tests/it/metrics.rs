@@ -1,6 +1,9 @@
 //! `/metrics`: well formed for a strict reader, and true.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -157,10 +160,35 @@ fn figures_say_what_happened() {
         assert!(value("process_resident_memory_bytes") > 1e6 && value("holt_sockets_open") >= 2.0);
         assert!(value("process_open_fds") >= value("holt_sockets_open") && value("process_threads") > 1.0);
     }
+    read_by_prometheus(&hub.client().get("/metrics").text());
     // Counters only grow.
     assert!(
         scrape(&admin)["holt_http_request_duration_seconds_count"] > value("holt_http_request_duration_seconds_count")
     );
+}
+
+/// Prometheus' own library reads it as we do. Without it, as on a machine that has not installed the tests' packages,
+/// nothing is said.
+fn read_by_prometheus(text: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp");
+    let python = root.join("venv/bin/python");
+    let has_reader = |python: &Path| {
+        let asked = Command::new(python).args(["-c", "import prometheus_client"]).stderr(Stdio::null()).status();
+        asked.is_ok_and(|status| status.success())
+    };
+    let is_required = std::env::var("HOLT_MCP_TESTS").is_ok_and(|value| value == "required");
+    if !has_reader(&python) {
+        assert!(!is_required, "prometheus-client is not installed; see .ci/run");
+        eprintln!("skipped: prometheus-client is not installed");
+        return;
+    }
+    let mut reader = Command::new(python);
+    reader.arg(root.join("metrics.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut reader = reader.spawn().unwrap();
+    reader.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = reader.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), read(text).len().to_string());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The set-ups of the README with a proxy in front of the hub, tried with that proxy where it is installed.
 
+use std::io::BufRead;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -44,7 +45,7 @@ fn free_port() -> u16 {
 }
 
 /// All that passes a proxy: requests, cookies, event streams, sockets.
-fn check(hub: &Hub, port: u16) {
+fn check(hub: &Hub, model: &Model, port: u16) {
     let config = Arc::new(tls::strict(rustls::ALL_VERSIONS));
     let address = format!("127.0.0.1:{port}");
     wait_until("the proxy listens", || std::net::TcpStream::connect(&address).ok());
@@ -60,6 +61,23 @@ fn check(hub: &Hub, port: u16) {
     let mut socket = Socket::open_tls(&user);
     socket.chat("s", "deltas 500");
     assert_eq!(socket.turn().last().unwrap()["type"], "done");
+    // Nothing is held back on the way: what comes first is here before the rest exists.
+    let body = json!({"message": "gate 3 2", "session_id": "held"}).to_string();
+    let mut stream = user.with("Accept", "text/event-stream").open_tls("POST", "/api/v1/chat", &body);
+    let mut before = String::new();
+    while before.matches("content_delta").count() < 3 {
+        assert!(stream.read_line(&mut before).unwrap() > 0, "{before}");
+    }
+    socket.attach("held", 0);
+    socket.read_deltas(3);
+    model.wait_at_gate();
+    model.open_gate();
+    assert_eq!(socket.turn().last().unwrap()["type"], "done");
+    let mut line = String::new();
+    while !line.contains("\"done\"") {
+        line.clear();
+        assert!(stream.read_line(&mut line).unwrap() > 0, "the stream ends before its last event");
+    }
 }
 
 #[test]
@@ -85,7 +103,7 @@ fn nginx_as_the_readme_sets_it_up() {
     let mut command = Command::new(nginx);
     command.arg("-c").arg(dir.path().join("nginx.conf")).arg("-e").arg(dir.path().join("nginx.log"));
     let proxy = Proxy(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    check(&hub, port);
+    check(&hub, &model, port);
     drop(proxy);
 }
 
@@ -108,6 +126,6 @@ fn caddy_as_the_readme_sets_it_up() {
     command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.path().join("Caddyfile"));
     command.env("HOME", dir.path());
     let proxy = Proxy(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    check(&hub, port);
+    check(&hub, &model, port);
     drop(proxy);
 }

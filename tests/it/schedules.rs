@@ -256,6 +256,33 @@ fn expressions_can_be_tried_out() {
 }
 
 #[test]
+fn hours_are_meant_in_a_time_zone() {
+    let bench = Bench::new("");
+    let hub = bench.hub();
+    let all = client(&hub);
+    let body = json!({"name": "far", "schedule": "0 7 * * *", "channel": "api:x", "timezone": "asia/tokyo"});
+    assert_eq!(post(&all, "", &body).status, 201);
+    assert_eq!(post(&all, "", &json!({"name": "here", "schedule": "0 7 * * *", "channel": "api:x"})).status, 201);
+    let next = |name: &str| listed(&all, name)["next_run"].as_str().unwrap().to_owned();
+    assert_eq!(listed(&all, "far")["timezone"], "Asia/Tokyo");
+    assert!(next("far").ends_with("T07:00:00+09:00") && next("here").ends_with("T07:00:00Z"));
+    assert!(bench.file().contains("timezone = \"asia/tokyo\""), "{}", bench.file());
+    // The hub's own counts at once.
+    let answer = all.send("PATCH", "/api/v1/server/config", &json!({"timezone": "America/New_York"}).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(next("here").contains("T07:00:00-0") && next("far").ends_with("T07:00:00+09:00"));
+    let answer = patch(&all, "far", &json!({"timezone": "Mars"}));
+    assert!(
+        answer.status == 400 && answer.text().contains("timezone must be a time zone such as"),
+        "{}",
+        answer.text()
+    );
+    assert_eq!(patch(&all, "far", &json!({"timezone": ""})).status, 200);
+    assert_eq!(next("far"), next("here"));
+    assert_eq!(listed(&all, "far")["timezone"], Value::Null);
+}
+
+#[test]
 fn a_schedule_runs_by_itself_and_keeps_its_result() {
     let bench = Bench::new(
         "[[schedules]]\nname = 'tick'\ntype = 'agent'\nschedule = '@every 1s'\nskill = 'say tick'\nchannel = 'api:tick'\nsession_mode = 'isolated'\n",

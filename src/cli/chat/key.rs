@@ -6,7 +6,6 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::hub_url::HubUrl;
 use crate::audit::{AuditStore, Entry};
 use crate::cli::{CliError, Context};
 use crate::config;
@@ -23,8 +22,8 @@ const SCOPES: [&str; 5] = ["chat", "sessions:read", "approvals:read", "approvals
 const KEY_BYTES_MAX: u64 = 4096;
 
 /// The key to use: `--key`, `HOLT_KEY`, else the one that this command keeps in the hub's data directory, where the
-/// user may write and the hub is on this machine.
-pub(super) fn find(given: Option<String>, context: &Context, url: &HubUrl) -> Result<String, CliError> {
+/// user may write and the hub is on this machine (`is_own`).
+pub(super) fn find(given: Option<String>, context: &Context, is_own: bool) -> Result<String, CliError> {
     if let Some(key) = given.or_else(|| context.env.get("HOLT_KEY").map(str::to_owned)) {
         let key = key.trim().to_owned();
         if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -38,7 +37,7 @@ pub(super) fn find(given: Option<String>, context: &Context, url: &HubUrl) -> Re
             and give it in HOLT_KEY"
         ))
     };
-    if !url.is_loopback() {
+    if !is_own {
         return Err(without("a hub on another machine needs a key"));
     }
     let Ok(config) = config::load(&context.flags, &context.env) else {
@@ -131,20 +130,20 @@ mod tests {
     #[test]
     fn without_a_key_the_command_to_run_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let find = |given: Option<&str>, env: Env, url: &str| {
+        let find = |given: Option<&str>, env: Env, is_own: bool| {
             let flags = Flags { data_dir: Some(dir.path().to_owned()), ..Flags::default() };
-            find(given.map(str::to_owned), &Context { flags, env }, &HubUrl::parse(url).unwrap())
+            find(given.map(str::to_owned), &Context { flags, env }, is_own)
         };
         let text = |found: Result<String, CliError>| match found {
             Err(CliError::Failed(text)) => text,
             other => panic!("{other:?}"),
         };
         let env = || Env::of([("HOLT_KEY", "dk_env")]);
-        assert_eq!(find(Some("dk_flag"), env(), "pi:1").unwrap(), "dk_flag");
-        assert_eq!(find(None, env(), "pi:1").unwrap(), "dk_env");
-        assert!(text(find(Some("a b"), env(), "pi:1")).contains("this is no key"));
-        for (url, part) in [("pi:1", "another machine"), ("127.0.0.1:1", "its data is not in")] {
-            let text = text(find(None, Env::default(), url));
+        assert_eq!(find(Some("dk_flag"), env(), false).unwrap(), "dk_flag");
+        assert_eq!(find(None, env(), false).unwrap(), "dk_env");
+        assert!(text(find(Some("a b"), env(), false)).contains("this is no key"));
+        for (is_own, part) in [(false, "another machine"), (true, "its data is not in")] {
+            let text = text(find(None, Env::default(), is_own));
             assert!(text.contains(part) && text.contains("holt keys create"), "{text}");
         }
         assert!(!dir.path().join(KEY_FILE).exists());

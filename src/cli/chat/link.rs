@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never};
 use rustls::ClientConfig;
 
-use super::hub_url::HubUrl;
 use super::socket::{self, Closed, FromSocket, Writer};
 use crate::cli::CliError;
+use crate::cli::hub_url::HubUrl;
 use crate::rt::Threads;
 
 /// Seconds before each further try; the last one for all that follow.

@@ -6,7 +6,6 @@
 mod command;
 mod follow;
 mod frame;
-mod hub_url;
 mod input;
 mod interactive;
 mod key;
@@ -21,13 +20,8 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal, Read};
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use rustls::ClientConfig;
 
 use self::follow::Follow;
-use self::hub_url::HubUrl;
 use self::interactive::Interactive;
 use self::link::{Link, Target};
 use self::once::Once;
@@ -36,12 +30,10 @@ use self::talk::Talk;
 use self::view::{Shown, View};
 use super::args::Args;
 use super::command::{Action, Arg, Command};
-use super::{CliError, Context};
+use super::{CliError, Context, hub};
 use crate::chat::engine::check_session_id;
-use crate::config;
 use crate::limits;
 use crate::rt::Threads;
-use crate::tls;
 
 pub(super) const COMMAND: Command = Command {
     name: "chat",
@@ -63,11 +55,7 @@ pub(super) const COMMAND: Command = Command {
         Arg::word("message", "One message; without it a dialogue, or what comes through a pipe").optional(),
         Arg::option("session", "ID", "Go on with a conversation").short('s'),
         Arg::option("agent", "NAME", "Which agent to talk to").short('a'),
-        Arg::option(
-            "url",
-            "URL",
-            "Address of the hub [env: HOLT_URL] [default: where the local configuration listens]",
-        ),
+        Arg::option("url", "URL", "Address of the hub [env: HOLT_URL] [default: the one that runs here]"),
         Arg::option(
             "key",
             "KEY",
@@ -99,15 +87,15 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     } else if json {
         return Err(CliError::failed("--json needs a message: holt chat --json \"...\""));
     }
-    let (url, own_cert) = address(args.value("url"), context)?;
-    let trust = trust(&url, args.value("ca-file").or_else(|| context.env.get("HOLT_CA_FILE")), own_cert)?;
+    let found = hub::find(args.value("url"), context)?;
+    let trust = found.trust(args.value("ca-file").or_else(|| context.env.get("HOLT_CA_FILE")))?;
     // Before a key is made for it.
-    drop(socket::connect(&url).map_err(|_| CliError::Failed(link::nobody_answers(&url)))?);
-    let key = key::find(owned("key"), context, &url)?;
+    drop(hub::connect(&found.url).map_err(|_| CliError::Failed(link::nobody_answers(&found.url)))?);
+    let key = key::find(owned("key"), context, found.is_own)?;
     let session_id = session.map_or_else(talk::new_session_id, Ok)?;
     let threads = Threads::new();
     let interrupts = input::interrupts(&threads)?;
-    let target = Target { url, key, trust };
+    let target = Target { url: found.url, key, trust };
     let link = Link::start(target.clone(), threads.clone())?;
     let talk = Talk::new(link, Follow::new(session_id, owned("agent")));
     let screen = Screen::of_process(&context.env);
@@ -118,35 +106,6 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let lines_rx = input::lines(&threads)?;
     let view = View::new(screen, Shown { deltas: true, steps: true });
     Interactive::new(talk, view, target, &lines_rx, &interrupts.rx).run()
-}
-
-/// `--url`, `HOLT_URL`, else where a hub with the local configuration listens, and its certificate if it has one.
-fn address(given: Option<&str>, context: &Context) -> Result<(HubUrl, Option<PathBuf>), CliError> {
-    if let Some(text) = given.or_else(|| context.env.get("HOLT_URL")) {
-        return HubUrl::parse(text).map(|url| (url, None)).map_err(CliError::Failed);
-    }
-    let api = config::load(&context.flags, &context.env).map_err(CliError::failed)?.api;
-    let url = HubUrl::of_listen(&api.listen, api.tls.is_some()).ok_or_else(|| {
-        CliError::Failed(format!("the hub listens at {}, so its port is not known here; give its --url", api.listen))
-    })?;
-    Ok((url, api.tls.map(|files| files.cert_file)))
-}
-
-/// Whom to believe. A hub of this machine is known by its own certificate: that hardly names 127.0.0.1.
-fn trust(
-    url: &HubUrl,
-    ca_file: Option<&str>,
-    own_cert: Option<PathBuf>,
-) -> Result<Option<Arc<ClientConfig>>, CliError> {
-    if !url.is_tls() {
-        return Ok(None);
-    }
-    let (made, path) = match (ca_file.map(PathBuf::from), own_cert) {
-        (None, Some(path)) => (tls::client_config_of(&path), Some(path)),
-        (path, _) => (tls::client_config(path.as_deref()), path),
-    };
-    let shown = path.unwrap_or_default();
-    made.map(Some).map_err(|cause| CliError::Failed(format!("certificates {}: {cause}", shown.display())))
 }
 
 fn read_stdin() -> Result<String, CliError> {

@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use super::link::Target;
-use super::socket;
+use crate::cli::hub;
 use crate::rt::fields::typed;
+use crate::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A list of ten thousand conversations is 3 MB.
@@ -48,7 +49,7 @@ pub(super) fn messages(target: &Target, id: &str) -> Result<Vec<Stored>, String>
 }
 
 fn get<T: serde::de::DeserializeOwned>(target: &Target, path: &str) -> Result<T, String> {
-    let stream = socket::dial(target).map_err(|closed| closed.to_string())?;
+    let stream = hub::dial(&target.url, target.trust.as_ref()).map_err(|error| tls::explain(&error))?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
     let (authority, base) = (target.url.authority(), target.url.base());
     // HTTP/1.0: the answer is what comes until the end, never in chunks.

@@ -3,28 +3,25 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustls::pki_types::ServerName;
 use tungstenite::client::{ClientRequestBuilder, client_with_config};
 use tungstenite::handshake::HandshakeError;
 use tungstenite::http::Uri;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
 
-use super::hub_url::HubUrl;
 use super::link::Target;
+use crate::cli::hub;
 use crate::limits;
 use crate::rt::Threads;
 use crate::tls::{self, Transport};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The hub pings every 30 seconds: after two that did not come the line is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Frames that wait to be shown (Block: the hub holds back what we do not read).
 const EVENTS_MAX: usize = 256;
 const READ_BUFFER_BYTES: usize = 16 * 1024;
@@ -110,51 +107,13 @@ pub(super) fn start(threads: &Threads, target: &Target) -> io::Result<Receiver<F
     Ok(events_rx)
 }
 
-/// A TCP connection, to see whether anybody listens.
-pub(super) fn connect(url: &HubUrl) -> io::Result<TcpStream> {
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
-    let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in url.host_and_port().to_socket_addrs()? {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        match TcpStream::connect_timeout(&address, left) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-/// A connection that bytes can be sent over; with TLS the hub has proven who it is. Reads wait for five seconds.
-pub(super) fn dial(target: &Target) -> Result<Transport, Closed> {
-    let unreachable = |error: &io::Error| Closed::Unreachable(error.to_string());
-    let stream = connect(&target.url).map_err(|error| unreachable(&error))?;
-    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
-    let transport = match &target.trust {
-        None => Transport::Plain(stream),
-        Some(trust) => {
-            let host = target.url.host_and_port().0.to_owned();
-            let name = ServerName::try_from(host).map_err(|error| Closed::Untrusted(error.to_string()))?;
-            let transport = Transport::connect(stream, Arc::clone(trust), name).map_err(|error| unreachable(&error))?;
-            transport.handshake(CONNECT_TIMEOUT).map_err(|error| match error.kind() {
-                ErrorKind::InvalidData => Closed::Untrusted(tls::explain(&error)),
-                _ => unreachable(&error),
-            })?;
-            transport
-        }
-    };
-    let prepared = transport
-        .set_read_timeout(Some(CONNECT_TIMEOUT))
-        .and_then(|()| transport.set_write_timeout(Some(WRITE_TIMEOUT)));
-    prepared.map_err(|error| unreachable(&error))?;
-    Ok(transport)
-}
-
 fn open(target: &Target, events_tx: &Sender<FromSocket>) -> Result<WebSocket<ReadHalf>, Closed> {
     let unreachable = |error: &io::Error| Closed::Unreachable(error.to_string());
-    let stream = Arc::new(dial(target)?);
+    let dialled = hub::dial(&target.url, target.trust.as_ref()).map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => Closed::Untrusted(tls::explain(&error)),
+        _ => unreachable(&error),
+    })?;
+    let stream = Arc::new(dialled);
     let for_writing = WriteHalf(Arc::clone(&stream));
     // TLS is below and no business of the protocol's.
     let address = format!("ws://{}{}/api/v1/ws", target.url.authority(), target.url.base());

@@ -10,7 +10,6 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
 use super::follow::Follow;
-use super::hub_url::HubUrl;
 use super::interactive::Interactive;
 use super::link::{Link, Target};
 use super::once::Once;
@@ -19,6 +18,7 @@ use super::talk::Talk;
 use super::view::tests::Paper;
 use super::view::{Shown, View};
 use crate::cli::CliError;
+use crate::cli::hub_url::HubUrl;
 use crate::rt::Threads;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use crate::cli::command::{Action, Arg, Command};
 use crate::cli::database::Database;
 use crate::cli::output::{self, out};
 use crate::cli::sessions::parse_age;
-use crate::cli::{CliError, Context, time};
+use crate::cli::{CliError, Context, hub, time};
 use crate::fleet::sign::HubKey;
 use crate::limits::{JOIN_CODE_TTL, JOIN_CODE_TTL_MAX};
 use crate::store::JoinCodeStore;
@@ -52,7 +52,10 @@ fn join(args: &Args, context: &Context) -> Result<(), CliError> {
     let key = HubKey::read_or_make(&database.config.data_dir).map_err(CliError::failed)?;
     let url = match url.or_else(|| database.config.api.external_url.clone()) {
         Some(url) => url,
-        None => found_at(&database.config.api.listen, database.config.api.scheme())?,
+        None => {
+            let (listen, is_tls, _) = hub::listens(&database.config);
+            found_at(&listen, if is_tls { "https" } else { "http" })?
+        }
     };
     let codes = JoinCodeStore::new(Arc::clone(&database.db));
     let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);

@@ -343,6 +343,7 @@ mod tests {
         let request = Request { model: NAME, messages: &messages, tools: &[], stream: false };
         let completion = LocalProvider::new().complete(request, &mut sink, &Cancel::new()).unwrap();
         assert!(sink.pieces.is_empty() && completion.text.contains("read-only"));
+        assert!(completion.text.contains("remember that the door code is 1234"), "{}", completion.text);
         assert_eq!(LocalProvider::new().models(&Cancel::new()).unwrap(), ["local"]);
     }
 }

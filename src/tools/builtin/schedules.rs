@@ -16,7 +16,7 @@ use crate::tools::arguments::{Arguments, object};
 use crate::tools::{Tool, ToolContext, ToolError};
 
 const FIELDS: &[&str] =
-    &["name", "schedule", "channel", "skill", "prompt", "session_mode", "session_tier", "tags", "enabled"];
+    &["name", "schedule", "timezone", "channel", "skill", "prompt", "session_mode", "session_tier", "tags", "enabled"];
 /// The names of these tools.
 pub(super) const NAMES: [&str; 4] = ["schedule_list", "schedule_add", "schedule_update", "schedule_delete"];
 
@@ -56,7 +56,8 @@ pub(super) fn schedule_tools(desk: &Arc<ScheduleDesk>) -> Vec<Arc<dyn Tool>> {
     let name = json!({"name": text("name of the schedule")});
     let fields = json!({
         "name": text("what to call it"),
-        "schedule": text("five cron fields (min hour day month weekday, all must match), @daily, or @every 30m"),
+        "schedule": text("five cron fields (min hour day month weekday, all must match), @daily, @every 30m, or once: @at 2026-12-24 18:00"),
+        "timezone": text("such as Europe/Berlin; without it the hub's"),
         "channel": text("adapter:id; notify:* tells people the result, notify:NAME one channel, api:schedule nobody"),
         "skill": text("the skill to use"),
         "prompt": text("what you are to do then; without it and a skill you are only told the name"),
@@ -203,9 +204,9 @@ fn change(
 
 fn shape(info: &ScheduleInfo, scheduler: &Scheduler) -> Value {
     let (config, zone) = (&info.config, scheduler.zone());
-    let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, &zone));
+    let time = |at: Option<i64>| at.map(|at| Scheduler::local_time(at, config.zone_or(&zone)));
     json!({
-        "name": config.name, "schedule": config.schedule, "skill": config.skill, "prompt": config.prompt, "channel": config.channel,
+        "name": config.name, "schedule": config.schedule, "timezone": config.timezone(), "skill": config.skill, "prompt": config.prompt, "channel": config.channel,
         "session_mode": config.session_mode(), "session_tier": config.session_tier.name(), "tags": config.tags,
         "enabled": config.enabled, "last_run": time(info.last_run), "next_run": time(info.next_run),
     })

@@ -8,7 +8,7 @@ export default function show(page) {
   let status = 'pending';
   page.el.append(choice('Which', [['pending', 'Waiting'], ['approved', 'Approved'], ['denied', 'Denied'], ['expired', 'Expired']], status, (value) => { status = value; list.refresh(); }));
   const list = live(page, async () => [status, await api.get('approvals?status=' + status)], ([shown, items], refresh) => {
-    if (items.length) return h('ul', { class: 'stack' }, items.slice(0, 100).map((each) => h('li', { class: 'panel' }, card(each, page, refresh))));
+    if (items.length) return h('ul', { class: 'stack' }, items.slice(0, 100).map((each) => h('li', { class: 'panel' }, card(each, page, () => { rules.refresh(); return refresh(); }))));
     return shown === 'pending' ? empty('Nothing waits for you', 'When an agent wants to do something that needs your word, it asks here and in its chat.', link('Try it', '#/chat?text=Remember that the door code is 1234')) : empty('Nothing here', `No request was ${shown} lately.`);
   }, { every: 4000 });
   const rules = live(page, () => api.get('auto-approve'), (all, refresh) => section('Rules', h('p', { class: 'soft' }, 'What a rule names is approved without asking.'),

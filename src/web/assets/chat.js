@@ -83,7 +83,7 @@ export class Chat {
     this.agentTag = h('span', { class: 'tag', hidden: true });
     this.pane = h('div', { class: 'pane' });
     this.scroll = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Conversation', onscroll: () => this.scrolled() }, this.pane);
-    this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => { this.anchored = false; this.follow = true; this.keepUp(); } }, icon('down'), h('span', { class: 'sr' }, 'Latest'));
+    this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => { this.anchor = ''; this.follow = true; this.keepUp(); } }, icon('down'), h('span', { class: 'sr' }, 'Latest'));
     this.sizes = new ResizeObserver(() => this.keepUp());
     this.sizes.observe(this.pane);
     this.sizes.observe(this.scroll);
@@ -200,7 +200,9 @@ export class Chat {
     this.drawer(false);
     this.problem.textContent = '';
     this.input.value = (!id && query && query.get('text')) || tab.get('draft:' + id) || '';
-    this.follow = this.anchored = true;
+    this.follow = true;
+    this.anchor = '.user';
+    this.scroll.scrollTop = 0;
     this.shown = null;
     this.show();
     this.grow();
@@ -225,14 +227,13 @@ export class Chat {
 
   changed(session, what) {
     if (what === 'stopped') this.shell.setStopped(true);
+    if (what === 'done' && session.turns.at(-1).ended === 'cancelled') this.shell.countSoon(); // perhaps all were
     if (what === 'done' || what === 'sent') this.list.refreshSoon();
     if (session !== this.current) { if (what !== 'frame') this.list.show(); return; }
-    if (what === 'sent') this.follow = true;
-    if (what === 'sent' || what === 'begin' || what === 'decided' && this.follow) this.anchored = true;
-    // What waits for somebody is brought to their eyes.
-    if (what === 'asks' && (this.follow || this.anchored)) { this.anchored = false; this.follow = true; }
+    // What waits for somebody is brought to their eyes, unless they read something older.
+    if (what === 'sent' || what === 'asks' && this.top() - this.scroll.scrollTop < NEAR) this.follow = true;
+    this.anchor = { sent: '.user', begin: '.user', decided: '.md', asks: '' }[what] ?? this.anchor;
     if (what !== 'frame') this.show();
-    else this.showScroll();
   }
 
   show() {
@@ -352,7 +353,6 @@ export class Chat {
   // Whoever scrolls up stops following, whoever scrolls to the end follows again.
   scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroll;
-    if (scrollTop > this.top() + 40) this.anchored = false;
     if (scrollHeight - scrollTop - clientHeight < NEAR) this.follow = true;
     else if (scrollTop < this.at - 4) this.follow = false;
     this.at = scrollTop;
@@ -364,13 +364,17 @@ export class Chat {
     this.jump.hidden = !this.current || scrollHeight - scrollTop - clientHeight < NEAR;
   }
 
-  // How far to scroll at most by ourselves: the last question stays at the top, and the beginning of its answer in sight.
+  // How far to scroll at most by ourselves: the last question (or the text after a decision) stays in sight, and the
+  // beginning of its answer. What is above the screen already holds nothing.
   top() {
-    const last = this.anchored && this.current && [...this.current.el.querySelectorAll('.user')].at(-1);
-    if (!last || !last.isConnected) return Infinity;
-    const above = this.scroll.getBoundingClientRect().top - this.scroll.scrollTop;
-    const answer = last.nextElementSibling?.getBoundingClientRect().top ?? 0;
-    return Math.max(last.getBoundingClientRect().top - 8, answer - this.scroll.clientHeight / 2) - above;
+    const all = this.anchor && this.current ? this.current.el.querySelectorAll(this.anchor) : [];
+    const last = all[all.length - 1];
+    if (!last?.isConnected) return Infinity;
+    const { scrollTop, clientHeight } = this.scroll;
+    const y = (el) => el.getBoundingClientRect().top - this.scroll.getBoundingClientRect().top + scrollTop;
+    const answer = this.anchor === '.user' && last.nextElementSibling;
+    const top = Math.max(y(last) - 8, answer ? y(answer) - clientHeight / 2 : 0);
+    return top < scrollTop - NEAR ? Infinity : top;
   }
 
   // The welcome is read from its top, a conversation from its end, a long answer from its beginning.

@@ -30,7 +30,6 @@ export default function show(page) {
   let asked = null;
   const watched = () => { asked ||= Promise.all([api.get('alerts?limit=50'), api.get('machines')]).finally(() => { asked = null; }); return asked; };
   page.el.append(
-    live(page, () => perhaps(api.get('panic')), (state) => (state?.panicked ? h('p', { class: 'banner bad' }, `Everything is stopped since ${new Date(state.since).toLocaleString()}: agents may do nothing. `, action('Let agents work again', async () => { await api.post('resume'); page.refresh(); }, { kind: 'small' })) : []), { every: 30000 }).el,
     device.get('settled') ? '' : checklist(page),
     part(page, 'Approvals', 'approvals', async () => {
       const list = await api.get('approvals?status=pending');

@@ -122,14 +122,13 @@ export function moments(label, times, to) {
   const from = Date.now();
   return canvas(label, 34, (width) => {
     const x = (t) => 6 + (t - from) / (to - from) * (width - 12);
-    const hours = (to - from) / 3600e3;
-    const ticks = Math.max(2, Math.min(8, Math.floor(width / 80)));
+    const step = [10, 30, 60, 180, 360, 720, 1440, 2880, 10080, 44640, 133920].map((minutes) => minutes * 60e3).find((step) => (to - from) / step < width / 76);
+    const zone = new Date(from).getTimezoneOffset() * 60e3;
+    const first = Math.ceil((from - zone) / step) * step + zone;
+    const ticks = Array.from({ length: Math.ceil((to - first) / step) }, (_, i) => first + i * step).filter((t) => x(t) > 24 && x(t) < width - 24);
     return [s('line', { class: 'grid', x1: 6, x2: width - 6, y1: 12, y2: 12 }),
       times.filter((t) => t >= from && t <= to).map((t) => s('circle', { class: 'dot', cx: x(t), cy: 12, r: 5 }, s('title', {}, new Date(t).toLocaleString()))),
-      Array.from({ length: ticks }, (_, i) => {
-        const t = from + (to - from) * (i + 0.5) / ticks;
-        return s('text', { x: x(t), y: 31, 'text-anchor': 'middle' }, new Date(t).toLocaleString([], hours > 48 ? { weekday: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit' }));
-      })];
+      ticks.map((t) => s('text', { x: x(t), y: 31, 'text-anchor': 'middle' }, new Date(t).toLocaleString([], step > 2880 * 60e3 ? { month: 'short', day: 'numeric' } : step > 720 * 60e3 ? { weekday: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit' })))];
   });
 }
 

@@ -179,7 +179,7 @@ export class Session {
 
   beginTurn() {
     const question = this.locals.find((entry) => !entry.turn && ['sending', 'sent', 'queued'].includes(entry.state));
-    const turn = new Turn((id, action) => this.decide(id, action), () => this.retry(question));
+    const turn = new Turn(() => this.retry(question));
     this.live = turn;
     if (question) {
       question.turn = turn;
@@ -291,15 +291,14 @@ export class Session {
       return;
     }
     if (f.code === 'not_running') { if (this.live) this.reload(); return; }
-    if (f.code === 'already_resolved' || f.code === 'not_found' || f.code === 'permission_denied') {
-      announce(f.message);
-      if (this.live) this.live.note(f.message);
-      return;
-    }
     const entry = this.locals.find((each) => each.state === 'sending');
     if (f.code === 'panicked') this.hold(entry);
     else if (entry) this.mark(entry, 'failed', f.message || 'Holt refused this message.');
     else if (this.live && f.code === 'internal') { this.live.frame(f); this.endTurn(); } // a hub without numbered errors
+    else if (f.message) {
+      announce(f.message);
+      this.live?.note(f.message);
+    }
     this.saveOutbox();
     this.changed(this, 'live');
   }
@@ -510,7 +509,7 @@ export class Session {
     }
   }
 
-  // --- stop and approvals ---------------------------------------------------------------------------------------
+  // --- stop ---------------------------------------------------------------------------------------
 
   async cancel() {
     if (this.conn.send({ type: 'cancel', session_id: this.id })) return;
@@ -518,11 +517,6 @@ export class Session {
       if (error.status === 409) this.reload();
       else announce(error.message);
     }
-  }
-
-  async decide(id, action) {
-    if (this.conn.send({ type: 'approval_response', approval_id: id, action })) return;
-    await api.decide(id, action);
   }
 }
 

@@ -89,7 +89,7 @@ function care(page) {
 // --- the emergency stop ------------------------------------------------------------------------------------------------
 
 function stop(page) {
-  return live(page, () => perhaps(api.get('panic')), (state, refresh) => (state ? section('Emergency stop', state.panicked
-    ? [h('p', { class: 'banner bad' }, `Everything is stopped since ${dateTime(state.since)}, by ${state.by}.`), action('Let agents work again', async () => { await api.post('resume'); toast('Agents may work again.'); refresh(); }, { kind: 'primary' })]
-    : [h('p', { class: 'soft' }, 'Ends every running answer and tool, and lets nothing begin until you say so.'), action('Stop everything', () => confirm('Stop everything?', 'Every running answer and tool ends now.', 'Stop everything', async () => { await api.post('panic'); refresh(); }), { kind: 'danger' })]) : []), { every: 10000 });
+  return live(page, () => perhaps(api.get('panic')), (state) => (state ? section('Emergency stop', state.panicked
+    ? [h('p', { class: 'banner bad' }, `Everything is stopped since ${dateTime(state.since)}, by ${state.by}.`), action('Resume', () => page.shell.resume(), { kind: 'primary' })]
+    : [h('p', { class: 'soft' }, 'Ends every running answer and tool, and lets nothing begin until you say so.'), action('Stop everything', () => page.shell.stopAll(), { kind: 'danger' })]) : []), { every: 10000 });
 }

@@ -162,9 +162,10 @@ export class Shell {
     for (const { about: each, el } of this.links) {
       if (each === about) el.setAttribute('aria-current', 'page');
       else el.removeAttribute('aria-current');
+      // Back to the chat that was open; from there to a new one.
+      if (each.name === 'chat') el.href = '#/chat' + (about !== each && this.chat?.current ? '/' + encodeURIComponent(this.chat.current.id) : '');
     }
     this.more.classList.toggle('here', !!about && !about.tab);
-    this.showStopped();
     const before = this.page;
     // A page may take a new address itself, as the chat does when a conversation gets its name.
     if (before && before.about === about && before.moved?.(args, query)) { before.args = args; before.query = query; return; }
@@ -257,6 +258,8 @@ export class Shell {
     return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
   }
 
+  async resume() { await api.post('resume'); await this.count(); }
+
   // Messages wait in the page meanwhile; as soon as it is over they go on.
   setStopped(on) {
     if (on === this.conn.held) return;
@@ -270,15 +273,15 @@ export class Shell {
 
   showStopped() {
     const { held } = this.conn;
-    this.banner.hidden = !held || this.page?.about?.name === 'home';
-    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', async () => { await api.post('resume'); await this.count(); }, { kind: 'small' })] : []));
+    this.banner.hidden = !held;
+    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', () => this.resume(), { kind: 'small' })] : []));
   }
 
   // --- shortcuts ------------------------------------------------------------------------------------------------------
 
   shortcuts() {
     return [['?', 'This list', () => this.help()], ['n', 'New chat', () => { location.hash = '#/chat'; }], ['/', 'To the search or message box', () => this.outlet.querySelector('[type=search], #message')?.focus()],
-      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => { location.hash = '#/' + about.name; }])];
+      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => this.links.find((each) => each.about === about).el.click()])];
   }
 
   keys(event) {

@@ -14,7 +14,7 @@ export default function show(page) {
     h('p', { class: 'soft' }, tool.command || tool.url || ''), tool.last_error ? h('p', { class: 'problem' }, tool.last_error) : null, h('p', null, plural(tool.tool_names?.length || 0, 'tool')))))
     ) : empty('No tool servers', 'Agents have built-in tools. More come from MCP servers: a program on this machine, or an address.', action('Add a tool', () => edit(null, refresh), { kind: 'primary', icon: 'plus' }))), { every: 8000 });
   const plugins = live(page, () => perhaps(api.get('plugins')), (found, refresh) => (found ? section('Plugins',
-    found.plugins.length ? table('Plugins', [['Name', (each) => h('strong', null, each.name)], ['Kind', (each) => each.type], ['Runs', (each) => h('code', null, each.image || each.command)], ['State', (each) => tag(each.status, each.status === 'connected' ? '' : 'plain')], ['Tools', (each) => (each.tool_names || []).join(', ')],
+    found.plugins.length ? table('Plugins', [['Name', (each) => h('strong', null, each.name)], ['Kind', (each) => (each.type === 'docker' ? 'container' : 'program')], ['Runs', (each) => h('code', null, each.image || each.command)], ['State', (each) => tag(STATES[each.status] || each.status, each.status === 'connected' ? '' : each.status === 'error' ? 'failed' : 'plain')], ['Tools', (each) => (each.tool_names || []).join(', ')],
       ['', (each) => action('Remove', async () => { if (await confirm('Remove this plugin?', each.name, 'Remove', () => api.del(path`plugins/${each.name}`))) { toast('Removed.'); refresh(); } }, { kind: 'small' }), 'end']], found.plugins) : h('p', { class: 'soft' }, 'There are none.'),
     action('Add a plugin', () => addPlugin(refresh), { icon: 'plus' })) : []), { every: 20000 });
   const profiles = live(page, () => perhaps(api.get('browser/profiles')), (found, refresh) => (found?.profiles.length ? section('Browser profiles', table('Browser profiles', [['Agent', (each) => each.agent], ['Sites', (each) => (each.domains || []).join(', ') || number(each.domain_count)], ['Size', (each) => size(each.size_bytes)], ['Last used', (each) => when(each.last_used)],
@@ -26,12 +26,16 @@ function one(page, name) {
   const at = path`tools/${name}`;
   page.back('#/tools', 'All tools');
   page.title(name);
+  let before;
   const head = live(page, () => api.get(at), (tool, refresh) => {
+    // What it offers and writes is another when it came or went, by itself too.
+    if (before && before !== tool.status) { defs.refresh(); log.refresh(); }
+    before = tool.status;
     const off = tool.status === 'disabled';
-    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); log?.refresh(); };
+    const did = (what, text) => async () => { await api.post(`${at}/${what}`); toast(text); await refresh(); defs.refresh(); log.refresh(); };
     return [h('div', { class: 'panel' }, h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': tool.status }), h('strong', null, STATES[tool.status] || tool.status)),
       tool.last_error ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Last error' }, tool.last_error) : null,
-      facts([['Kind', tool.transport], ['Command', tool.command && [tool.command, ...tool.args || []].join(' ')], ['Address', tool.url], ['Running for', tool.uptime_secs > 0 && duration(tool.uptime_secs)], ['Restarts', tool.restart_count || null], ['Limit of a request', tool.request_timeout_secs ? tool.request_timeout_secs + ' s' : null]]),
+      facts([['Kind', tool.url ? 'an address' : 'a program here'], ['Command', tool.command && [tool.command, ...tool.args || []].join(' ')], ['Address', tool.url], ['Running for', tool.uptime_secs > 0 && duration(tool.uptime_secs)], ['Restarts', tool.restart_count || null], ['Limit of a request', tool.request_timeout_secs ? tool.request_timeout_secs + ' s' : null]]),
       h('div', { class: 'ask-row' },
         off ? action('Switch on', did('enable', 'Switched on.'), { kind: 'primary' }) : [action('Restart', did('restart', 'Restarted.'), { icon: 'again' }), action('Switch off', did('disable', 'Switched off.'))],
         action('Change', () => edit(tool, () => { refresh(); defs.refresh(); }), { icon: 'edit' }),

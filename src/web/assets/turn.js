@@ -3,6 +3,7 @@ import { h, icon, announce } from './dom.js';
 import { api, path } from './api.js';
 import { choices, request } from './approvals.js';
 import { Markdown, spoken } from './markdown.js';
+import { explain } from './ui.js';
 
 const ENDINGS = {
   cancelled: 'Stopped.',
@@ -18,9 +19,8 @@ export function assistantBubble() {
 }
 
 export class Turn {
-  // decide(approvalId, action) -> Promise; retry() sends the question again.
-  constructor(decide, retry) {
-    this.decide = decide;
+  // retry() sends the question again.
+  constructor(retry) {
     this.retry = retry;
     const { el, body } = assistantBubble();
     this.el = el;
@@ -143,9 +143,7 @@ export class Turn {
 
   approval(f) {
     const step = this.step(f);
-    const payload = (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '');
     if (!f.approval_id) {
-      step.body.append(...request({ tool: step.tool, payload }));
       this.line(step, 'Allowed by a rule.');
       this.mark(step, 'asked', 'Allowed', 'check');
       return;
@@ -160,18 +158,18 @@ export class Turn {
       for (const button of buttons) button.disabled = true;
       say.textContent = 'Sending…';
       try {
-        await this.decide(f.approval_id, action);
+        await api.decide(f.approval_id, action);
         if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Allowed.');
         if (action === 'deny') this.mark(step, 'denied', 'Denied', 'close');
       } catch (error) {
         if (!step.asking) return;
         if (error.status === 409 || error.status === 404) { this.settle(step, 'Already decided, or no longer waiting.'); return; }
         for (const button of buttons) button.disabled = false;
-        say.textContent = error.message;
+        say.textContent = explain(error);
       }
     };
     const buttons = choices(step.tool, (label, action, kind) => h('button', { type: 'button', class: 'btn ' + kind, onclick: () => choose(action) }, label));
-    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload }));
+    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload: (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '') }));
     // The frame may hold a part of long arguments; who asks and until when is known to the hub.
     api.get(path`approvals/${f.approval_id}`).then((row) => what.replaceChildren(...request(row)), () => {});
     step.asking = h('div', { class: 'ask' }, h('div', { class: 'ask-row' }, ...buttons), say);
@@ -212,7 +210,7 @@ export class Turn {
     else this.stepBox.open = false;
     if (code === 'done') {
       if (!this.text) this.note('No text in this answer.');
-      announce(spoken(this.markdown.el) || 'Done.');
+      announce(this.el.isConnected ? spoken(this.markdown.el) || 'Done.' : 'An answer has arrived.');
     } else {
       const text = ENDINGS[code] || message || 'Something went wrong.';
       const calm = code === 'cancelled';
