@@ -14,7 +14,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::api::server_settings::names;
 use crate::config::edit;
-use crate::costs::{CostReport, LimitState};
+use crate::costs::{Budgets, CostReport, LimitState};
 use crate::limits;
 use crate::rt::json::quoted;
 use crate::rt::order::gather;
@@ -45,10 +45,14 @@ struct CachedReport {
     body: Arc<[u8]>,
 }
 
+fn tracker(ctx: &Ctx) -> Result<&Arc<Budgets>, ApiError> {
+    let missing = || ApiError::new(503, "not_configured", "cost tracking not configured");
+    ctx.deps.cost_tracker.as_ref().ok_or_else(missing)
+}
+
 /// All figures, or those of one agent. Rendered once per state of what is stored.
 pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    let missing = || ApiError::new(503, "not_configured", "cost tracking not configured");
-    let budgets = ctx.deps.cost_tracker.as_ref().ok_or_else(missing)?;
+    let budgets = tracker(ctx)?;
     let agent = call.req.query_param("agent").filter(|agent| !agent.is_empty());
     let asked = (agent, days(call)?);
     let version = (budgets.version(), budgets.today());
@@ -74,6 +78,7 @@ pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 /// Says what may be spent: together, by an agent or with a key. What is not given stays; null and 0 are no limit.
 pub(super) fn set_limits(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    tracker(ctx)?;
     let fields = Fields::of(&call.req.body)?;
     let (scope, name) = (fields.text("scope")?.unwrap_or("all"), fields.text("name")?.unwrap_or_default());
     let config = ctx.deps.settings.current();
@@ -96,6 +101,7 @@ pub(super) fn set_limits(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> 
 
 /// Says what a model costs, in dollars per million tokens; null for each: nothing of our own is known.
 pub(super) fn set_price(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    tracker(ctx)?;
     let fields = Fields::of(&call.req.body)?;
     let model = fields.text("model")?.unwrap_or_default();
     if model.is_empty() {

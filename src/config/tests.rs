@@ -329,6 +329,10 @@ fn bad_values_are_refused_with_key_and_reason() {
         "[[schedules]]\nname = 'n'\ntype = 'x'\nschedule = '@daily'",
         "schedules[0].type: must be one of system, agent, got \"x\"",
     );
+    check(
+        "[[schedules]]\nname = 'n'\ntype = 'agent'\nschedule = '@daily'\ntimezone = 'Mars'",
+        "schedules[0].timezone: must be a time zone such as \"Europe/Berlin\", got \"Mars\"",
+    );
     check("[tools.t]\ntransport = 'sse'", "tools.t.url: url is required for sse transport");
     check("[plugins.p]\ntype = 'docker'", "plugins.p.image: image is required for docker plugins");
     check("[web.search]\nprovider = 'tavily'", "web.search.api_key: must be given");

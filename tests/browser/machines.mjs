@@ -48,6 +48,10 @@ const tests = {
     const top = await answers(page).last().locator('.md > :first-child').first().boundingBox();
     assert.ok(top.y >= 50 && top.y < 560, `the report begins at ${top.y}`);
     await shot(page, 'machine-report');
+    // Back to the machine, to look again.
+    await page.locator('.top').getByRole('link', { name: /pi-/ }).tap();
+    await page.getByRole('button', { name: 'Inspect' }).waitFor();
+    await page.getByRole('cell', { name: 'inspect' }).first().waitFor();
   },
 
   async 'machines: name and labels are changed'({ hub, open }) {

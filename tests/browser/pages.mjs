@@ -79,6 +79,7 @@ const tests = {
     await look('machines', 'Add a machine');
     await look(world.details[0], 'Name and labels');
     await look('kv', 'Add a value');
+    await look('schedules', 'Add a schedule');
   },
 
   async 'a machine’s page: live numbers and plots'({ world, open }) {

@@ -80,7 +80,7 @@ export class Chat {
 
   build() {
     this.menu = iconButton('list', 'Open the list of chats', () => this.drawer(true), { class: 'icon-btn only-narrow', 'aria-controls': 'chats', 'aria-expanded': 'false' });
-    this.agentTag = h('span', { class: 'tag', hidden: true });
+    this.agentTag = h('a', { class: 'whose', hidden: true }, h('span', { class: 'tag' }));
     this.pane = h('div', { class: 'pane' });
     this.scroll = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Conversation', onscroll: () => this.scrolled() }, this.pane);
     this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => { this.anchor = ''; this.follow = true; this.keepUp(); } }, icon('down'), h('span', { class: 'sr' }, 'Latest'));
@@ -247,7 +247,8 @@ export class Chat {
     const title = current ? this.titleOf(current) : 'New chat';
     if (this.visible) this.page.title(title);
     const agent = current && current.agent && current.agent !== 'default' ? this.agentName(current.agent) : '';
-    this.agentTag.textContent = agent;
+    this.agentTag.firstChild.textContent = agent;
+    this.agentTag.href = '#/' + (current?.agent || '').replace(/^machine:/, 'machines/').replace(/^(?!machines\/)/, 'agents/');
     this.agentTag.hidden = !agent;
     this.agentPick.hidden = this.agents.length < 2 || !!current;
     this.composer.hidden = state === 'missing';

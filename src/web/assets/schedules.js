@@ -52,7 +52,7 @@ function timing(given, changed) {
   const day = field('day', 'On day', { kind: 'number', required: true, value: now.how === 'month' ? now.day : 1 });
   const minute = field('minute', 'Minutes past the hour', { kind: 'number', required: true, value: now.minute || 0 });
   const n = field('n', 'Minutes between', { kind: 'number', required: true, value: now.n || 15 });
-  const at = field('at', 'On', { kind: 'datetime-local', required: true, value: now.at });
+  const at = field('at', 'On', { kind: 'datetime-local', required: true, value: now.at || new Date(Date.now() + DAY).toLocaleDateString('sv') + 'T08:00' });
   const own = field('schedule', 'Expression', { required: true, value: given, spellcheck: 'false', autocomplete: 'off', hint: 'minute hour day month weekday; or @daily, @every 90m, @at 2026-12-24 18:00.' });
   const parts = { day: [time], work: [time], week: [time, weekday], month: [time, day], hour: [minute], minutes: [n], once: [at], own: [own] };
   const box = h('div', { class: 'parts' });

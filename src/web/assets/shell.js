@@ -201,7 +201,7 @@ export class Shell {
   // --- the line -------------------------------------------------------------------------------------------------------
 
   frame(f) {
-    if (f.type === 'activity' || f.type === 'tool_approval' || f.type === 'tool_decision') this.countSoon();
+    if (['activity', 'tool_approval', 'tool_decision', 'error'].includes(f.type)) this.countSoon();
     // A machine came or went, an alert came or went: every number of it on the page changes at once.
     if (f.type === 'alert' || f.type === 'machine') this.noticed ||= setTimeout(() => { this.noticed = 0; this.seen(); }, 300);
     this.chat?.frame(f);
