@@ -23,12 +23,14 @@ const more = (label, href) => h('a', { class: 'more-link', href }, label);
 const rows = (items, kind = '') => h('ul', { class: 'rows ' + kind }, items);
 const none = (...kids) => h('p', { class: 'soft' }, kids);
 
+// What several parts ask for at the same time is asked once: their numbers are of the same moment.
+const asked = {};
+const once = (where) => (asked[where] ||= api.get(where).finally(() => { delete asked[where]; }));
+
 export default function show(page) {
   page.actions(link('New chat', '#/chat', { kind: 'primary small only-wide', icon: 'plus' }));
   page.el.classList.add('home');
-  // Asked for together: the numbers of both are of the same moment.
-  let asked = null;
-  const watched = () => { asked ||= Promise.all([api.get('alerts?limit=50'), api.get('machines')]).finally(() => { asked = null; }); return asked; };
+  const watched = () => Promise.all([once('alerts?limit=50'), once('machines')]);
   page.el.append(
     device.get('settled') ? '' : checklist(page),
     part(page, 'Approvals', 'approvals', async () => {
@@ -43,12 +45,12 @@ export default function show(page) {
       ? h('ul', { class: 'cards' }, machines.slice(0, 12).map((machine) => h('li', null, machineCard(machine))))
       : empty('No machines yet', 'A machine joins with one command. Then Holt watches it, and you can ask it things.', link('Add a machine', '#/machines?add=1', { kind: 'primary', icon: 'plus' })),
     machines.length > 12 && more(`All ${machines.length} machines`, '#/machines')], 10000),
-    part(page, 'Chats', 'chat', async () => (await api.sessions()).sort((a, b) => b.live - a.live).slice(0, 6), (list) => {
+    part(page, 'Chats', 'chat', async () => (await once('sessions')).sort((a, b) => b.live - a.live).slice(0, 6), (list) => {
       const running = list.filter((each) => each.live).length;
       return [running && plural(running, 'chat') + ' running', list.length ? rows(list.map((each) => h('li', null, each.live ? tag('running', 'live') : null,
         h('a', { href: '#/chat/' + encodeURIComponent(each.id), dir: 'auto' }, each.title || each.id), when(each.last_activity)))) : none('No chats yet. ', h('a', { href: '#/chat' }, 'Ask something.'))];
     }, 8000),
-    part(page, 'Spent today', 'costs', () => api.get('costs?days=7'), (costs) => ['', h('a', { class: 'figure-link', href: '#/costs' }, h('strong', null, money(costs.today?.cost)), costs.today?.calls ? ` in ${plural(costs.today.calls, 'call')}` : ' No model was asked today.'),
+    part(page, 'Spent today', 'costs', () => once('costs?days=7'), (costs) => ['', h('a', { class: 'figure-link', href: '#/costs' }, h('strong', null, money(costs.today?.cost)), costs.today?.calls ? ` in ${plural(costs.today.calls, 'call')}` : ' No model was asked today.'),
       (costs.limits || []).filter((limit) => limit.period === 'daily' && limit.hard > 0).slice(0, 3).map((limit) => meter(limit.name || limit.scope, limit.spent / limit.hard * 100, `${money(limit.spent)} of ${money(limit.hard)}`))], 60000),
     part(page, 'Next up', 'schedules', () => api.get('schedules'), (list) => {
       const next = list.filter((each) => each.enabled && each.next_run).sort((a, b) => Date.parse(a.next_run) - Date.parse(b.next_run)).slice(0, 5);
@@ -58,8 +60,8 @@ export default function show(page) {
 
 // What is worth doing first, until all of it is done or nobody wants to see it.
 function checklist(page) {
-  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=1', 'limits']].map(async ([where, name]) => {
-    const data = await perhaps(api.get(where));
+  const counts = () => Promise.all([['sessions'], ['machines', 'machines'], ['notifications', 'channels'], ['costs?days=7', 'limits']].map(async ([where, name]) => {
+    const data = await perhaps(once(where));
     return data && (name ? data[name] : data).length;
   }));
   const list = live(page, counts, (found) => {
