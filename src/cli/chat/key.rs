@@ -38,7 +38,9 @@ pub(super) fn find(given: Option<String>, context: &Context, is_own: bool) -> Re
         ))
     };
     if !is_own {
-        return Err(without("no hub runs on this data directory (holt serve starts one), and one elsewhere needs a key"));
+        return Err(without(
+            "no hub runs on this data directory (holt serve starts one), and one elsewhere needs a key",
+        ));
     }
     let Ok(config) = config::load(&context.flags, &context.env) else {
         return Err(without("this hub needs a key, and the configuration does not say where its data is"));
