@@ -26,7 +26,7 @@
 //! | `SessionStore`: `NewSessionStore`, `NewInMemorySessionStore`, `Create`, `Get`, `ListByEmail`, `Delete`, `DeleteAllByEmail`, `Touch`, `PurgeExpired`, `Count`, `Close` | [`SessionStore`](crate::store::SessionStore): `new`, `in_memory`, `create`, `get`, `list_by_email`, `delete`, `delete_all_by_email`, `touch`, `purge_expired`, `count`, `close` |
 //! | `Server`: `New`, `HTTPHandler`, `Run`, `RequireScope`, `WSHub` | [`api::Server`](crate::api::Server): `new`, `http_handler` (serves a request without a socket), `require_scope`; running it and its WebSockets are matters of [`App`](crate::app::App): `start`, `ws_hub` |
 //! | `Deps` | [`api::Deps`](crate::api::Deps); where a field is `None` its routes answer 503 |
-//! | `Deps`: `KeyStore`, `Sessions`, `PasswordHash`, `WebHandler`, `ConfigPath`, `Config` | `key_store`, `sessions`, `password_hash`, `web_handler`, `writer`, `settings` |
+//! | `Deps`: `KeyStore`, `Sessions`, `PasswordHash`, `WebHandler`, `ConfigPath`, `Config` | `key_store`, `sessions`, `password_hash`, `web_handler`, `settings`, `settings` |
 //! | `Deps`: `SetupPIN` | [`Setup`](crate::auth::setup::Setup): the PIN is a row, so that it outlives a restart |
 //! | `Deps`: `Memory`, `Dispatcher` | `engine`: [`Engine`](crate::chat::Engine) runs turns and holds the conversations |
 //! | `Deps`: `CostTracker`, `Approvals`, `LifecycleMgr`, `KVStore`, `ModelLister`, `ModelDetailLister` | `cost_tracker`, `approvals`, `lifecycle`, `kv_store`, `model_lister`, `model_detail_lister` |

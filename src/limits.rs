@@ -285,8 +285,10 @@ pub const LOG_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 pub const STOP_DRAIN: Duration = Duration::from_secs(5);
 /// Without requests and turns: then memory is given back.
 pub const REST_AFTER: Duration = Duration::from_secs(5);
-/// Before a restart: for requests that are on their way on connections that wait for one.
-pub const RESTART_GRACE: Duration = Duration::from_secs(1);
+/// Before a restart: for requests that are on their way on connections that wait for one. Over earlier when all went.
+pub const RESTART_GRACE: Duration = Duration::from_secs(2);
+/// Before a restart: for requests and turns in flight, while new connections wait.
+pub const RESTART_DRAIN: Duration = Duration::from_secs(10);
 /// The whole stop.
 pub const STOP_TOTAL: Duration = Duration::from_secs(8);
 /// Messages of one answer to `GET /api/v1/sessions/{id}/messages`.
@@ -417,5 +419,6 @@ const _: () = {
     assert!(MESSAGE_BYTES_MAX < WS_MESSAGE_BYTES_MAX);
     assert!(WS_PING_INTERVAL.as_secs() < WS_PONG_TIMEOUT.as_secs());
     assert!(STOP_DRAIN.as_secs() < STOP_TOTAL.as_secs());
+    assert!(RESTART_GRACE.as_secs() < RESTART_DRAIN.as_secs());
     assert!(REVOCATION_INTERVAL.as_millis() < 1000);
 };

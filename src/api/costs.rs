@@ -4,15 +4,33 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
+use crate::api::agents_change::told;
+use crate::api::audit::note;
 use crate::api::error::ApiError;
+use crate::api::fields::Fields;
+use crate::api::login::ok;
 use crate::api::message::{Reply, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
-use crate::costs::{CostReport, LimitState};
+use crate::api::server_settings::names;
+use crate::config::edit;
+use crate::costs::{Budgets, CostReport, LimitState};
 use crate::limits;
+use crate::rt::json::quoted;
 use crate::rt::order::gather;
 use crate::rt::{json as wire, lock};
 use crate::store::costs::Group;
+
+const LIMITS: [&str; 6] = [
+    "daily_limit_soft",
+    "daily_limit_hard",
+    "monthly_limit_soft",
+    "monthly_limit_hard",
+    "total_limit_soft",
+    "total_limit_hard",
+];
+const PRICES: [&str; 3] = ["input", "output", "cached_input"];
+const PRICE: &str = "costs.price";
 
 /// Rendered answers, the oldest first. Guarded by this mutex; nothing is taken under it. Bounded by
 /// [`limits::COST_REPORTS_CACHED`].
@@ -27,10 +45,14 @@ struct CachedReport {
     body: Arc<[u8]>,
 }
 
+fn tracker(ctx: &Ctx) -> Result<&Arc<Budgets>, ApiError> {
+    let missing = || ApiError::new(503, "not_configured", "cost tracking not configured");
+    ctx.deps.cost_tracker.as_ref().ok_or_else(missing)
+}
+
 /// All figures, or those of one agent. Rendered once per state of what is stored.
 pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
-    let missing = || ApiError::new(503, "not_configured", "cost tracking not configured");
-    let budgets = ctx.deps.cost_tracker.as_ref().ok_or_else(missing)?;
+    let budgets = tracker(ctx)?;
     let agent = call.req.query_param("agent").filter(|agent| !agent.is_empty());
     let asked = (agent, days(call)?);
     let version = (budgets.version(), budgets.today());
@@ -52,6 +74,66 @@ pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     reports.push(CachedReport { asked, version, body: body.as_slice().into() });
     Ok(Reply::Full(json_response(200, body)))
+}
+
+/// Says what may be spent: together, by an agent or with a key. What is not given stays; null and 0 are no limit.
+pub(super) fn set_limits(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    tracker(ctx)?;
+    let fields = Fields::of(&call.req.body)?;
+    let (scope, name) = (fields.text("scope")?.unwrap_or("all"), fields.text("name")?.unwrap_or_default());
+    let config = ctx.deps.settings.current();
+    // Reports name identities; the file leaves their kind out.
+    let short = name.strip_prefix("key:").filter(|_| !config.costs.keys.contains_key(name));
+    let table = match scope {
+        "all" => vec!["costs"],
+        "agent" | "key" if name.is_empty() => {
+            return Err(ApiError::bad_request(format!("name is required: the {scope} that the limit is for")));
+        }
+        "agent" if !config.agents.iter().any(|agent| agent.name == name) => {
+            return Err(ApiError::bad_request(format!("name: there is no agent {}", quoted(name))));
+        }
+        "agent" => vec!["costs", "agents", name],
+        "key" => vec!["costs", "keys", short.unwrap_or(name)],
+        _ => return Err(ApiError::bad_request("scope must be all, agent or key")),
+    };
+    write(ctx, call, "costs.limits", &format!("{scope} {name}"), &table, &fields, &LIMITS)
+}
+
+/// Says what a model costs, in dollars per million tokens; null for each: nothing of our own is known.
+pub(super) fn set_price(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    tracker(ctx)?;
+    let fields = Fields::of(&call.req.body)?;
+    let model = fields.text("model")?.unwrap_or_default();
+    if model.is_empty() {
+        return Err(ApiError::bad_request("model is required: its name, or how the names of several begin"));
+    }
+    write(ctx, call, PRICE, model, &["costs", "model_prices", model], &fields, &PRICES)
+}
+
+fn write(
+    ctx: &Ctx,
+    call: &Call<'_>,
+    action: &'static str,
+    target: &str,
+    table: &[&str],
+    fields: &Fields,
+    keys: &[&str],
+) -> Result<Reply, ApiError> {
+    let mut wishes = Vec::new();
+    for key in keys.iter().filter(|key| fields.get(key).is_some()) {
+        let value = fields.number(key)?.filter(|number| *number != 0.0 || action == PRICE);
+        wishes.push((*key, value.map_or(Value::Null, |number| json!(number))));
+    }
+    // A model whose price is not known is another thing than one that costs nothing.
+    let is_gone = action == PRICE && wishes.iter().all(|(_, value)| value.is_null());
+    let changed = ctx.deps.settings.change(&mut |doc| {
+        if is_gone {
+            return edit::set_at(doc, table, &Value::Null);
+        }
+        wishes.iter().try_for_each(|(key, value)| edit::set_at(doc, &[table, &[*key]].concat(), value))
+    })?;
+    note(ctx, call, action, target, &names(&wishes));
+    Ok(ok(&told(json!({"status": "updated"}), &changed)))
 }
 
 fn days(call: &Call<'_>) -> Result<u32, ApiError> {
@@ -98,12 +180,17 @@ fn session(group: &Group) -> Value {
         "cost": usd(group.cost_usd), "input_tokens": group.input_tokens, "output_tokens": group.output_tokens,
         "messages": group.calls,
     });
+    priced(&mut shape, group);
+    shape
+}
+
+/// Where the prices of its calls come from.
+fn priced(shape: &mut Value, group: &Group) {
     if !group.pricing.is_empty() {
         let sources: Map<String, Value> =
             gather(group.pricing.iter().map(|(name, calls)| (name.clone(), json!(calls))));
         shape["pricing_sources"] = sources.into();
     }
-    shape
 }
 
 fn named(name: &str, group: &Group) -> Value {
@@ -123,6 +210,7 @@ fn model(group: &Group) -> Value {
     let mut shape = named("model", group);
     shape["provider"] = json!(group.second);
     shape["cached_tokens"] = json!(group.cached_tokens);
+    priced(&mut shape, group);
     shape
 }
 

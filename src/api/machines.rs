@@ -1,6 +1,6 @@
 //! Machines over REST: who they are, what they told, and who may take part (contract agent-link 8).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -46,14 +46,15 @@ typed!(CodeBody { name, labels, ttl });
 /// All machines, by name.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let fleet = ctx.fleet()?;
-    let machines: Vec<Value> = fleet.machines().list()?.iter().map(|machine| shape(fleet, machine)).collect();
+    let open = open_counts(ctx)?;
+    let machines: Vec<Value> = fleet.machines().list()?.iter().map(|machine| shape(fleet, &open, machine)).collect();
     Ok(ok(&json!({"machines": machines})))
 }
 
 /// One machine.
 pub(super) fn get(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let fleet = ctx.fleet()?;
-    Ok(ok(&shape(fleet, &machine(fleet, call)?)))
+    Ok(ok(&shape(fleet, &open_counts(ctx)?, &machine(fleet, call)?)))
 }
 
 /// Changes what people give a machine: name, labels, whether it is meant to be off.
@@ -71,7 +72,7 @@ pub(super) fn change(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = body.display_name.as_deref().map(str::trim);
     fleet.machines().set(&id, name, body.labels.as_ref(), body.expected_off).map_err(missing)?;
     note(ctx, call, "machine.change", &id, "");
-    Ok(ok(&shape(fleet, &fleet.machines().get(&id)?.ok_or_else(unknown)?)))
+    now(ctx, fleet, &id)
 }
 
 /// Removes a machine with its readings; it may join again.
@@ -92,7 +93,7 @@ pub(super) fn approve(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let other = || ApiError::new(409, "not_pending", "the machine does not wait for approval");
     fleet.machines().approve(&machine.id, &by).map_err(|error| or_conflict(error, other))?;
     note(ctx, call, "machine.approve", &machine.id, &format!("{} code {}", machine.name(), machine.token_code));
-    Ok(ok(&shape(fleet, &fleet.machines().get(&machine.id)?.ok_or_else(unknown)?)))
+    now(ctx, fleet, &machine.id)
 }
 
 /// Ends a machine's part; its connection is closed within a second.
@@ -103,7 +104,7 @@ pub(super) fn revoke(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     fleet.machines().revoke(&machine.id).map_err(|error| or_conflict(error, other))?;
     note(ctx, call, "machine.revoke", &machine.id, machine.name());
     fleet.follow_changes();
-    Ok(ok(&shape(fleet, &fleet.machines().get(&machine.id)?.ok_or_else(unknown)?)))
+    now(ctx, fleet, &machine.id)
 }
 
 /// Has a new token handed out over the link.
@@ -114,7 +115,7 @@ pub(super) fn rotate(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     fleet.machines().rotate(&machine.id).map_err(|error| or_conflict(error, other))?;
     note(ctx, call, "machine.rotate", &machine.id, machine.name());
     fleet.follow_changes();
-    Ok(ok(&shape(fleet, &fleet.machines().get(&machine.id)?.ok_or_else(unknown)?)))
+    now(ctx, fleet, &machine.id)
 }
 
 /// What heartbeats told, oldest first.
@@ -234,7 +235,18 @@ fn time(ms: i64) -> Value {
     if ms == 0 { Value::Null } else { json!(clock::rfc3339(ms)) }
 }
 
-fn shape(fleet: &Fleet, machine: &Machine) -> Value {
+/// The answer to a change.
+fn now(ctx: &Ctx, fleet: &Fleet, id: &str) -> Result<Reply, ApiError> {
+    Ok(ok(&shape(fleet, &open_counts(ctx)?, &fleet.machines().get(id)?.ok_or_else(unknown)?)))
+}
+
+/// Open alerts by machine, as the list of alerts has them: a heartbeat knows of them earlier or later.
+fn open_counts(ctx: &Ctx) -> Result<HashMap<String, [i64; 3]>, ApiError> {
+    Ok(ctx.deps.alerts.as_ref().map(|alerts| alerts.store().open_counts()).transpose()?.unwrap_or_default())
+}
+
+fn shape(fleet: &Fleet, open: &HashMap<String, [i64; 3]>, machine: &Machine) -> Value {
+    let [critical, warning, info] = open.get(&machine.id).copied().unwrap_or_default();
     let live = fleet.live(&machine.id);
     let connected = live.is_some();
     let live = live.unwrap_or_else(|| Live {
@@ -268,6 +280,7 @@ fn shape(fleet: &Fleet, machine: &Machine) -> Value {
         "labels": machine.all_labels(),
         "own_labels": machine.own_labels,
         "heartbeat": live.heartbeat,
+        "open_alerts": {"critical": critical, "warning": warning, "info": info},
         "turns": live.turns,
         "created_at": time(machine.created_at),
         "created_by": machine.created_by,

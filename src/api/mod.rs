@@ -10,6 +10,7 @@ mod audit;
 mod backup;
 pub mod body;
 mod browser;
+mod channels;
 mod chat;
 mod costs;
 mod doctor;

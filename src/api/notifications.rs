@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::alert::Level;
 use crate::api::audit::note;
+use crate::api::channels;
 use crate::api::error::ApiError;
 use crate::api::login::{decode, json_line, ok};
 use crate::api::message::{Reply, Responder, no_content};
@@ -10,7 +12,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::{Entry, Outcome};
 use crate::limits;
-use crate::notify::{ChannelInfo, Notice};
+use crate::notify::{ChannelInfo, ChannelStatus, Notice};
 use crate::rt::clock;
 use crate::rt::fields::typed;
 use crate::rt::json::quoted;
@@ -26,8 +28,19 @@ struct TestBody {
 typed!(TestBody { channel });
 
 /// Channels with how they are, and notices that wait, are held or failed, newest first.
-pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
-    let channels: Vec<Value> = ctx.deps.notify.channels().iter().map(channel_shape).collect();
+pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
+    let config = ctx.deps.settings.current();
+    let sees_settings = call.caller.as_ref().is_some_and(|caller| caller.scopes.has("admin"));
+    let running = ctx.deps.notify.channels();
+    let tables = config.tree.get("notify").and_then(Value::as_object).into_iter().flatten();
+    let shapes = tables.map(|(name, table)| {
+        let mut shape = channel_shape(running.iter().find(|channel| channel.name == *name), name, table);
+        if sees_settings {
+            shape["settings"] = channels::settings(table);
+        }
+        shape
+    });
+    let channels: Vec<Value> = shapes.collect();
     let rows = ctx.deps.notify.list(limits::NOTICES_LISTED_MAX)?;
     let notices: Vec<Value> = rows.iter().map(notice_shape).collect();
     Ok(ok(&json!({"channels": channels, "notices": notices})))
@@ -38,7 +51,7 @@ pub(super) fn test(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let body: TestBody = decode(&call.req.body, "invalid JSON body")?;
     let name = body.channel;
     if !ctx.deps.notify.channels().iter().any(|channel| channel.name == name) {
-        return Err(ApiError::not_found(format!("there is no channel {}; see [notify] in holt.toml", quoted(&name))));
+        return Err(ApiError::not_found(format!("there is no channel {}, or it is switched off", quoted(&name))));
     }
     let own = ctx.clone();
     let source = ctx.origins.client_address(&call.req.headers, call.req.peer.ip());
@@ -78,10 +91,15 @@ fn missing() -> ApiError {
     ApiError::not_found("notification not found: it may have been delivered")
 }
 
-fn channel_shape(channel: &ChannelInfo) -> Value {
-    let status = &channel.status;
+/// A channel that works, or one that is switched off, of which only its table is known.
+fn channel_shape(channel: Option<&ChannelInfo>, name: &str, table: &Value) -> Value {
+    let off = ChannelStatus::default();
+    let status = channel.map_or(&off, |channel| &channel.status);
+    let typed = |key: &str| table.get(key).and_then(Value::as_str);
+    let level = typed("min_level").and_then(Level::from_name).unwrap_or(Level::Info);
     json!({
-        "name": channel.name, "type": channel.kind, "min_level": channel.min_level.name(),
+        "name": name, "type": channel.map_or(typed("type").unwrap_or(name), |channel| channel.kind),
+        "min_level": level.name(), "enabled": channel.is_some(),
         "sent_at": time(status.sent_at), "error": status.error, "failures": status.failures,
         "retry_at": time(status.retry_at),
     })

@@ -6,10 +6,10 @@ use crate::api::error::ApiError;
 use crate::api::message::{Reply, Req, percent_decode};
 use crate::api::server::Ctx;
 use crate::api::{
-    agent_link, agents, agents_change, alerts, approvals, audit, backup, browser, chat, costs, doctor, gateway, health,
-    journal, keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics, models,
-    notifications, oidc, openapi, panic, persona, plugins, schedules, server_settings, sessions, setup, skills, tools,
-    tools_oauth, ws,
+    agent_link, agents, agents_change, alerts, approvals, audit, backup, browser, channels, chat, costs, doctor,
+    gateway, health, journal, keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics,
+    models, notifications, oidc, openapi, panic, persona, plugins, schedules, server_settings, sessions, setup, skills,
+    tools, tools_oauth, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
@@ -192,6 +192,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/browser/sessions", Guard::Scope(&["browser:read"]), browser::sessions),
     route("GET", "/api/v1/browser/config", Guard::Scope(&["browser:read"]), browser::config),
     route("GET", "/api/v1/costs", Guard::Scope(&["costs:read"]), costs::costs),
+    route("PATCH", "/api/v1/costs/limits", ADMIN, costs::set_limits),
+    route("PATCH", "/api/v1/costs/prices", ADMIN, costs::set_price),
     route("GET", "/api/v1/alerts", MACHINES_READ, alerts::list),
     route("GET", "/api/v1/alerts/{id}", MACHINES_READ, alerts::get),
     route("POST", "/api/v1/alerts/{id}/acknowledge", MACHINES_WRITE, alerts::acknowledge),
@@ -219,6 +221,8 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/v1/schedules/{name}/dry-run", SCHEDULES_READ, schedules::dry_run),
     route("GET", "/api/v1/notifications", Guard::Scope(&["machines:read"]), notifications::list),
     route("POST", "/api/v1/notifications/test", Guard::Scope(&["machines:write"]), notifications::test),
+    route("PUT", "/api/v1/notifications/channels/{name}", ADMIN, channels::put),
+    route("DELETE", "/api/v1/notifications/channels/{name}", ADMIN, channels::remove),
     route("DELETE", "/api/v1/notifications/{id}", Guard::Scope(&["machines:write"]), notifications::delete),
     route("GET", "/api/v1/ws", Guard::Socket(&["chat"]), ws::upgrade),
     // Its own credentials: see `agent_link`.

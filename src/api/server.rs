@@ -26,7 +26,6 @@ use crate::auth::setup::Setup;
 use crate::auth::throttle::{LoginThrottle, RateLimiter};
 use crate::auth::{AuthError, Authenticator, SessionManager};
 use crate::chat::{Approvals, Engine};
-use crate::config::ConfigWriter;
 use crate::costs::Budgets;
 use crate::fleet::hub::Fleet;
 use crate::fleet::hub::alerts::Alerts;
@@ -72,8 +71,6 @@ pub struct Deps {
     /// The configuration of now, and the way to change it.
     pub settings: Arc<dyn Settings>,
     pub audit: Arc<AuditLog>,
-    /// The one writer of the configuration file.
-    pub writer: Arc<ConfigWriter>,
     pub lifecycle: Option<ToolServers>,
     pub plugins: Option<Arc<Plugins>>,
     pub browser: Option<Arc<Browser>>,
@@ -121,7 +118,6 @@ pub struct CtxInner {
     pub rate: RateLimiter,
     pub lane: PasswordLane,
     pub setup: Setup,
-    pub writer: Arc<ConfigWriter>,
     /// Guarded by this mutex: the bcrypt hash in force. Nothing is taken under it.
     password_hash: Mutex<Option<String>>,
     /// Serialises account setups, so that of many only one writes the configuration: held over that write.
@@ -228,7 +224,6 @@ impl Server {
             rate: RateLimiter::new(config.rate_limit),
             lane: PasswordLane::start()?,
             setup: Setup::new(Arc::clone(&deps.db)),
-            writer: Arc::clone(&deps.writer),
             password_hash: Mutex::new(deps.password_hash.clone()),
             account_setup: Mutex::new(()),
             reachable: !is_loopback(&config.listen),

@@ -15,7 +15,7 @@ use crate::api::server::Ctx;
 use crate::audit::Entry;
 use crate::auth::setup::{PinCheck, may_set_up};
 use crate::auth::{password, validate_key_input};
-use crate::config;
+use crate::config::edit;
 use crate::limits;
 use crate::rt::fields::typed;
 use crate::rt::lock;
@@ -135,12 +135,12 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, visitor: &Visitor, address: &st
         if ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
             return Err(not_available());
         }
-        config::set_password_hash(&ctx.writer, &hash).map_err(|error| {
+        let mut set = |doc: &mut edit::Document| edit::set(doc, "api.auth.password_hash", &json!(hash));
+        ctx.deps.settings.change(&mut set).map_err(|error| {
             log::error!("{error}");
             ApiError::new(500, "config_not_saved", "failed to save configuration")
         })?;
         ctx.setup.complete()?;
-        ctx.set_password_hash(Some(hash));
     }
     log::info!("setup done: the dashboard password was set from {address}");
     ctx.deps.audit.record(&Entry { source: address, target: "api.auth.password_hash", ..Entry::ok("config.write") });

@@ -22,7 +22,7 @@ use crate::rt::{clock, lock};
 use crate::tools::servers::{ChangeError, START_FAILED, Status, ToolServers, audit_detail};
 
 /// What stands for a value that the caller may not see; sent back, it means the value that is there.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 const ENABLE: &str = "tool_server.enable";
 
 /// A server's configuration as clients send it. `null` and absent are the same.
@@ -126,10 +126,9 @@ pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     let (name, disabled_tools) = (body.name.clone(), body.disabled_tools.clone());
     let config = ToolServerConfig { disabled_tools: disabled_tools.unwrap_or_default(), ..config(body) };
-    let own = ctx.clone();
     let about = About { action: "tool_server.add", name: name.clone(), command: config.command.clone() };
     change(ctx, call, about, ApiError::from, move |servers| {
-        let status = servers.add(&name, config, &own.writer)?;
+        let status = servers.add(&name, config)?;
         Ok(json_line(201, &status_shape(&status)))
     })
 }
@@ -138,12 +137,11 @@ pub(super) fn create(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 pub(super) fn update(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let body: ServerBody = decode(&call.req.body, "invalid JSON body")?;
     let name = call.params.get("name").to_owned();
-    let own = ctx.clone();
     let about = About { action: "tool_server.update", name: name.clone(), command: body.command.clone() };
     change(ctx, call, about, ApiError::from, move |servers| {
         let shown_url = servers.get(&name).map_or_else(String::new, |status| status.url);
         let replace = |old: &ToolServerConfig| unmask(body, old, &shown_url);
-        let status = servers.update(&name, replace, &own.writer)?;
+        let status = servers.update(&name, replace)?;
         Ok(json_line(200, &status_shape(&status)))
     })
 }
@@ -151,7 +149,6 @@ pub(super) fn update(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 /// Ends and removes a server.
 pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let name = call.params.get("name").to_owned();
-    let own = ctx.clone();
     let refuse = |error| match error {
         ChangeError::NotFound { name } => {
             let name = quoted(&name);
@@ -160,7 +157,7 @@ pub(super) fn delete(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         error => error.into(),
     };
     change(ctx, call, about(ctx, "tool_server.remove", &name)?, refuse, move |servers| {
-        servers.remove(&name, &own.writer)?;
+        servers.remove(&name)?;
         Ok(no_content())
     })
 }
@@ -194,10 +191,9 @@ pub(super) fn disable(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
 
 fn switch(ctx: &Ctx, call: &Call<'_>, enabled: bool) -> Result<Reply, ApiError> {
     let name = call.params.get("name").to_owned();
-    let own = ctx.clone();
     let action = if enabled { ENABLE } else { "tool_server.disable" };
     change(ctx, call, about(ctx, action, &name)?, missing, move |servers| {
-        let status = servers.set_enabled(&name, enabled, &own.writer)?;
+        let status = servers.set_enabled(&name, enabled)?;
         Ok(json_line(200, &status_shape(&status)))
     })
 }
@@ -207,9 +203,8 @@ pub(super) fn disabled_tools(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiErr
     let body: DisabledToolsBody = decode(&call.req.body, "invalid JSON body")?;
     let names = body.disabled_tools.ok_or_else(|| ApiError::bad_request("disabled_tools is required"))?;
     let name = call.params.get("name").to_owned();
-    let own = ctx.clone();
     change(ctx, call, about(ctx, "tool_server.disabled_tools", &name)?, missing, move |servers| {
-        let status = servers.set_disabled_tools(&name, names, &own.writer)?;
+        let status = servers.set_disabled_tools(&name, names)?;
         Ok(json_line(200, &status_shape(&status)))
     })
 }

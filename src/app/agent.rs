@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{bounded, select};
+use crossbeam_channel::{RecvTimeoutError, bounded, select};
 
 use crate::app::agent_minds;
 use crate::checks::{self, Engine, Global, Plan};
@@ -31,9 +31,11 @@ const CHECKS_FILE: &str = "checks.json";
 /// What a first start lacks.
 const NO_HUB: &str = "no hub is known: give --hub URL and --join CODE (made by `holt machines join` on the hub), or set \
                       [server] address in agent.toml";
-/// What labels call this machine's name and address (contract agent-link 6.1).
 /// Readings between two moments of giving memory back: ten minutes of heartbeats.
 const READINGS_PER_TIDY: u64 = 20;
+/// What the first reading measures the processors over: it is there for the first heartbeat, three seconds from now.
+const FIRST_WINDOW: Duration = Duration::from_secs(2);
+/// What labels call this machine's name and address (contract agent-link 6.1).
 const HOST_NAME: &str = "from_hostname";
 const HOST_IP: &str = "from_hostip";
 
@@ -207,6 +209,9 @@ impl Agent {
             .spawn("vitals", limits::PUMP_STACK_BYTES, move || {
                 let mut vitals = Vitals::new(HostRoot::system());
                 let mut n_readings = 0_u64;
+                if stop.signal().recv_timeout(FIRST_WINDOW) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
                 loop {
                     select! {
                         recv(ask_rx) -> asked => if asked.is_err() { return },

@@ -77,11 +77,11 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
-    let admin = ServerAdmin { servers: servers.clone(), writer: Arc::clone(&writer), audit: Arc::clone(&audit) };
+    let admin = ServerAdmin { servers: servers.clone(), audit: Arc::clone(&audit) };
     tools.extend(builtin::server_tools(&admin));
     let desk = Arc::new(ScheduleDesk::new(&audit, &db));
     tools.extend(builtin::schedule_tools(&desk));
-    let plugins = plugins::start(&config, &admin, &mut tools);
+    let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
     journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
@@ -98,14 +98,13 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let gateway = gateway(&config, routers, &budgets, &stop)?;
     let mut deps = deps(&db, &key_store, kv_store, admin, engine, notify, journal, &live)?;
     deps.cost_tracker = Some(budgets);
-    plugins::install(&mut deps, plugins, &live);
+    plugins::write_by(&servers, &live);
+    (deps.plugins, deps.browser) = (Some(Arc::clone(&plugins)), browser);
     // All agents share their providers.
     let catalog = Arc::new(Catalog::new(providers));
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
-    deps.alerts = Some(alerts);
-    deps.fleet = Some(fleet);
-    deps.gateway = gateway;
+    (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
     deps.oauth = oauth(&config, &db, &listener)?;
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
@@ -119,6 +118,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
         gateway,
         notify,
         servers,
+        plugins,
         server: Arc::downgrade(&server),
         hub: Arc::downgrade(&hub),
         scheduler: Arc::clone(&scheduler),
@@ -382,7 +382,6 @@ fn deps(
         notify,
         settings: Arc::clone(live) as Arc<dyn crate::api::settings::Settings>,
         audit: admin.audit,
-        writer: admin.writer,
         journal,
         lifecycle: Some(admin.servers),
         plugins: None,

@@ -15,10 +15,11 @@ use crate::config::{self, Config, ConfigError, ConfigWriter, Document};
 use crate::costs::{self, Budgets};
 use crate::fleet::hub::gateway::Gateway;
 use crate::llm::Catalog;
-use crate::notify::Dispatcher;
+use crate::notify::{self, Dispatcher};
 use crate::rt::lock;
 use crate::sched::{Changes, Scheduler};
 use crate::tls::{Acceptor, Certificate};
+use crate::tools::plugins::Plugins;
 use crate::tools::servers::ToolServers;
 use crate::ws::Hub;
 
@@ -27,6 +28,9 @@ const MINDS: &[&str] = &["agent", "agents", "llm", "session.tier", "web", "fleet
 
 /// What new connections are made with.
 const CERTIFICATE: &[&str] = &["api.tls", "api.cert_file", "api.key_file"];
+
+/// What channels of notifications are made of.
+const NOTIFY: &[&str] = &["notify", "api.external_url"];
 
 /// Keys whose values count at once, or are only shown. A change of any other needs a restart.
 const LIVE: &[&str] = &[
@@ -43,6 +47,8 @@ const LIVE: &[&str] = &[
     "fleet.gateway.diagnose_model",
     "log.level",
     "tools",
+    "plugins",
+    "notify",
     "api.external_url",
     "api.timezone",
     "api.cors_origins",
@@ -87,6 +93,7 @@ pub(super) struct Parts {
     pub(super) gateway: Option<Arc<Gateway>>,
     pub(super) notify: Arc<Dispatcher>,
     pub(super) servers: ToolServers,
+    pub(super) plugins: Arc<Plugins>,
     /// They know this one, and must not keep each other alive.
     pub(super) server: Weak<Server>,
     pub(super) hub: Weak<Hub>,
@@ -101,6 +108,8 @@ struct Prepared {
     minds: Option<Minds>,
     /// None when the certificate stays.
     certificate: Option<Certificate>,
+    /// None when the channels stay as they are.
+    channels: Option<notify::Ready>,
     changed: BTreeSet<String>,
 }
 
@@ -137,12 +146,19 @@ impl Live {
             }
             _ => None,
         };
-        Ok(Prepared { config, minds, certificate, changed })
+        let channels = match self.parts.get() {
+            Some(parts) if everything || touches(&changed, NOTIFY) => {
+                let ready = parts.notify.prepare(&config.notify, config.api.external_url.as_deref());
+                Some(ready.map_err(SettingsError::Part)?)
+            }
+            _ => None,
+        };
+        Ok(Prepared { config, minds, certificate, channels, changed })
     }
 
     /// Puts it in force. Cannot fail: whatever could have was tried before.
     fn put_in_force(&self, prepared: Prepared, everything: bool) -> Changed {
-        let Prepared { config, minds, certificate, changed } = prepared;
+        let Prepared { config, minds, certificate, channels, changed } = prepared;
         let config = Arc::new(config);
         let old = std::mem::replace(&mut *lock(&self.current), Arc::clone(&config));
         for warning in config.warnings.iter().filter(|warning| !old.warnings.contains(warning)) {
@@ -177,7 +193,14 @@ impl Live {
                 parts.engine.set_agents(minds.agents);
             }
             parts.notify.set_place(&config.api.timezone, config.api.external_url.as_deref());
-            parts.servers.apply(&config.tools);
+            if let Some(channels) = channels
+                && let Err(error) = parts.notify.put_in_force(channels)
+            {
+                log::error!("{error}");
+            }
+            let mut servers = config.tools.clone();
+            parts.plugins.apply(&config.plugins, &mut servers);
+            parts.servers.apply(&servers);
             if let (Some(server), Some(hub)) = (parts.server.upgrade(), parts.hub.upgrade())
                 && server.apply(&config)
             {

@@ -176,18 +176,29 @@ impl App {
     }
 
     /// Lets clients go without losing a request: no new connections are taken (they wait in the socket), each answer
-    /// says that it is the last, and those between two requests get a moment for one more.
-    fn let_clients_go(&self) {
+    /// says that it is the last, those between two requests get a moment for one more, and what is in flight ends while
+    /// everything behind it still works. Turns may go on for [`limits::RESTART_DRAIN`] in all.
+    fn let_clients_go(&self, is_stop: &mut dyn FnMut() -> bool) {
+        let deadline = Instant::now() + limits::RESTART_DRAIN;
+        log::info!("restarting, when what is in flight has ended");
         self.http.begin_drain();
-        // Held by us: nothing but the time ends this.
-        let (_held, never) = crossbeam_channel::bounded::<()>(0);
-        let _ = never.recv_timeout(limits::RESTART_GRACE);
+        // Streams of turns are no longer HTTP's: they end with their turns.
+        while !(self.http.has_drained(Duration::from_millis(50)) && self.engine.is_idle()) {
+            if Instant::now() >= deadline || is_stop() {
+                return;
+            }
+            if self.http.has_drained(Duration::ZERO) {
+                // Held by us: nothing but the time ends this.
+                let (_held, never) = crossbeam_channel::bounded::<()>(0);
+                let _ = never.recv_timeout(Duration::from_millis(20));
+            }
+        }
     }
 
     /// Stops in order, and becomes the same program with the same address. Clients that come meanwhile wait in the
-    /// socket. `is_stop` says, at the last moment, that the end is wanted instead; None then.
-    pub fn restart(mut self, is_stop: impl FnOnce() -> bool) -> Option<io::Error> {
-        self.let_clients_go();
+    /// socket. `is_stop` says, until the last moment, that the end is wanted instead; None then.
+    pub fn restart(mut self, mut is_stop: impl FnMut() -> bool) -> Option<io::Error> {
+        self.let_clients_go(&mut is_stop);
         let (listener, listen) = (self.listener.take(), self.listen.clone());
         self.stop();
         if is_stop() {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::api::Deps;
 use crate::api::settings::Settings;
 use crate::app::live::Live;
 use crate::config::Config;
 use crate::tools::Tool;
 use crate::tools::builtin::ServerAdmin;
 use crate::tools::plugins::{Browser, Plugins, browser_tools, plugin_tools};
+use crate::tools::servers::ToolServers;
 
 /// Plugins and the browser, with what agents can do about them.
 pub(super) fn start(
@@ -25,13 +25,11 @@ pub(super) fn start(
     (plugins, browser)
 }
 
-/// Plugins are written as every setting is. They are held by agents' tools, which `live` holds: hence the weak end.
-pub(super) fn install(deps: &mut Deps, (plugins, browser): (Arc<Plugins>, Option<Arc<Browser>>), live: &Arc<Live>) {
+/// Tool servers and plugins are written as every setting is. `live` holds them: hence the weak end.
+pub(super) fn write_by(servers: &ToolServers, live: &Arc<Live>) {
     let live = Arc::downgrade(live);
-    plugins.set_write(Box::new(move |edit| {
+    servers.set_write(Box::new(move |edit| {
         let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
         live.change(edit).map(drop).map_err(|error| error.to_string())
     }));
-    deps.plugins = Some(plugins);
-    deps.browser = browser;
 }

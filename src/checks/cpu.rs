@@ -9,6 +9,7 @@ use crate::checks::registry::{DEFAULTS, Defaults, seconds};
 use crate::checks::settings::{SettingError, Settings};
 use crate::diag::cpu::{Ticks, parse_load, parse_stat};
 use crate::diag::finding::percent;
+use crate::diag::thresholds::{CPU_USED_PERCENT, LOAD_PER_CORE};
 
 pub(super) const ALERTING: Defaults = Defaults { for_duration: seconds(120), ..DEFAULTS };
 
@@ -22,8 +23,8 @@ struct Cpu {
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
-    let usage = settings.limits("cpu_usage", Limits::above(Unit::Percent, 80.0, 90.0))?;
-    let mut load = Limits::above(Unit::Count, 3.0, 5.0);
+    let usage = settings.limits("cpu_usage", Limits::like(Unit::Percent, &CPU_USED_PERCENT))?;
+    let mut load = Limits::like(Unit::Count, &LOAD_PER_CORE);
     let mut period = "5m";
     if settings.switched_off("load_average") {
         (load.warn, load.critical) = (None, None);

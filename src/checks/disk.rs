@@ -20,6 +20,7 @@ use crate::diag::disk::{Usage, usage, without_credentials};
 use crate::diag::mounts::{Mount, mounts, points};
 use crate::diag::report::clean_name;
 use crate::diag::root::Space;
+use crate::diag::thresholds::{DISK_USED_PERCENT, INODES_USED_PERCENT};
 
 const SPACE: &str = "disk::space_usage";
 const INODES: &str = "disk::inode_usage";
@@ -47,7 +48,6 @@ struct Disk {
 }
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
-    let usual = Limits::above(Unit::Percent, 90.0, 99.0);
     let write_test = settings.has("writable") && !settings.switched_off("writable");
     let mut writable = settings.section("writable")?;
     let disk = Disk {
@@ -55,8 +55,8 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
         ignored: settings.texts("ignore_mount_points", IGNORED)?,
         ignored_types: settings.texts("ignore_fs_types", &[])?,
         gather_timeout: settings.duration("gather_timeout", Duration::from_secs(10))?.min(Duration::from_secs(15)),
-        space: settings.limits("space_usage", usual)?,
-        inodes: settings.limits("inode_usage", usual)?,
+        space: settings.limits("space_usage", Limits::like(Unit::Percent, &DISK_USED_PERCENT))?,
+        inodes: settings.limits("inode_usage", Limits::like(Unit::Percent, &INODES_USED_PERCENT))?,
         write_test: write_test && writable.flag("enabled", true)?,
         severity: writable.level("severity", Level::Critical)?,
         hung: HashSet::new(),
@@ -162,7 +162,7 @@ impl Disk {
         }
         let text = if mount.turned_read_only {
             Err("the kernel mounted it read-only after an error".to_owned())
-        } else if self.write_test && context.root.is_system() {
+        } else if self.write_test && context.root.is_system() && !mount.shut {
             write_test(&mount.point)
                 .map(|()| "a test file was written")
                 .map_err(|error| format!("cannot write: {error}"))

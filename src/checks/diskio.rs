@@ -13,6 +13,7 @@ use crate::checks::registry::{DEFAULTS, Defaults, seconds};
 use crate::checks::settings::{SettingError, Settings};
 use crate::diag::finding::float;
 use crate::diag::report::clean_name;
+use crate::diag::thresholds::{HDD_REQUEST_MS, NVME_REQUEST_MS, SLOW_REQUEST_MS, SSD_REQUEST_MS};
 use crate::rt::order::Order;
 
 pub(super) const ALERTING: Defaults = Defaults { for_duration: seconds(60), recover_rounds: 2, ..DEFAULTS };
@@ -56,13 +57,13 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
 }
 
 fn kind_limits(kind: &str) -> Limits {
-    let (warn, critical) = match kind {
-        "NVMe" => (10.0, 50.0),
-        "SSD" => (20.0, 100.0),
-        "HDD" => (50.0, 200.0),
-        _ => (100.0, 500.0),
+    let usual = match kind {
+        "NVMe" => &NVME_REQUEST_MS,
+        "SSD" => &SSD_REQUEST_MS,
+        "HDD" => &HDD_REQUEST_MS,
+        _ => &SLOW_REQUEST_MS,
     };
-    Limits::above(Unit::Millis, warn, critical)
+    Limits::like(Unit::Millis, usual)
 }
 
 impl Check for DiskIo {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::alert::Level;
 use crate::checks::plugin::Reading;
 use crate::checks::show;
+use crate::diag::thresholds::Threshold;
 
 /// From which side a value becomes a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,15 @@ impl Limits {
     pub const fn within(warn: Duration, critical: Duration) -> Self {
         let (warn, critical) = (on(warn.as_secs_f64()), on(critical.as_secs_f64()));
         Self { side: Side::Within, unit: Unit::Seconds, warn, critical, margin: Some(0.0) }
+    }
+
+    /// What a look at the same number judges by.
+    pub const fn like(unit: Unit, usual: &Threshold) -> Self {
+        let side = match usual.side {
+            crate::diag::thresholds::Side::Above => Side::Above,
+            crate::diag::thresholds::Side::Below => Side::Below,
+        };
+        Self { side, unit, warn: usual.warning, critical: usual.critical, margin: None }
     }
 
     /// Whether both thresholds are off.

@@ -12,6 +12,7 @@ use crate::checks::settings::{SettingError, Settings};
 use crate::checks::show;
 use crate::diag::finding::percent;
 use crate::diag::memory::parse;
+use crate::diag::thresholds::{MEMORY_USED_PERCENT, SWAP_USED_PERCENT};
 
 pub(super) const ALERTING: Defaults = Defaults { for_duration: seconds(60), ..DEFAULTS };
 
@@ -25,8 +26,8 @@ struct Mem {
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
     Ok(vec![Box::new(Mem {
-        memory: settings.limits("memory_usage", Limits::above(Unit::Percent, 85.0, 90.0))?,
-        swap: settings.limits("swap_usage", Limits::above(Unit::Percent, 10.0, 30.0))?,
+        memory: settings.limits("memory_usage", Limits::like(Unit::Percent, &MEMORY_USED_PERCENT))?,
+        swap: settings.limits("swap_usage", Limits::like(Unit::Percent, &SWAP_USED_PERCENT))?,
     })])
 }
 

@@ -40,6 +40,7 @@ mod glob;
 mod http;
 pub(crate) mod icmp;
 mod journaltail;
+mod judged;
 mod keep;
 mod ledger;
 #[cfg(test)]
@@ -73,6 +74,7 @@ mod x509;
 
 pub use self::core::MachineLabels;
 pub use self::engine::{Engine, Setup};
+pub use self::judged::own_limits;
 pub use self::once::{Outcome, run_once};
 pub use self::plan::{Global, Plan, check_label, expand_labels};
 pub use self::tool::{checks_tool, hosts_of};

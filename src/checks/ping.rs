@@ -14,6 +14,7 @@ use crate::checks::icmp::{Echoes, PingError, Plan, ping};
 use crate::checks::limits::{Limits, Unit};
 use crate::checks::plugin::{Check, Gather, Reading};
 use crate::checks::settings::{SettingError, Settings};
+use crate::diag::thresholds::PING_LOSS_PERCENT;
 use crate::net::{NetError, look_up};
 
 const CONNECTIVITY: &str = "ping::connectivity";
@@ -62,7 +63,7 @@ pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, Sett
     };
     let level = settings.level("severity", Level::Critical)?;
     // One lost packet in five is a Wi-Fi, two are a problem.
-    let loss = settings.limits("packet_loss", Limits::above(Unit::Percent, 30.0, 60.0))?;
+    let loss = settings.limits("packet_loss", Limits::like(Unit::Percent, &PING_LOSS_PERCENT))?;
     let rtt = settings.limits("rtt", Limits::above(Unit::Millis, 0.0, 0.0))?;
     let per_target = LOOKUP + gap * u32::from(packets) + wait;
     let dims = Dims { plan: Plan { packets, gap, wait }, family, level, loss, rtt };

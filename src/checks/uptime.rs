@@ -6,6 +6,7 @@ use crate::checks::limits::{Limits, Unit};
 use crate::checks::plugin::{Check, Gather, Reading};
 use crate::checks::registry::{DEFAULTS, Defaults, seconds};
 use crate::checks::settings::{SettingError, Settings};
+use crate::diag::thresholds::UPTIME_SECONDS;
 use crate::diag::uptime::parse_uptime;
 use crate::rt::clock;
 
@@ -20,7 +21,7 @@ struct Uptime {
 
 pub(super) fn build(settings: &mut Settings) -> Result<Vec<Box<dyn Check>>, SettingError> {
     // It only grows, so it cannot dance on a threshold.
-    let default = Limits { margin: Some(0.0), ..Limits::below(Unit::Seconds, 0.0, 600.0) };
+    let default = Limits { margin: Some(0.0), ..Limits::like(Unit::Seconds, &UPTIME_SECONDS) };
     Ok(vec![Box::new(Uptime { limits: settings.limits("reboot_detected", default)? })])
 }
 

@@ -39,7 +39,13 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     let path = match file {
         None => PathBuf::from(backup::usual_name()),
         Some(dir) if dir.is_dir() => dir.join(backup::usual_name()),
-        Some(path) => path,
+        Some(path) => match path.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() && !dir.is_dir() => {
+                let text = format!("there is no directory {}; make it first, or choose another place", dir.display());
+                return Err(CliError::Failed(text));
+            }
+            _ => path,
+        },
     };
     let summary = backup::named(&database.config, &path).map_err(CliError::failed)?;
     let shown = path.display().to_string();

@@ -4,7 +4,7 @@ use super::args::Args;
 use super::command::{Action, Arg, Command};
 use super::output::out;
 use super::{CliError, Context, text};
-use crate::checks::checks_tool;
+use crate::checks::{checks_tool, own_limits};
 use crate::diag::{HostRoot, machine_tools};
 use crate::fleet::runner::{Runners, Settings};
 use crate::llm::local::{AREAS, Question};
@@ -42,8 +42,8 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
     }
     // Whoever sits here may look at what is near, too.
     let guard = Guard::new(Origin::Operator { allow_loopback: true });
-    let mut tools = machine_tools(HostRoot::system(), guard);
     let config = super::check::load(context).map_err(CliError::failed)?;
+    let mut tools = machine_tools(HostRoot::system().judged_by(own_limits(&config.checks)), guard);
     tools.push(checks_tool(config.checks, HostRoot::system()));
     let runners = Runners::new(Settings::default(), None, ToolSet::new(tools));
     let found = runners.inspect_locally(question, &mut |_, _, _| {}, &Cancel::new()).map_err(CliError::failed)?;

@@ -76,7 +76,13 @@ fn run(args: &Args, context: &Context) -> Result<(), CliError> {
         .map_err(CliError::failed)?;
     // A closed channel means that the thread is gone: then there is no way to be told, and stopping is right.
     let failure = match wish_rx.recv() {
-        Ok(Wish::Restart) => app.restart(|| wish_rx.try_iter().any(|wish| wish == Wish::Stop)),
+        Ok(Wish::Restart) => {
+            let mut stops = false;
+            app.restart(move || {
+                stops |= wish_rx.try_iter().any(|wish| wish == Wish::Stop);
+                stops
+            })
+        }
         Ok(Wish::Stop) | Err(_) => {
             app.stop();
             None

@@ -7,7 +7,7 @@ use super::args::Args;
 use super::command::{Action, Arg, Command};
 use super::output::{self, out};
 use super::{CliError, Context};
-use crate::moving::service::{Service, Wish};
+use crate::moving::service::{JOURNAL_GROUP, Service, Wish};
 
 /// Where the binary is put when it runs from a directory that the service's user cannot be expected to see.
 const BINARY: &str = "/usr/local/bin/holt";
@@ -192,16 +192,25 @@ fn uninstall(args: &Args, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// A user without a password, a home or a shell; fine when there is one.
+/// A user without a password, a home or a shell, who may read the journal where there is one; fine when there is one.
 fn make_user(name: &str, home: &Path) -> Result<(), CliError> {
-    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    if known.lines().any(|line| line.split(':').next() == Some(name)) {
-        return Ok(());
+    let line_of = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.lines().find(|line| line.split(':').next() == Some(name)).map(str::to_owned)
+    };
+    if line_of("/etc/passwd", name).is_none() {
+        let mut process = Process::new("useradd");
+        process.args(["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "--home-dir"]);
+        process.arg(home).arg(name);
+        succeed(&mut process, "useradd")?;
     }
-    let mut process = Process::new("useradd");
-    process.args(["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", "--home-dir"]);
-    process.arg(home).arg(name);
-    succeed(&mut process, "useradd")
+    let is_member = |line: &str| line.rsplit(':').next().is_some_and(|users| users.split(',').any(|user| user == name));
+    match line_of("/etc/group", JOURNAL_GROUP) {
+        Some(line) if !is_member(&line) => {
+            succeed(Process::new("usermod").args(["--append", "--groups", JOURNAL_GROUP, name]), "usermod")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn process(user: bool) -> Process {

@@ -12,14 +12,19 @@ use super::writer::implicit_table;
 ///
 /// Fails when something on the way is no table.
 pub fn set(doc: &mut Document, path: &str, value: &Value) -> Result<(), ConfigError> {
-    let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
+    set_at(doc, &path.split('.').collect::<Vec<_>>(), value)
+}
+
+/// The same where names on the way may hold dots.
+pub fn set_at(doc: &mut Document, path: &[&str], value: &Value) -> Result<(), ConfigError> {
+    let Some((key, tables)) = path.split_last() else { return Ok(()) };
     let mut table: &mut dyn TableLike = doc.as_table_mut();
-    for name in tables.split('.').filter(|name| !name.is_empty()) {
+    for name in tables {
         if value.is_null() && !table.contains_key(name) {
             return Ok(());
         }
         let below = table.entry(name).or_insert_with(implicit_table);
-        table = below.as_table_like_mut().ok_or_else(|| odd(path, "must be in a table"))?;
+        table = below.as_table_like_mut().ok_or_else(|| odd(&path.join("."), "must be in a table"))?;
     }
     put(table, key, of_json(value));
     Ok(())

@@ -65,7 +65,7 @@ pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{
     ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
-    WebhookConfig, notify_channels,
+    WebhookConfig, check_channel_name, notify_channels,
 };
 pub use oidc::OidcConfig;
 pub use plugins::{BrowserConfig, PluginConfig, SecurityConfig};
@@ -76,8 +76,8 @@ pub use schedules::{
 pub use secret::{is_reference, seal};
 pub use source::{Source, Tree};
 pub use table::BadKey;
-pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server};
-pub use writer::{ConfigWriter, set_password_hash};
+pub use tools::{McpConfig, PartOf, ToolServerConfig, check_tool_server_name, write_tool_server};
+pub use writer::ConfigWriter;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

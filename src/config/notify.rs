@@ -27,7 +27,7 @@ const DISCOVERY_PREFIX: &str = "homeassistant";
 const KEEP_ALIVE_S: u32 = 30;
 
 /// One channel. `Debug` hides the secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct ChannelConfig {
     pub name: String,
     pub service: Service,
@@ -73,7 +73,7 @@ pub struct QuietHours {
 }
 
 /// What a channel is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Service {
     Ntfy(NtfyConfig),
     Gotify(GotifyConfig),
@@ -101,7 +101,7 @@ impl Service {
 pub type Priorities = [u32; 4];
 
 /// `type = "ntfy"`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct NtfyConfig {
     /// Without a slash at the end.
     pub server: String,
@@ -116,7 +116,7 @@ pub struct NtfyConfig {
 }
 
 /// `type = "gotify"`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct GotifyConfig {
     /// Without a slash at the end.
     pub server: String,
@@ -126,7 +126,7 @@ pub struct GotifyConfig {
 }
 
 /// `type = "webhook"`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct WebhookConfig {
     /// May hold credentials.
     pub url: String,
@@ -146,7 +146,7 @@ pub enum Encryption {
 }
 
 /// `type = "email"`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct EmailConfig {
     pub host: String,
     pub port: u16,
@@ -163,7 +163,7 @@ pub struct EmailConfig {
 }
 
 /// `type = "mqtt"`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct MqttConfig {
     pub host: String,
     pub port: u16,
@@ -181,6 +181,15 @@ pub struct MqttConfig {
     pub keep_alive_s: u16,
 }
 
+/// Whether a channel can have this name; the reason otherwise.
+pub fn check_channel_name(name: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        return Err(format!("a channel's name must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, _ and -"));
+    }
+    Ok(())
+}
+
 /// Reads all tables of `[notify]`. The error is a key and why it is refused.
 pub fn notify_channels(tables: &Map<String, Value>, env: &Env, data_dir: &Path) -> Result<Vec<ChannelConfig>, BadKey> {
     if tables.len() > CHANNELS_MAX {
@@ -189,10 +198,7 @@ pub fn notify_channels(tables: &Map<String, Value>, env: &Env, data_dir: &Path) 
     let mut channels = Vec::with_capacity(tables.len());
     for (name, value) in tables {
         let path = format!("notify.{name}");
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
-            return Err((path, format!("a channel's name must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, _ and -")));
-        }
+        check_channel_name(name).map_err(|reason| (path.clone(), reason))?;
         let table = Table::new(path, value, env, data_dir)?;
         // Switched off without losing its settings; what else stands there is not looked at.
         if table.flag("enabled", true)? {

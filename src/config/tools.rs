@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::json::{FromJson, typed};
 use super::plugins::{SecurityConfig, security};
 use super::raw::Typed;
-use super::writer::{ConfigWriter, implicit_table};
+use super::writer::implicit_table;
 use crate::limits;
 use crate::rt::json::quoted;
 
@@ -232,48 +232,36 @@ pub(super) fn mcp(typed: &Typed) -> Result<McpConfig, ConfigError> {
     })
 }
 
-/// Writes `[tools.<name>]`: keys that are empty are left out, everything else in the file stays. Blocks on the disk.
-pub fn write_tool_server(writer: &ConfigWriter, name: &str, tool: &ToolServerConfig) -> Result<(), ConfigError> {
-    writer.edit(|doc| {
-        let wrong = |what: &str| ConfigError::Edit { path: writer.path().to_owned(), reason: what.to_owned() };
-        let tools = tools_table(doc).ok_or_else(|| wrong("tools: must be a table"))?;
-        let entry = tools.entry(name).or_insert_with(|| Item::Table(Table::new()));
-        let table = entry.as_table_like_mut().ok_or_else(|| wrong("tools: must hold tables only"))?;
-        let text = |text: &str| (!text.is_empty()).then(|| Item::Value(Value::from(text)));
-        let texts =
-            |texts: &[String]| (!texts.is_empty()).then(|| Item::Value(Value::Array(texts.iter().collect::<Array>())));
-        let map = |map: &BTreeMap<String, String>| {
-            (!map.is_empty()).then(|| Item::Value(Value::InlineTable(map.iter().collect::<InlineTable>())))
-        };
-        let flag = |flag: bool| flag.then(|| Item::Value(Value::from(true)));
-        let seconds = (tool.request_timeout_secs != 0).then(|| Item::Value(Value::from(tool.request_timeout_secs)));
-        put(table, "transport", text(&tool.transport));
-        put(table, "command", text(&tool.command));
-        put(table, "args", texts(&tool.args));
-        put(table, "env", map(&tool.env));
-        put(table, "url", text(&tool.url));
-        put(table, "headers", map(&tool.headers));
-        put(table, "request_timeout_secs", seconds);
-        put(table, "auth", text(&tool.auth));
-        put(table, "client_id", text(&tool.client_id));
-        put(table, "client_secret", text(&tool.client_secret));
-        put(table, "scopes", texts(&tool.scopes));
-        put(table, "allow_loopback", flag(tool.allow_loopback));
-        put(table, "disabled", flag(tool.disabled));
-        put(table, "untrusted", flag(tool.untrusted));
-        put(table, "disabled_tools", texts(&tool.disabled_tools));
-        Ok(())
-    })
-}
-
-/// Removes `[tools.<name>]`; nothing to do when it is not there. Blocks on the disk.
-pub fn remove_tool_server(writer: &ConfigWriter, name: &str) -> Result<(), ConfigError> {
-    writer.edit(|doc| {
-        if let Some(tools) = doc.get_mut("tools").and_then(Item::as_table_like_mut) {
-            tools.remove(name);
-        }
-        Ok(())
-    })
+/// Writes `[tools.<name>]`: keys that are empty are left out, everything else in the document stays.
+pub fn write_tool_server(doc: &mut DocumentMut, name: &str, tool: &ToolServerConfig) -> Result<(), ConfigError> {
+    let wrong = |what: &str| ConfigError::Edit { path: std::path::PathBuf::new(), reason: what.to_owned() };
+    let tools = tools_table(doc).ok_or_else(|| wrong("tools: must be a table"))?;
+    let entry = tools.entry(name).or_insert_with(|| Item::Table(Table::new()));
+    let table = entry.as_table_like_mut().ok_or_else(|| wrong("tools: must hold tables only"))?;
+    let text = |text: &str| (!text.is_empty()).then(|| Item::Value(Value::from(text)));
+    let texts =
+        |texts: &[String]| (!texts.is_empty()).then(|| Item::Value(Value::Array(texts.iter().collect::<Array>())));
+    let map = |map: &BTreeMap<String, String>| {
+        (!map.is_empty()).then(|| Item::Value(Value::InlineTable(map.iter().collect::<InlineTable>())))
+    };
+    let flag = |flag: bool| flag.then(|| Item::Value(Value::from(true)));
+    let seconds = (tool.request_timeout_secs != 0).then(|| Item::Value(Value::from(tool.request_timeout_secs)));
+    put(table, "transport", text(&tool.transport));
+    put(table, "command", text(&tool.command));
+    put(table, "args", texts(&tool.args));
+    put(table, "env", map(&tool.env));
+    put(table, "url", text(&tool.url));
+    put(table, "headers", map(&tool.headers));
+    put(table, "request_timeout_secs", seconds);
+    put(table, "auth", text(&tool.auth));
+    put(table, "client_id", text(&tool.client_id));
+    put(table, "client_secret", text(&tool.client_secret));
+    put(table, "scopes", texts(&tool.scopes));
+    put(table, "allow_loopback", flag(tool.allow_loopback));
+    put(table, "disabled", flag(tool.disabled));
+    put(table, "untrusted", flag(tool.untrusted));
+    put(table, "disabled_tools", texts(&tool.disabled_tools));
+    Ok(())
 }
 
 fn tools_table(doc: &mut DocumentMut) -> Option<&mut dyn TableLike> {
@@ -283,6 +271,7 @@ fn tools_table(doc: &mut DocumentMut) -> Option<&mut dyn TableLike> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ConfigWriter;
 
     fn program() -> ToolServerConfig {
         ToolServerConfig { command: "npx".into(), args: vec!["-y".into(), "server".into()], ..Default::default() }
@@ -333,17 +322,17 @@ mod tests {
         let mut a = program();
         a.env.insert("X".into(), "$Y".into());
         a.transport = "stdio".into();
-        write_tool_server(&writer, "a", &a).unwrap();
+        writer.edit(|doc| write_tool_server(doc, "a", &a)).unwrap();
         assert_eq!(std::fs::read_to_string(writer.path()).unwrap(), before, "nothing changed");
         a.command = "uvx".into();
         a.transport.clear();
         a.disabled_tools = vec!["t".into()];
-        write_tool_server(&writer, "a", &a).unwrap();
+        writer.edit(|doc| write_tool_server(doc, "a", &a)).unwrap();
         let text = std::fs::read_to_string(writer.path()).unwrap();
         assert!(text.contains("command = \"uvx\" # runs") && text.contains("# secret") && !text.contains("transport"));
         let mut b = ToolServerConfig { transport: "sse".into(), url: "https://e.com".into(), ..Default::default() };
         b.headers.insert("Authorization".into(), "Bearer ${T}".into());
-        write_tool_server(&writer, "b", &b).unwrap();
+        writer.edit(|doc| write_tool_server(doc, "b", &b)).unwrap();
         let read = |name: &str| {
             let doc: DocumentMut = std::fs::read_to_string(writer.path()).unwrap().parse().unwrap();
             let table = crate::config::json::of_table(doc["tools"][name].as_table().unwrap());
@@ -352,8 +341,9 @@ mod tests {
             config
         };
         assert_eq!((read("a"), read("b")), (a, b));
-        remove_tool_server(&writer, "a").unwrap();
-        remove_tool_server(&writer, "never there").unwrap();
+        for name in ["a", "never there"] {
+            writer.edit(|doc| crate::config::edit::set_at(doc, &["tools", name], &serde_json::Value::Null)).unwrap();
+        }
         let text = std::fs::read_to_string(writer.path()).unwrap();
         assert!(!text.contains("tools.a") && text.contains("[tools.b]") && text.contains("[log]"), "{text}");
     }

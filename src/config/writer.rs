@@ -9,9 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{DocumentMut, Item, Table};
 
-use super::api::is_bcrypt;
 use super::error::ConfigError;
 use super::raw::read_document;
 use crate::rt::lock;
@@ -62,32 +61,6 @@ impl ConfigWriter {
         }
         replace(&target, text.as_bytes())
     }
-}
-
-/// Sets `[api.auth] password_hash`. Refuses what is not a bcrypt hash.
-pub fn set_password_hash(writer: &ConfigWriter, hash: &str) -> Result<(), ConfigError> {
-    let wrong = |reason: &str| ConfigError::Edit { path: writer.path.clone(), reason: reason.to_owned() };
-    if !is_bcrypt(hash) {
-        return Err(wrong("api.auth.password_hash: must be a bcrypt hash"));
-    }
-    writer.edit(|doc| {
-        let api = doc.entry("api").or_insert_with(implicit_table);
-        let api = api.as_table_like_mut().ok_or_else(|| wrong("api: must be a table"))?;
-        let auth = api.entry("auth").or_insert_with(|| Item::Table(Table::new()));
-        let auth = auth.as_table_like_mut().ok_or_else(|| wrong("api.auth: must be a table"))?;
-        match auth.get_mut("password_hash") {
-            // In place, so that a comment behind the value stays.
-            Some(Item::Value(old)) => {
-                let mut new = toml_edit::Value::from(hash);
-                *new.decor_mut() = old.decor().clone();
-                *old = new;
-            }
-            _ => {
-                auth.insert("password_hash", value(hash));
-            }
-        }
-        Ok(())
-    })
 }
 
 /// A table that is written only through its children.

@@ -62,17 +62,17 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
     if used.total() == 0 {
         report.note("no tick passed between the two samples: current use is unknown");
     } else {
-        add_use(&mut report, &used, &per_core(&first, &second));
+        add_use(&mut report, root, &used, &per_core(&first, &second));
     }
     report.set_known("running", second.running);
     report.set_known("blocked", second.blocked);
     if let Some(load) = root.proc_text("loadavg").as_deref().and_then(parse_load) {
-        add_load(&mut report, load, cores);
+        add_load(&mut report, root, load, cores);
     }
     Ok(report)
 }
 
-fn add_use(report: &mut Report, used: &Ticks, cores: &[Value]) {
+fn add_use(report: &mut Report, root: &HostRoot, used: &Ticks, cores: &[Value]) {
     let total = used.total();
     report.set_round("used_percent", percent(used.busy(), total));
     report.set_round("user_percent", percent(used.user.saturating_add(used.nice), total));
@@ -82,19 +82,19 @@ fn add_use(report: &mut Report, used: &Ticks, cores: &[Value]) {
     report.set_round("steal_percent", percent(used.steal, total));
     report.set_round("idle_percent", percent(used.idle, total));
     report.set("per_core_percent", cores);
-    report.find(Finding::judge(&CPU_USED_PERCENT, "CPU use", percent(used.busy(), total)));
+    report.find(Finding::judge(&root.limit(&CPU_USED_PERCENT), "CPU use", percent(used.busy(), total)));
     report.find(Finding::judge(&CPU_IOWAIT_PERCENT, "CPU time waiting for disks", percent(used.iowait, total)));
     report.find(Finding::judge(&CPU_STEAL_PERCENT, "CPU time taken by the hypervisor", percent(used.steal, total)));
 }
 
-fn add_load(report: &mut Report, load: Load, cores: usize) {
+fn add_load(report: &mut Report, root: &HostRoot, load: Load, cores: usize) {
     report.set("load", json!([load.one, load.five, load.fifteen]));
     if let Ok(cores) = u32::try_from(cores)
         && cores > 0
     {
         let per_core = load.five / f64::from(cores);
         report.set("load_per_core", (per_core * 100.0).round() / 100.0);
-        report.find(Finding::judge(&LOAD_PER_CORE, "load per core over five minutes", per_core));
+        report.find(Finding::judge(&root.limit(&LOAD_PER_CORE), "load per core over five minutes", per_core));
     }
 }
 
@@ -222,12 +222,12 @@ mod tests {
         fixture.write("proc/stat", "cpu 0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\n");
         // 100 ticks: 30 user (of which 5 guest), 5 nice, 10 system, 3 irq, 2 softirq, 30 steal, 20 iowait, no idle.
         fixture.later("proc/stat", "cpu 30 5 10 0 20 3 2 30 5 0\ncpu0 30 5 10 0 20 3 2 30 5 0\n");
-        fixture.write("proc/loadavg", "9.00 4.00 1.00 9/99 9\n");
+        fixture.write("proc/loadavg", "9.00 5.00 1.00 9/99 9\n");
         let report = fixture.call("host_cpu", &json!({}));
         assert_eq!(report["used_percent"], 80);
         assert_eq!(report["user_percent"], 35);
         assert_eq!(report["system_percent"], 15);
-        assert_eq!(report["load_per_core"], json!(4.0));
+        assert_eq!(report["load_per_core"], json!(5.0));
         assert_eq!(level(&report, "CPU use"), "warning");
         assert_eq!(level(&report, "CPU time waiting for disks"), "warning");
         assert_eq!(level(&report, "CPU time taken by the hypervisor"), "critical");

@@ -34,7 +34,7 @@ pub(super) fn look(root: &HostRoot, _: &Args, context: &ToolContext<'_>) -> Resu
     let answers = root.probe.spaces(&points, context);
     let mut report = Report::new();
     let mut rows: Vec<(f64, Value)> =
-        mounts.iter().zip(answers).filter_map(|(mount, answer)| row(&mut report, mount, answer)).collect();
+        mounts.iter().zip(answers).filter_map(|(mount, answer)| row(&mut report, root, mount, answer)).collect();
     crate::diag::probe::check_alive(context)?;
     rows.order_by(|(a, _), (b, _)| b.total_cmp(a));
     if rows.is_empty() {
@@ -59,7 +59,7 @@ pub(super) fn fullest_percent(root: &HostRoot, context: &ToolContext<'_>) -> Opt
 }
 
 /// One line of the answer and what it sorts by; none for mounts that we may not look at or that have no size.
-fn row(report: &mut Report, mount: &Mount, answer: io::Result<Space>) -> Option<(f64, Value)> {
+fn row(report: &mut Report, root: &HostRoot, mount: &Mount, answer: io::Result<Space>) -> Option<(f64, Value)> {
     let point = clean_name(&mount.point.to_string_lossy());
     let mut row = Map::new();
     row.insert("mount".to_owned(), json!(point));
@@ -74,7 +74,7 @@ fn row(report: &mut Report, mount: &Mount, answer: io::Result<Space>) -> Option<
     match answer {
         Ok(space) => {
             let usage = usage(space)?;
-            add_usage(report, &mut row, mount, &point, usage);
+            add_usage(report, root, &mut row, mount, usage);
             Some((usage.used_percent, Value::Object(row)))
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -90,7 +90,8 @@ fn row(report: &mut Report, mount: &Mount, answer: io::Result<Space>) -> Option<
     }
 }
 
-fn add_usage(report: &mut Report, row: &mut Map<String, Value>, mount: &Mount, point: &str, usage: Usage) {
+fn add_usage(report: &mut Report, root: &HostRoot, row: &mut Map<String, Value>, mount: &Mount, usage: Usage) {
+    let point = clean_name(&mount.point.to_string_lossy());
     row.insert("total_bytes".to_owned(), json!(usage.total_bytes));
     row.insert("used_bytes".to_owned(), json!(usage.used_bytes));
     row.insert("available_bytes".to_owned(), json!(usage.available_bytes));
@@ -98,11 +99,11 @@ fn add_usage(report: &mut Report, row: &mut Map<String, Value>, mount: &Mount, p
     // Nobody can fill what nobody can write, unless it could be written until a moment ago.
     let judged = !mount.read_only || mount.turned_read_only;
     if judged {
-        report.find(Finding::judge(&DISK_USED_PERCENT, format!("space on {point}"), usage.used_percent));
+        report.find(Finding::judge(&root.limit(&DISK_USED_PERCENT), format!("space on {point}"), usage.used_percent));
     }
     if let Some(inodes) = usage.inodes_used_percent {
         row.insert("inodes_used_percent".to_owned(), round1(inodes));
-        let finding = Finding::judge(&INODES_USED_PERCENT, format!("inodes on {point}"), inodes);
+        let finding = Finding::judge(&root.limit(&INODES_USED_PERCENT), format!("inodes on {point}"), inodes);
         // One line per file system is enough while inodes are no problem, and they hardly ever are.
         if judged && finding.level > crate::diag::finding::Level::Ok {
             report.find(finding);
@@ -193,7 +194,7 @@ mod tests {
         fixture.mount("/iso", "/dev/sdc1", "ext4", "ro", "ro");
         fixture.mount("/nas", "nas:/share", "nfs4", "rw", "rw");
         fixture.mount("/secret", "/dev/sdd", "ext4", "rw", "rw");
-        fixture.space("/data", space(blocks, blocks / 50, blocks / 100));
+        fixture.space("/data", space(blocks, blocks / 100, blocks / 200));
         fixture.space("/many", Space { inodes_free: 70, ..space(blocks, blocks / 2, blocks / 2) });
         fixture.space("/sd", space(blocks, blocks / 2, blocks / 2));
         fixture.space("/iso", space(blocks, 0, 0));
@@ -220,8 +221,8 @@ mod tests {
         };
         check(8_999, "ok");
         check(9_000, "warning");
-        check(9_699, "warning");
-        check(9_700, "critical");
+        check(9_899, "warning");
+        check(9_900, "critical");
     }
 
     #[test]

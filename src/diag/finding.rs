@@ -30,12 +30,12 @@ pub(super) struct Finding {
     /// In words, e.g. `space on /home`.
     pub(super) what: String,
     pub(super) value: f64,
-    pub(super) threshold: &'static Threshold,
+    pub(super) threshold: Threshold,
 }
 
 impl Finding {
     /// Judges `value`.
-    pub(super) fn judge(threshold: &'static Threshold, what: impl Into<String>, value: f64) -> Self {
+    pub(super) fn judge(threshold: &Threshold, what: impl Into<String>, value: f64) -> Self {
         let reached = |limit: Option<f64>| match (limit, threshold.side) {
             (Some(limit), Side::Above) => value >= limit,
             (Some(limit), Side::Below) => value < limit,
@@ -48,7 +48,7 @@ impl Finding {
         } else {
             Level::Ok
         };
-        Self { level, what: what.into(), value, threshold }
+        Self { level, what: what.into(), value, threshold: *threshold }
     }
 
     /// `{"level","what","value","unit"?,"threshold"}`.
@@ -57,7 +57,7 @@ impl Finding {
             "level": self.level.as_str(),
             "what": self.what,
             "value": round1(self.value),
-            "threshold": threshold_text(self.threshold),
+            "threshold": threshold_text(&self.threshold),
         });
         if !self.threshold.unit.is_empty()
             && let Some(map) = object.as_object_mut()
@@ -68,7 +68,7 @@ impl Finding {
     }
 }
 
-/// `cpu_used_percent: warning from 80 %, critical from 95 %`.
+/// `cpu_used_percent: warning from 80 %, critical from 90 %`.
 fn threshold_text(threshold: &Threshold) -> String {
     let word = match threshold.side {
         Side::Above => "from",
@@ -125,7 +125,7 @@ mod tests {
         };
         check(&CPU_USED_PERCENT, 79.9, Level::Ok);
         check(&CPU_USED_PERCENT, 80.0, Level::Warning);
-        check(&CPU_USED_PERCENT, 95.0, Level::Critical);
+        check(&CPU_USED_PERCENT, 90.0, Level::Critical);
         check(&CPU_USED_PERCENT, f64::NAN, Level::Ok);
         check(&DEFAULT_ROUTES, 0.0, Level::Warning);
         check(&DEFAULT_ROUTES, 1.0, Level::Ok);
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(
             Finding::judge(&CPU_USED_PERCENT, "CPU use", 81.26).to_json(),
             json!({"level": "warning", "what": "CPU use", "value": 81.3, "unit": "%",
-                   "threshold": "cpu_used_percent: warning from 80 %, critical from 95 %"})
+                   "threshold": "cpu_used_percent: warning from 80 %, critical from 90 %"})
         );
         assert_eq!(
             Finding::judge(&DEFAULT_ROUTES, "default routes", 0.0).to_json(),

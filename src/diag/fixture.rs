@@ -44,7 +44,7 @@ impl Fixture {
         // 50 ticks of which user 4, system 1, idle 43, iowait 2.
         fixture.later("proc/stat", "cpu  1004 0 501 98043 302 0 100 100 0 0\ncpu0 502 0 250 49022 151 0 50 50 0 0\ncpu1 502 0 251 49021 151 0 50 50 0 0\nbtime 1767323045\n");
         fixture.write("proc/loadavg", "0.20 0.30 0.10 1/180 4242\n");
-        fixture.write("proc/meminfo", "MemTotal: 4000000 kB\nMemFree: 200000 kB\nMemAvailable: 3000000 kB\nBuffers: 100000 kB\nCached: 2600000 kB\nSReclaimable: 200000 kB\nSwapTotal: 100000 kB\nSwapFree: 90000 kB\n");
+        fixture.write("proc/meminfo", "MemTotal: 4000000 kB\nMemFree: 200000 kB\nMemAvailable: 3000000 kB\nBuffers: 100000 kB\nCached: 2600000 kB\nSReclaimable: 200000 kB\nSwapTotal: 100000 kB\nSwapFree: 95000 kB\n");
         fixture.write("proc/vmstat", "oom_kill 0\n");
         fixture.write("proc/uptime", "273600.25 500000.00\n");
         fixture.write("proc/sys/kernel/hostname", "pi\n");

@@ -32,8 +32,8 @@ pub(super) fn look(root: &HostRoot, _: &Args, _: &ToolContext<'_>) -> Result<Rep
     report.set_known("cached_bytes", bytes("Cached"));
     report.set_known("shared_bytes", bytes("Shmem"));
     report.set_known("dirty_bytes", bytes("Dirty"));
-    report.find(Finding::judge(&MEMORY_USED_PERCENT, "memory use", percent(used, total)));
-    add_swap(&mut report, bytes("SwapTotal").unwrap_or(0), bytes("SwapFree").unwrap_or(0));
+    report.find(Finding::judge(&root.limit(&MEMORY_USED_PERCENT), "memory use", percent(used, total)));
+    add_swap(&mut report, root, bytes("SwapTotal").unwrap_or(0), bytes("SwapFree").unwrap_or(0));
     add_pressure(&mut report, root);
     Ok(report)
 }
@@ -53,13 +53,13 @@ fn total_and_available(info: &HashMap<&str, u64>) -> Option<(u64, u64)> {
     Some((total, bytes("MemAvailable").unwrap_or_else(rule).min(total)))
 }
 
-fn add_swap(report: &mut Report, total: u64, free: u64) {
+fn add_swap(report: &mut Report, root: &HostRoot, total: u64, free: u64) {
     report.set("swap_total_bytes", total);
     if total > 0 {
         let used = total.saturating_sub(free);
         report.set("swap_used_bytes", used);
         report.set_round("swap_used_percent", percent(used, total));
-        report.find(Finding::judge(&SWAP_USED_PERCENT, "swap use", percent(used, total)));
+        report.find(Finding::judge(&root.limit(&SWAP_USED_PERCENT), "swap use", percent(used, total)));
     }
 }
 
@@ -106,8 +106,8 @@ mod tests {
         assert_eq!(report["available_bytes"], 3_072_000_000_u64);
         assert_eq!(report["used_bytes"], 1_024_000_000_u64);
         assert_eq!(report["used_percent"], 25);
-        assert_eq!(report["swap_used_bytes"], 10_240_000_u64);
-        assert_eq!(report["swap_used_percent"], 10);
+        assert_eq!(report["swap_used_bytes"], 5_120_000_u64);
+        assert_eq!(report["swap_used_percent"], 5);
         assert_eq!(report["oom_kills_since_boot"], 0);
         assert_eq!(level(&report, "memory use"), "ok");
         assert_eq!(level(&report, "swap use"), "ok");

@@ -16,6 +16,18 @@ pub(crate) struct Mount {
     pub(crate) read_only: bool,
     /// Mounted for writing, yet the kernel took that back: after an error.
     pub(crate) turned_read_only: bool,
+    /// Others write to it, this process may not: its service is shut in (`ProtectSystem=`).
+    pub(crate) shut: bool,
+}
+
+/// A line of the table.
+struct Line {
+    /// `major:minor`.
+    device: String,
+    mount: Mount,
+    /// By the mount, and by the file system itself.
+    mount_ro: bool,
+    super_ro: bool,
 }
 
 /// Most file systems that are asked: a machine with more has container mounts that repeat each other.
@@ -60,13 +72,15 @@ const LAYERS: &[&str] = &["overlay", "aufs", "fuse.fuse-overlayfs"];
 
 /// Real file systems, each once, and whether some were left out for their number. None without a table.
 pub(crate) fn mounts(root: &HostRoot) -> Option<(Vec<Mount>, bool)> {
-    table(root).as_deref().map(parse)
+    // What a service sees of a mount is not what the machine does with it.
+    let machine = if root.is_system() { root.proc_text("1/mountinfo") } else { None };
+    table(root).map(|text| parse(&text, machine.as_deref().unwrap_or("")))
 }
 
 /// Every mount of the table, also those that repeat or hide another.
 pub(crate) fn points(root: &HostRoot) -> Vec<Mount> {
     let text = table(root).unwrap_or_default();
-    text.lines().filter_map(parse_line).map(|(_, mount)| mount).collect()
+    text.lines().filter_map(parse_line).map(|line| line.mount).collect()
 }
 
 fn table(root: &HostRoot) -> Option<String> {
@@ -78,24 +92,46 @@ fn table(root: &HostRoot) -> Option<String> {
     }
 }
 
-/// The mounts that matter, and whether some were left out for their number.
-fn parse(text: &str) -> (Vec<Mount>, bool) {
+/// The mounts that matter, and whether some were left out for their number. `machine` is the table of process 1.
+fn parse(text: &str, machine: &str) -> (Vec<Mount>, bool) {
     let mut points = HashSet::new();
     // The last mount on a point hides the earlier ones.
-    let mut lines: Vec<(String, Mount)> =
-        text.lines().rev().filter_map(parse_line).filter(|(_, mount)| points.insert(mount.point.clone())).collect();
+    let mut lines: Vec<Line> =
+        text.lines().rev().filter_map(parse_line).filter(|line| points.insert(line.mount.point.clone())).collect();
     lines.reverse();
     // Bind mounts and subvolumes repeat a file system: the shortest path stands for all of them.
-    lines.order_by_key(|(_, mount)| mount.point.as_os_str().len());
+    lines.order_by_key(|line| line.mount.point.as_os_str().len());
+    let writable: HashSet<(String, PathBuf)> = machine
+        .lines()
+        .filter_map(parse_line)
+        .filter(|line| !line.mount_ro)
+        .map(|line| (line.device, line.mount.point))
+        .collect();
     let mut devices = HashSet::new();
     let mounts: Vec<Mount> = lines
         .into_iter()
-        .filter(|(_, mount)| holds_data(mount))
-        .filter(|(device, mount)| devices.insert((device.clone(), mount.source.clone())))
-        .map(|(_, mount)| mount)
+        .filter(|line| holds_data(&line.mount))
+        .filter(|line| devices.insert((line.device.clone(), line.mount.source.clone())))
+        .map(|line| {
+            let at = (line.device, line.mount.point.clone());
+            if line.mount_ro && writable.contains(&at) {
+                let mount = Mount { shut: true, ..line.mount };
+                mount.judged(false, line.super_ro)
+            } else {
+                line.mount.judged(line.mount_ro, line.super_ro)
+            }
+        })
         .collect();
     let cut = mounts.len() > MOUNTS_MAX;
     (mounts.into_iter().take(MOUNTS_MAX).collect(), cut)
+}
+
+impl Mount {
+    fn judged(mut self, mount_ro: bool, super_ro: bool) -> Self {
+        self.read_only = mount_ro || super_ro;
+        self.turned_read_only = super_ro && !mount_ro && self.source.starts_with("/dev/");
+        self
+    }
 }
 
 fn holds_data(mount: &Mount) -> bool {
@@ -105,7 +141,7 @@ fn holds_data(mount: &Mount) -> bool {
 }
 
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue` (proc_pid_mountinfo(5)).
-fn parse_line(line: &str) -> Option<(String, Mount)> {
+fn parse_line(line: &str) -> Option<Line> {
     let (mine, its) = line.split_once(" - ")?;
     let mine: Vec<&str> = mine.split(' ').collect();
     let mut its = its.split(' ');
@@ -117,10 +153,11 @@ fn parse_line(line: &str) -> Option<(String, Mount)> {
         point: PathBuf::from(unescape(point)),
         source: unescape(source),
         kind: kind.to_owned(),
-        read_only: mount_ro || super_ro,
-        turned_read_only: super_ro && !mount_ro && source.starts_with("/dev/"),
+        read_only: false,
+        turned_read_only: false,
+        shut: false,
     };
-    Some((device.to_owned(), mount))
+    Some(Line { device: device.to_owned(), mount: mount.judged(mount_ro, super_ro), mount_ro, super_ro })
 }
 
 fn has_option(options: &str, wanted: &str) -> bool {
@@ -150,7 +187,7 @@ mod tests {
     use super::*;
 
     fn points(text: &str) -> Vec<String> {
-        parse(text).0.into_iter().map(|mount| mount.point.display().to_string()).collect()
+        parse(text, "").0.into_iter().map(|mount| mount.point.display().to_string()).collect()
     }
 
     #[test]
@@ -166,7 +203,7 @@ mod tests {
                     37 30 8:4 / /data rw - ext4 /dev/sda4 rw\n\
                     38 30 8:5 / /data rw - xfs /dev/sda5 rw\n";
         assert_eq!(points(text), ["/", "/data", "/mnt/nas", "/mnt/usb disk"]);
-        assert_eq!(parse(text).0[1].kind, "xfs", "the later mount hides the earlier one");
+        assert_eq!(parse(text, "").0[1].kind, "xfs", "the later mount hides the earlier one");
     }
 
     #[test]
@@ -177,13 +214,29 @@ mod tests {
     #[test]
     fn a_file_system_that_turned_read_only_is_told_from_one_that_was_mounted_so() {
         let check = |line: &str, read_only: bool, turned: bool| {
-            let (_, mount) = parse_line(line).unwrap();
+            let mount = parse_line(line).unwrap().mount;
             assert_eq!((mount.read_only, mount.turned_read_only), (read_only, turned), "{line}");
         };
         check("30 1 179:2 / / rw,noatime - ext4 /dev/mmcblk0p2 rw", false, false);
         check("30 1 179:2 / / rw,noatime - ext4 /dev/mmcblk0p2 ro,errors=remount-ro", true, true);
         check("30 1 179:2 / / ro,noatime - ext4 /dev/mmcblk0p2 ro", true, false);
         check("30 1 179:2 / / ro,noatime shared:1 master:2 - ext4 /dev/mmcblk0p2 rw", true, false);
+    }
+
+    #[test]
+    fn what_only_a_service_may_not_write_is_not_read_only() {
+        let look = |mine: &str, machine: &str| parse(mine, machine).0.remove(0);
+        let (rw, ro) = ("30 1 179:2 / / rw - ext4 /dev/sda2 rw", "30 1 179:2 / / rw - ext4 /dev/sda2 ro");
+        let mount = look("99 9 179:2 / / ro,nosuid - ext4 /dev/sda2 rw", rw);
+        assert_eq!((mount.read_only, mount.turned_read_only, mount.shut), (false, false, true));
+        // The dying card is seen from in there too.
+        let mount = look("99 9 179:2 / / ro,nosuid - ext4 /dev/sda2 ro", ro);
+        assert_eq!((mount.read_only, mount.turned_read_only, mount.shut), (true, true, true));
+        // Another file system on that point, or no table of process 1: nothing is known.
+        for machine in ["30 1 179:3 / / rw - ext4 /dev/sda3 rw", ""] {
+            let mount = look("99 9 179:2 / / ro,nosuid - ext4 /dev/sda2 rw", machine);
+            assert_eq!((mount.read_only, mount.turned_read_only, mount.shut), (true, false, false));
+        }
     }
 
     #[test]
@@ -198,7 +251,7 @@ mod tests {
     #[test]
     fn a_long_table_is_cut() {
         let lines: Vec<String> = (0..100).map(|n| format!("{n} 1 8:{n} / /m{n} rw - ext4 /dev/s{n} rw")).collect();
-        let (mounts, cut) = parse(&lines.join("\n"));
+        let (mounts, cut) = parse(&lines.join("\n"), "");
         assert_eq!(mounts.len(), MOUNTS_MAX);
         assert!(cut);
     }

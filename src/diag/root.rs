@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::diag::child::{Output, RunError};
 use crate::diag::probe::SystemProbe;
+use crate::diag::thresholds::Threshold;
 use crate::rt::order::Order;
 use crate::tools::{ToolContext, ToolError};
 
@@ -27,6 +28,8 @@ pub struct HostRoot {
     usr_lib: PathBuf,
     /// Whether this is the machine that Holt runs on: only then do system calls and `systemctl` speak of it.
     system: bool,
+    /// The thresholds of this machine that are not the usual ones.
+    own: Arc<[Threshold]>,
     pub(crate) probe: Arc<dyn Probe>,
 }
 
@@ -82,8 +85,21 @@ impl HostRoot {
             var_log: path.join("var/log"),
             usr_lib: path.join("usr/lib"),
             system: false,
+            own: Arc::default(),
             probe: Arc::new(SystemProbe::new(path)),
         }
+    }
+
+    /// The same machine, judged by thresholds of its own; those of other names stay the usual ones.
+    #[must_use]
+    pub fn judged_by(mut self, own: Vec<Threshold>) -> Self {
+        self.own = own.into();
+        self
+    }
+
+    /// What a number of this machine is judged by.
+    pub(crate) fn limit(&self, usual: &Threshold) -> Threshold {
+        *self.own.iter().find(|own| own.name == usual.name).unwrap_or(usual)
     }
 
     #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Every limit that a host tool judges by, in one place, each with its reason.
 //!
 //! A threshold is reached at its value, not beyond it. Names are stable: they appear in findings and reports.
+//! Where a check judges the same number, it takes its defaults from here, and a machine whose `[checks]` say otherwise
+//! gives its own to the tools ([`HostRoot::judged_by`](crate::diag::HostRoot::judged_by)): an alert and a look at the
+//! same number never disagree.
 
 /// From which side a value becomes a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +41,14 @@ impl Threshold {
     const fn below_warning(name: &'static str, unit: &'static str, warning: f64) -> Self {
         Self { name, unit, side: Side::Below, warning: Some(warning), critical: None }
     }
+
+    const fn below_critical(name: &'static str, unit: &'static str, critical: f64) -> Self {
+        Self { name, unit, side: Side::Below, warning: None, critical: Some(critical) }
+    }
 }
 
-/// Short bursts to 100 % are normal; a quarter of a second above 80 % deserves a look, above 95 % there is no room left.
-pub const CPU_USED_PERCENT: Threshold = Threshold::above("cpu_used_percent", "%", 80.0, 95.0);
+/// Short bursts to 100 % are normal; a quarter of a second above 80 % deserves a look, above 90 % there is no room left.
+pub const CPU_USED_PERCENT: Threshold = Threshold::above("cpu_used_percent", "%", 80.0, 90.0);
 
 /// A fifth of the time spent waiting for a disk is felt by people; half means that the disk is the machine's speed.
 pub const CPU_IOWAIT_PERCENT: Threshold = Threshold::above("cpu_iowait_percent", "%", 20.0, 50.0);
@@ -49,16 +56,16 @@ pub const CPU_IOWAIT_PERCENT: Threshold = Threshold::above("cpu_iowait_percent",
 /// Time that a hypervisor gave to other guests. Below 10 % nobody notices; from 30 % the host is oversold.
 pub const CPU_STEAL_PERCENT: Threshold = Threshold::above("cpu_steal_percent", "%", 10.0, 30.0);
 
-/// The five-minute load average per core: twice as much work as cores queues, four times means seconds of delay.
+/// The five-minute load average per core: three times as much work as cores queues, five times means seconds of delay.
 /// Five minutes, because one minute reports every backup and fifteen forget too slowly.
-pub const LOAD_PER_CORE: Threshold = Threshold::above("load_per_core", "", 2.0, 4.0);
+pub const LOAD_PER_CORE: Threshold = Threshold::above("load_per_core", "", 3.0, 5.0);
 
 /// Memory that programs cannot get without pushing others out (total less `MemAvailable`, so caches do not count).
-/// 85 % leaves little for the next start of a program; at 95 % the kernel is about to kill.
-pub const MEMORY_USED_PERCENT: Threshold = Threshold::above("memory_used_percent", "%", 85.0, 95.0);
+/// 85 % leaves little for the next start of a program; from 90 % on the kernel throws out what programs need.
+pub const MEMORY_USED_PERCENT: Threshold = Threshold::above("memory_used_percent", "%", 85.0, 90.0);
 
-/// Some swap in use is normal on small machines: idle pages go there. Half of it full means that memory is short.
-pub const SWAP_USED_PERCENT: Threshold = Threshold::above("swap_used_percent", "%", 50.0, 90.0);
+/// A few idle pages in swap are normal. A tenth of it deserves a look, a third means that memory is short.
+pub const SWAP_USED_PERCENT: Threshold = Threshold::above("swap_used_percent", "%", 10.0, 30.0);
 
 /// Share of the last minute in which some task stood still for lack of memory (pressure stall information).
 pub const MEMORY_PRESSURE_PERCENT: Threshold = Threshold::above("memory_pressure_percent", "%", 10.0, 40.0);
@@ -66,11 +73,11 @@ pub const MEMORY_PRESSURE_PERCENT: Threshold = Threshold::above("memory_pressure
 /// One kill by the kernel since the boot is one program that somebody misses.
 pub const OOM_KILLS: Threshold = Threshold::above_warning("oom_kills", "", 1.0);
 
-/// As `df` counts. Many file systems slow down from 90 %; at 97 % logs and databases start to fail.
-pub const DISK_USED_PERCENT: Threshold = Threshold::above("disk_used_percent", "%", 90.0, 97.0);
+/// As `df` counts. Many file systems slow down from 90 %; at 99 % logs and databases start to fail.
+pub const DISK_USED_PERCENT: Threshold = Threshold::above("disk_used_percent", "%", 90.0, 99.0);
 
 /// Without inodes no file can be made, however much space is left.
-pub const INODES_USED_PERCENT: Threshold = Threshold::above("inodes_used_percent", "%", 90.0, 97.0);
+pub const INODES_USED_PERCENT: Threshold = Threshold::above("inodes_used_percent", "%", 90.0, 99.0);
 
 /// A mount that does not answer in this time hangs whoever touches it: a lost network share, a dying disk.
 pub const MOUNT_ANSWER_MS: Threshold = Threshold::above_critical("mount_answer_ms", "ms", 2_000.0);
@@ -100,7 +107,7 @@ pub const ZOMBIES: Threshold = Threshold::above("zombie_processes", "", 5.0, 100
 pub const UNINTERRUPTIBLE: Threshold = Threshold::above("uninterruptible_processes", "", 3.0, 10.0);
 
 /// A boot in the last ten minutes is worth a word: perhaps nobody asked for it.
-pub const UPTIME_SECONDS: Threshold = Threshold::below_warning("uptime_seconds", "s", 600.0);
+pub const UPTIME_SECONDS: Threshold = Threshold::below_critical("uptime_seconds", "s", 600.0);
 
 /// The package manager asks for a restart (`/run/reboot-required`).
 pub const REBOOT_REQUIRED: Threshold = Threshold::above_warning("reboot_required", "", 1.0);
@@ -131,8 +138,8 @@ pub const SLOW_REQUEST_MS: Threshold = Threshold::above("disk_request_ms", "ms",
 /// Containers that restart for ever, are dead, or fail their health check.
 pub const CONTAINERS_IN_TROUBLE: Threshold = Threshold::above_warning("containers_in_trouble", "", 1.0);
 
-/// Packets that got no answer. One in three tries may be chance; all of them are not.
-pub const PING_LOSS_PERCENT: Threshold = Threshold::above("ping_loss_percent", "%", 30.0, 100.0);
+/// Packets that got no answer. One in three tries may be chance; most of them are not.
+pub const PING_LOSS_PERCENT: Threshold = Threshold::above("ping_loss_percent", "%", 30.0, 60.0);
 
 /// Statuses of HTTP from which on a request has failed: by the client, by the server.
 pub const HTTP_STATUS: Threshold = Threshold::above("http_status", "", 400.0, 500.0);

@@ -80,7 +80,7 @@ mod tests {
         fixture.write("proc/uptime", "599.99 1.0\n");
         fixture.write("run/reboot-required", "*** System restart required ***\n");
         let report = fixture.call("host_uptime", &json!({}));
-        assert_eq!(level(&report, "time since the last boot"), "warning");
+        assert_eq!(level(&report, "time since the last boot"), "critical");
         assert_eq!(level(&report, "an update asks for a restart"), "warning");
     }
 

@@ -90,6 +90,11 @@ impl HttpServer {
         self.shared.begin_drain();
     }
 
+    /// Whether all clients have gone since [`HttpServer::begin_drain`]; waits for it for so long.
+    pub fn has_drained(&self, wait: Duration) -> bool {
+        self.threads.join_all(wait).is_empty()
+    }
+
     /// Stops accepting, lets requests in flight end, then ends the threads; the names of those that were late.
     pub fn stop(&self, drain: Duration) -> Vec<String> {
         self.shared.stop(drain);

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
@@ -87,7 +88,7 @@ pub fn write(config: &Config, out: &mut dyn Write) -> Result<Summary, MoveError>
     .to_string();
     let fail = |cause: io::Error| MoveError::File { path: PathBuf::from("the backup"), cause };
     let mtime = u64::try_from(clock::unix_s()).unwrap_or(0);
-    packer.tar.add(MANIFEST, manifest.len() as u64, mtime, &mut manifest.as_bytes()).map_err(fail)?;
+    packer.tar.add(MANIFEST, manifest.len() as u64, mtime, false, &mut manifest.as_bytes()).map_err(fail)?;
     packer.tar.finish().map_err(fail)?;
     gz.finish().and_then(Write::flush).map_err(fail)?;
     Ok(Summary { files, bytes, left })
@@ -118,10 +119,12 @@ impl Packer<'_> {
     }
 
     fn add(&mut self, name: &str, path: &Path, bytes: u64, data: &mut dyn Read) -> Result<(), MoveError> {
-        let changed = fs::metadata(path).and_then(|data| data.modified()).ok();
+        let about = fs::metadata(path).ok();
+        let is_program = about.as_ref().is_some_and(|data| data.permissions().mode() & 0o100 != 0);
+        let changed = about.and_then(|data| data.modified().ok());
         let mtime = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |age| age.as_secs());
         let mut hashing = Hashing { from: data, hash: Sha256::new() };
-        self.tar.add(name, bytes, mtime, &mut hashing).map_err(at(path))?;
+        self.tar.add(name, bytes, mtime, is_program, &mut hashing).map_err(at(path))?;
         self.list.push(json!({"path": name, "bytes": bytes, "sha256": hex(&hashing.hash.finalize())}));
         self.bytes += bytes;
         Ok(())

@@ -146,7 +146,8 @@ fn unpack(archive: &Path, root: &Path) -> Result<(Value, Found), MoveError> {
         let relative = Path::new(&name);
         trees::make_parents(root, relative)?;
         let path = root.join(relative);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(at(&path))?;
+        let mode = if tar.is_program() { 0o700 } else { 0o600 };
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path).map_err(at(&path))?;
         let mut hashing = Hashing { from: &mut tar, hash: Sha256::new() };
         copy(&mut hashing, &mut file, archive, &path)?;
         file.sync_all().map_err(at(&path))?;

@@ -12,6 +12,9 @@ use crate::store::{StoreError, snapshot};
 const UNIT: &str = include_str!("../dist/holt.service");
 const SYSTEM: &str = include_str!("../dist/system.conf");
 
+/// Who is in this group reads the system's journal: the log tools and the check of the journal need it.
+pub const JOURNAL_GROUP: &str = "systemd-journal";
+
 /// Where a service is installed, and what it runs.
 pub struct Service {
     /// `holt` or `holt-agent`: of the unit, the user and the state directory.
@@ -146,7 +149,7 @@ impl Service {
         let mut written = vec![self.unit_path()];
         put(&self.unit_path(), &self.unit(), 0o644)?;
         if self.is_elsewhere() && !self.user {
-            let line = format!("u {0} - \"{0}\" /var/lib/{0}\n", self.name);
+            let line = format!("u {0} - \"{0}\" /var/lib/{0}\nm {0} {JOURNAL_GROUP}\n", self.name);
             put(&self.users_path(), &line, 0o644)?;
             written.push(self.users_path());
         }

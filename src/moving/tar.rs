@@ -20,6 +20,7 @@ pub(super) struct Reader<'a> {
     /// Of the current entry, not read yet; behind it blanks up to a whole block.
     left: u64,
     padding: u64,
+    is_program: bool,
 }
 
 impl<'a> Writer<'a> {
@@ -27,9 +28,21 @@ impl<'a> Writer<'a> {
         Self { out }
     }
 
-    /// Adds a file of exactly `bytes` bytes.
-    pub(super) fn add(&mut self, name: &str, bytes: u64, mtime: u64, data: &mut dyn Read) -> io::Result<()> {
-        self.out.write_all(&header(name, bytes, mtime)?)?;
+    /// Adds a file of exactly `bytes` bytes. Only its owner may read it, and start it where `is_program`.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        mtime: u64,
+        is_program: bool,
+        data: &mut dyn Read,
+    ) -> io::Result<()> {
+        let mut block = header(name, bytes, mtime)?;
+        if is_program {
+            put(&mut block, 100, b"0000700\0");
+            seal(&mut block);
+        }
+        self.out.write_all(&block)?;
         let copied = io::copy(&mut data.take(bytes), self.out)?;
         if copied < bytes {
             return Err(io::Error::new(ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
@@ -72,9 +85,13 @@ fn header(name: &str, bytes: u64, mtime: u64) -> io::Result<[u8; BLOCK]> {
     put(&mut block, 156, b"0");
     put(&mut block, 257, b"ustar\x0000");
     put(&mut block, 345, prefix.as_bytes());
-    let sum = checksum(&block);
-    put(&mut block, 148, format!("{sum:06o}\0 ").as_bytes());
+    seal(&mut block);
     Ok(block)
+}
+
+fn seal(block: &mut [u8; BLOCK]) {
+    let sum = checksum(block);
+    put(block, 148, format!("{sum:06o}\0 ").as_bytes());
 }
 
 fn put(block: &mut [u8; BLOCK], at: usize, bytes: &[u8]) {
@@ -92,7 +109,7 @@ fn bad(reason: &str) -> io::Error {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(from: &'a mut dyn Read) -> Self {
-        Self { from, left: 0, padding: 0 }
+        Self { from, left: 0, padding: 0, is_program: false }
     }
 
     /// Goes on to the next entry: its name and length. None at the end of the archive; one that breaks off is an error,
@@ -124,7 +141,15 @@ impl<'a> Reader<'a> {
         let (name, prefix) = (text(&block[..NAME])?, text(&block[345..345 + PREFIX])?);
         self.left = bytes;
         self.padding = padding(bytes);
+        self.is_program = octal(&block[100..108]).is_some_and(|mode| mode & 0o100 != 0);
         Ok(Some((if prefix.is_empty() { name } else { format!("{prefix}/{name}") }, bytes)))
+    }
+}
+
+impl Reader<'_> {
+    /// Whether the owner of the current entry may start it.
+    pub(super) fn is_program(&self) -> bool {
+        self.is_program
     }
 }
 
@@ -159,10 +184,10 @@ mod tests {
         let mut packed = Vec::new();
         let mut writer = Writer::new(&mut packed);
         for (name, data) in [("a", &b"one"[..]), ("empty", b""), (&long, &[7; 512])] {
-            writer.add(name, data.len() as u64, 1, &mut &*data).unwrap();
+            writer.add(name, data.len() as u64, 1, false, &mut &*data).unwrap();
         }
-        assert!(writer.add(&"x".repeat(101), 0, 1, &mut io::empty()).is_err());
-        assert!(writer.add("short", 4, 1, &mut &b"abc"[..]).is_err());
+        assert!(writer.add(&"x".repeat(101), 0, 1, false, &mut io::empty()).is_err());
+        assert!(writer.add("short", 4, 1, false, &mut &b"abc"[..]).is_err());
         packed.truncate(packed.len() - 515);
         Writer::new(&mut packed).finish().unwrap();
 
@@ -181,7 +206,7 @@ mod tests {
     fn damage_and_strangers_are_errors() {
         let mut packed = Vec::new();
         let mut writer = Writer::new(&mut packed);
-        writer.add("a", 3, 1, &mut &b"one"[..]).unwrap();
+        writer.add("a", 3, 1, false, &mut &b"one"[..]).unwrap();
         writer.finish().unwrap();
         let mut changed = packed.clone();
         changed[0] = b'b';

@@ -61,9 +61,14 @@ pub(super) trait Channel: Send {
     fn close(&mut self) {}
 }
 
-/// The channel of a configuration; the error is what cannot be used.
-pub(super) fn build(config: &ChannelConfig, topic: &str, shared: &Shared) -> Result<Box<dyn Channel>, String> {
-    if config.buttons && (shared.base_url().is_none() || shared.buttons.is_none()) {
+/// The channel of a configuration, for a hub whose page has an address or not; the error is what cannot be used.
+pub(super) fn build(
+    config: &ChannelConfig,
+    topic: &str,
+    shared: &Shared,
+    has_address: bool,
+) -> Result<Box<dyn Channel>, String> {
+    if config.buttons && !(has_address && shared.buttons.is_some()) {
         return Err("approve_buttons needs api.external_url of the hub: that is where buttons lead".to_owned());
     }
     match &config.service {

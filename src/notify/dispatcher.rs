@@ -47,9 +47,13 @@ pub struct Setup {
 
 /// Takes notices and sees that people get them. Cheap to share; [`Dispatcher::stop`] ends its threads.
 pub struct Dispatcher {
+    // Set at construction.
     shared: Arc<Shared>,
-    channels: Vec<Handle>,
+    topic: String,
+    stop: Stop,
     threads: Threads,
+    /// Guarded by this mutex: the channels, replaced as a whole. Nothing is taken under it.
+    channels: Mutex<Arc<Vec<Arc<Handle>>>>,
 }
 
 struct Handle {
@@ -58,7 +62,12 @@ struct Handle {
     bell_tx: Sender<()>,
     test_tx: Sender<TestDone>,
     cancel: Cancel,
+    /// Disconnected when its thread has ended.
+    ended_rx: Receiver<()>,
 }
+
+/// Channels that can be put in force. None stands for one that goes on as it is.
+pub struct Ready(Vec<(ChannelConfig, Option<Lane>)>);
 
 /// A channel as lists show it.
 pub struct ChannelInfo {
@@ -71,30 +80,78 @@ pub struct ChannelInfo {
 impl Dispatcher {
     /// Starts a thread for each channel. The error says which setting cannot be used.
     pub fn start(setup: Setup, stop: &Stop) -> Result<Self, String> {
-        let place = Mutex::new(place(&setup.timezone, setup.external_url.as_deref()));
+        let at = place(&setup.timezone, setup.external_url.as_deref());
         let buttons = setup.secret.as_deref().map(Buttons::new);
-        let shared = Arc::new(Shared { queue: setup.queue, situation: setup.situation, place, buttons });
-        let names: Vec<&str> = setup.channels.iter().map(|channel| channel.name.as_str()).collect();
-        if let Err(error) = shared.queue.keep_channels(&names) {
+        let shared = Shared { queue: setup.queue, situation: setup.situation, place: Mutex::new(at), buttons };
+        let own = Self {
+            shared: Arc::new(shared),
+            topic: setup.topic,
+            stop: stop.clone(),
+            threads: Threads::new(),
+            channels: Mutex::default(),
+        };
+        let ready = own.prepare(&setup.channels, setup.external_url.as_deref())?;
+        own.put_in_force(ready)?;
+        Ok(own)
+    }
+
+    /// Sees whether these channels could work, with this address of the page; begins nothing. The error says which
+    /// setting cannot be used.
+    pub fn prepare(&self, channels: &[ChannelConfig], external_url: Option<&str>) -> Result<Ready, String> {
+        let known = self.now();
+        let lane = |config: &ChannelConfig| {
+            let built = channel::build(config, &self.topic, &self.shared, external_url.is_some())
+                .map_err(|reason| format!("notify.{}: {reason}", config.name))?;
+            if known.iter().any(|channel| channel.config == *config) {
+                return Ok((config.clone(), None));
+            }
+            let lane = Lane::new(config.clone(), built, Arc::clone(&self.shared), clock::unix_ms())?;
+            Ok((config.clone(), Some(lane)))
+        };
+        channels.iter().map(lane).collect::<Result<_, String>>().map(Ready)
+    }
+
+    /// These channels and no others from now on. What waits for one that is gone counts as failed; one that became
+    /// another begins with what waits for it, when the old one has ended. The error: a channel got no thread.
+    pub fn put_in_force(&self, ready: Ready) -> Result<(), String> {
+        let (old, mut new, mut result) = (self.now(), Vec::with_capacity(ready.0.len()), Ok(()));
+        for (config, lane) in ready.0 {
+            let before = old.iter().find(|channel| channel.config.name == config.name);
+            match (lane, before) {
+                (Some(lane), before) => match self.begin(config, lane, before.map(|channel| channel.end())) {
+                    Ok(channel) => new.push(Arc::new(channel)),
+                    Err(error) => result = Err(error),
+                },
+                (None, before) => new.extend(before.cloned()),
+            }
+        }
+        for gone in old.iter().filter(|old| !new.iter().any(|channel| channel.config.name == old.config.name)) {
+            gone.end();
+        }
+        let new = Arc::new(new);
+        *lock(&self.channels) = Arc::clone(&new);
+        let names: Vec<&str> = new.iter().map(|channel| channel.config.name.as_str()).collect();
+        if let Err(error) = self.shared.queue.keep_channels(&names) {
             log::error!("notify: look through what waits: {error}");
         }
-        let threads = Threads::new();
-        let mut channels = Vec::with_capacity(setup.channels.len());
-        for config in setup.channels {
-            let status = Arc::new(Mutex::new(ChannelStatus::default()));
-            let built = channel::build(&config, &setup.topic, &shared)
-                .map_err(|reason| format!("notify.{}: {reason}", config.name))?;
-            let lane = Lane::new(config.clone(), built, Arc::clone(&shared), Arc::clone(&status), clock::unix_ms())?;
-            let (bell_tx, bell_rx) = bounded(1);
-            let (test_tx, test_rx) = bounded(TESTS_WAITING_MAX);
-            let cancel = Cancel::new();
-            let worker = Worker { lane, bell_rx, test_rx, cancel: cancel.clone(), stop: stop.clone() };
-            threads
-                .spawn(&format!("notify-{}", config.name), limits::NOTIFY_STACK_BYTES, move || worker.run())
-                .map_err(|error| format!("start a thread for notify.{}: {error}", config.name))?;
-            channels.push(Handle { config, status, bell_tx, test_tx, cancel });
-        }
-        Ok(Self { shared, channels, threads })
+        result
+    }
+
+    fn begin(&self, config: ChannelConfig, lane: Lane, before: Option<Receiver<()>>) -> Result<Handle, String> {
+        let (bell_tx, bell_rx) = bounded(1);
+        let (test_tx, test_rx) = bounded(TESTS_WAITING_MAX);
+        let (ended_tx, ended_rx) = bounded(1);
+        let (cancel, status) = (Cancel::new(), lane.status());
+        let (stop, name) = (self.stop.clone(), format!("notify-{}", config.name));
+        let worker = Worker { lane, bell_rx, test_rx, cancel: cancel.clone(), stop, before, _ended_tx: ended_tx };
+        self.threads
+            .spawn(&name, limits::NOTIFY_STACK_BYTES, move || worker.run())
+            .map_err(|error| format!("start a thread for notify.{}: {error}", config.name))?;
+        Ok(Handle { config, status, bell_tx, test_tx, cancel, ended_rx })
+    }
+
+    fn now(&self) -> Arc<Vec<Arc<Handle>>> {
+        Arc::clone(&lock(&self.channels))
     }
 
     /// Another time zone and address of the page, from the next notice on; as in [`Setup`].
@@ -137,7 +194,8 @@ impl Dispatcher {
     fn rows_for(&self, notice: &Notice, wants: impl Fn(&ChannelConfig) -> bool) -> Vec<NewNotice> {
         let now = clock::unix_ms();
         let body = notice.to_value().to_string();
-        let wanting = self.channels.iter().filter(|channel| wants(&channel.config));
+        let channels = self.now();
+        let wanting = channels.iter().filter(|channel| wants(&channel.config));
         wanting
             .map(|channel| {
                 let delay = channel.config.escalate_after.filter(|_| notice.kind == Kind::Firing).unwrap_or_default();
@@ -154,14 +212,14 @@ impl Dispatcher {
 
     /// Wakes the channels: there are new rows. Never waits.
     pub fn ring(&self) {
-        for channel in &self.channels {
+        for channel in self.now().iter() {
             let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
         }
     }
 
     /// Machines or alerts are not what they were: wakes the channels that show how they are. Never waits.
     pub fn changed(&self) {
-        for channel in self.channels.iter().filter(|channel| matches!(channel.config.service, Service::Mqtt(_))) {
+        for channel in self.now().iter().filter(|channel| matches!(channel.config.service, Service::Mqtt(_))) {
             let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
         }
     }
@@ -169,7 +227,8 @@ impl Dispatcher {
     /// Sends a test notice on its own, once, at once; `done` hears how it went, on the channel's thread. False when
     /// there is no such channel.
     pub fn test(&self, channel: &str, done: TestDone) -> bool {
-        let Some(found) = self.channels.iter().find(|known| known.config.name == channel) else { return false };
+        let channels = self.now();
+        let Some(found) = channels.iter().find(|known| known.config.name == channel) else { return false };
         if let Err(error) = found.test_tx.try_send(done) {
             (error.into_inner())(Err("too many tests are waiting for this channel; try again later".to_owned()));
         }
@@ -178,18 +237,18 @@ impl Dispatcher {
 
     /// The channels, by name.
     pub fn channels(&self) -> Vec<ChannelInfo> {
-        let info = |channel: &Handle| ChannelInfo {
+        let info = |channel: &Arc<Handle>| ChannelInfo {
             name: channel.config.name.clone(),
             kind: channel.config.service.name(),
             min_level: channel.config.min_level,
             status: lock(&channel.status).clone(),
         };
-        self.channels.iter().map(info).collect()
+        self.now().iter().map(info).collect()
     }
 
     /// Whether a button of that channel may decide on a request for approval.
     pub fn may_decide(&self, channel: &str, approval_id: &str, approve: bool, token: &str) -> bool {
-        let has_buttons = self.channels.iter().any(|known| known.config.name == channel && known.config.buttons);
+        let has_buttons = self.now().iter().any(|known| known.config.name == channel && known.config.buttons);
         let buttons = self.shared.buttons.as_ref().filter(|_| has_buttons);
         buttons.is_some_and(|buttons| buttons.is_valid(channel, approval_id, approve, token))
     }
@@ -207,10 +266,19 @@ impl Dispatcher {
     /// Ends the threads, in the middle of an attempt if need be; what was not sent waits for the next start. The
     /// names of those that are late. The stop must have been given before.
     pub fn stop(&self, timeout: Duration) -> Vec<String> {
-        for channel in &self.channels {
+        for channel in self.now().iter() {
             channel.cancel.cancel();
         }
         self.threads.join_all(timeout)
+    }
+}
+
+impl Handle {
+    /// Ends its thread, in the middle of an attempt if need be. Never waits: see `ended_rx`.
+    fn end(&self) -> Receiver<()> {
+        self.cancel.cancel();
+        let _ = self.bell_tx.try_send(()); // it is awake already when one waits
+        self.ended_rx.clone()
     }
 }
 
@@ -256,10 +324,17 @@ struct Worker {
     test_rx: Receiver<TestDone>,
     cancel: Cancel,
     stop: Stop,
+    /// The channel of this name before this one; two at once would send everything twice.
+    before: Option<Receiver<()>>,
+    /// Dropped at the end.
+    _ended_tx: Sender<()>,
 }
 
 impl Worker {
     fn run(mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = before.recv(); // nothing is ever sent: it ends
+        }
         while !self.stop.is_set() && !self.cancel.is_set() {
             let wake = self.lane.work(&clock::unix_ms, &self.cancel);
             let timer = wake.map_or_else(never, |at| {
@@ -276,6 +351,9 @@ impl Worker {
             }
         }
         self.lane.close();
+        for done in self.test_rx.try_iter() {
+            done(Err("the channel was just changed; try again".to_owned()));
+        }
     }
 }
 

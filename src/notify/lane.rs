@@ -65,7 +65,6 @@ impl Lane {
         config: ChannelConfig,
         channel: Box<dyn Channel>,
         shared: Arc<Shared>,
-        status: Arc<Mutex<ChannelStatus>>,
         now: i64,
     ) -> Result<Self, String> {
         let template = |key: &str, text: &Option<String>| {
@@ -74,7 +73,12 @@ impl Lane {
         };
         let (title, body) = (template("title", &config.title)?, template("body", &config.body)?);
         let bucket = Bucket::new(config.per_minute, now);
-        Ok(Self { channel, title, body, shared, status, bucket, pause: None, config })
+        Ok(Self { channel, title, body, shared, status: Arc::default(), bucket, pause: None, config })
+    }
+
+    /// How it fares, for whoever shows it.
+    pub(super) fn status(&self) -> Arc<Mutex<ChannelStatus>> {
+        Arc::clone(&self.status)
     }
 
     /// Sends what is due. Returns when it wants to be called again, in milliseconds since 1970; None: when it is rung.

@@ -93,7 +93,7 @@ impl Desk {
         });
         let escalate_ms = config.escalate_after.map_or(0, millis);
         let channel = Box::new(Scripted(Arc::clone(&script)));
-        let lane = Lane::new(config, channel, shared, Arc::default(), NOON).unwrap();
+        let lane = Lane::new(config, channel, shared, NOON).unwrap();
         Self { lane, script, world, queue, now: AtomicI64::new(NOON), escalate_ms }
     }
 
@@ -345,7 +345,6 @@ fn templates_and_links_are_filled() {
         ChannelConfig { title: Some("{nope}".into()), ..config() },
         Box::new(Scripted(Arc::default())),
         desks(&config())[0].lane.shared.clone(),
-        Arc::default(),
         NOON,
     );
     assert!(refused.is_err_and(|reason| reason.contains("notify.c.title") && reason.contains("{nope}")));

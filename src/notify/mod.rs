@@ -2,7 +2,7 @@
 //!
 //! A notice is a row (of the hub's database, or of an agent's memory) for each channel that wants it, before anything
 //! is sent. Each channel works on its rows in order, on a thread of its own (`notify-NAME`, asleep until something is
-//! due; ended by [`Dispatcher::stop`]), so that a slow one holds up no other.
+//! due; ended by [`Dispatcher::stop`], and when its settings change), so that a slow one holds up no other.
 
 mod buttons;
 mod channel;
@@ -25,7 +25,7 @@ mod summary;
 mod template;
 mod web;
 
-pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Setup, TestDone};
+pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Ready, Setup, TestDone};
 pub use lane::ChannelStatus;
 pub use notice::{Kind, Notice};
 pub use queue::{MemoryQueue, Queue};

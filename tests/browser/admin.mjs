@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
+import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -38,18 +39,37 @@ const tests = {
     assert.equal(await messageBox(page).inputValue(), 'g m', 'shortcuts act while somebody types');
   },
 
+  async 'the first steps stay on Home until they are done or hidden'({ hub, open }) {
+    const page = await open({ where: '/#/home' });
+    const steps = page.locator('section', { has: page.getByRole('heading', { name: 'First steps' }) });
+    await steps.getByRole('link', { name: 'Limit what may be spent' }).waitFor();
+    await hub.send('PATCH', '/api/v1/costs/limits', { daily_limit_hard: 5 });
+    await page.reload();
+    await steps.locator('s', { hasText: 'Limit what may be spent' }).waitFor();
+    await hub.send('PATCH', '/api/v1/costs/limits', { daily_limit_hard: null });
+    await steps.getByRole('button', { name: 'Hide this' }).click();
+    await steps.waitFor({ state: 'detached' });
+    await page.reload();
+    await page.getByRole('heading', { name: 'Next up' }).waitFor();
+    assert.equal(await steps.count(), 0);
+  },
+
   async 'keys: created with the keyboard, shown once, rotated, revoked'({ hub, open }) {
     const page = await open({ where: '/#/keys' });
     await page.getByRole('button', { name: 'Create a key' }).first().press('Enter');
     await page.keyboard.press('Enter');
     await page.getByText('Please fill this in.').waitFor();
     await page.keyboard.type('backup-script');
-    await page.getByRole('button', { name: 'Read everything' }).press('Enter');
-    await page.getByLabel('kv:write').press('Space');
+    await page.getByRole('button', { name: 'Everything' }).press('Enter');
+    await page.getByText('owns this Holt', { exact: false }).waitFor();
+    await page.getByRole('button', { name: 'Read only' }).press('Enter');
+    assert.equal(await page.getByText('owns this Holt', { exact: false }).count(), 0);
+    await page.getByLabel('kv:write Change stored values').press('Space');
     await page.getByRole('button', { name: 'Create', exact: true }).press('Enter');
-    const box = page.locator('.copy-box code');
+    const box = page.locator('.copy-box code').first();
     const key = await box.textContent();
     assert.match(key, /^dk_/);
+    assert.equal(await page.locator('.copy-box code').last().textContent(), `curl -H "Authorization: Bearer ${key}" ${hub.url}/api/v1/sessions`);
     await shot(page, 'key');
     assert.equal((await withKey(hub, key, '/api/v1/sessions')).status, 200);
     assert.equal((await withKey(hub, key, '/api/v1/keys')).status, 403);
@@ -100,7 +120,7 @@ const tests = {
     await phone.locator('.tabs .count:not([hidden])').waitFor();
     assert.deepEqual(JSON.parse(await phone.locator('.args').textContent()), { key: 'asked', value: '<b>hello</b>' });
     await shot(phone, 'approvals-phone');
-    await phone.getByRole('button', { name: 'Approve', exact: true }).tap();
+    await phone.getByRole('button', { name: 'Allow once' }).tap();
     await phone.getByRole('heading', { name: 'Nothing waits for you' }).waitFor();
     await settled(page);
     assert.equal((await hub.get('/api/v1/kv/default/asked')).value, '<b>hello</b>');
@@ -127,16 +147,13 @@ const tests = {
     await page.getByRole('button', { name: 'Change openai' }).click();
     await page.getByRole('dialog').getByRole('textbox', { name: 'Address' }).fill('nonsense');
     await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
-    await page.getByRole('dialog').getByText('must be a valid URL').waitFor();
+    await page.getByRole('dialog').getByText('Please begin with http:// or https://', { exact: false }).waitFor();
     await page.getByRole('dialog').getByRole('textbox', { name: 'Address' }).fill(model.baseUrl);
     await page.getByRole('dialog').getByRole('button', { name: 'Save' }).click();
     await page.getByRole('dialog').waitFor({ state: 'detached' });
-    await page.getByLabel('Stop a chat at (dollars)').fill('12.5');
-    await page.getByRole('button', { name: 'Save' }).first().click();
-    await until(hub, '/api/v1/llm/providers', (llm) => llm.cost_limit_hard === 12.5);
     await page.getByLabel('Time zone').fill('Europe/Nowhere');
     await page.getByRole('button', { name: 'Save' }).last().click();
-    await page.getByText('must be a valid IANA timezone').waitFor();
+    await page.getByText('Must be a valid IANA timezone', { exact: false }).waitFor();
     await page.getByLabel('Time zone').fill('Europe/Berlin');
     await page.getByRole('button', { name: 'Save' }).last().click();
     await page.waitForFunction(async () => (await (await fetch('/api/v1/server/config')).json()).timezone === 'Europe/Berlin');
@@ -147,14 +164,97 @@ const tests = {
     await page.getByText('Use a model').click();
     await page.getByLabel('Provider').selectOption('openai');
     await page.getByLabel('API key').fill('another');
+    await page.getByLabel('Address').fill(model.baseUrl);
+    await page.getByRole('button', { name: 'Save and test' }).click();
+    await page.getByText('Please choose one, such as scripted.').waitFor();
     await page.getByLabel('Address').fill('http://127.0.0.1:9/v1');
-    await page.getByLabel('Model').fill('scripted');
+    await page.getByRole('combobox', { name: 'Model' }).fill('scripted');
     await page.getByRole('button', { name: 'Save and test' }).click();
     await page.locator('.form > .problem', { hasText: 'openai says' }).waitFor();
     await page.getByLabel('Address').fill(model.baseUrl);
     await page.getByRole('button', { name: 'Save and test' }).click();
     await page.getByText('Step 2 of 3').waitFor();
-    await page.getByText('No channel is set up.', { exact: false }).waitFor();
+    await page.getByText('Nobody is told yet.', { exact: false }).waitFor();
+  },
+
+  async 'notifications: a channel is added and tried out, changed, removed'({ hub, open }) {
+    const asked = [];
+    let answer = 403;
+    const server = http.createServer((request, response) => {
+      let body = '';
+      request.on('data', (part) => { body += part; });
+      request.on('end', () => { asked.push({ auth: request.headers.authorization, body }); response.writeHead(answer).end('{}'); });
+    });
+    await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
+    try {
+      const page = await open({ where: '/#/settings' });
+      await page.getByRole('button', { name: 'Add a channel' }).click();
+      const dialog = page.getByRole('dialog');
+      await dialog.getByLabel('How do you want to be told?').selectOption('email');
+      await dialog.getByLabel('Mail server').waitFor();
+      await dialog.getByLabel('How do you want to be told?').selectOption('ntfy');
+      await dialog.getByLabel('Name').fill('phone');
+      await dialog.getByLabel('Topic').fill('not a topic');
+      await dialog.getByLabel('Server').fill(`http://127.0.0.1:${server.address().port}`);
+      await dialog.getByLabel('Token').fill('tk_hunter2');
+      await dialog.getByRole('button', { name: 'Save and test' }).click();
+      await dialog.getByText('Must be 1 to 64 of', { exact: false }).waitFor();
+      await dialog.getByLabel('Topic').fill('home');
+      await dialog.getByRole('button', { name: 'Save and test' }).click();
+      await dialog.getByText('It is saved, but the test failed.', { exact: false }).waitFor();
+      await shot(page, 'channel');
+      answer = 200;
+      await dialog.getByRole('button', { name: 'Save and test' }).click();
+      await page.getByText('phone took the test message.').waitFor();
+      await page.getByRole('button', { name: 'Change phone' }).click();
+      assert.equal(await dialog.getByLabel('Token').inputValue(), '');
+      await dialog.getByLabel('Tell of').selectOption('Critical');
+      await dialog.getByLabel('Topic').fill('house');
+      await dialog.getByRole('button', { name: 'Save and test' }).click();
+      await dialog.waitFor({ state: 'detached' });
+      await page.getByRole('cell', { name: 'Critical' }).waitFor();
+      assert.deepEqual(asked.map((each) => [each.auth, JSON.parse(each.body).topic]), [['Bearer tk_hunter2', 'home'], ['Bearer tk_hunter2', 'home'], ['Bearer tk_hunter2', 'house']]);
+      await shot(page, 'channels');
+      await page.getByRole('button', { name: 'Change phone' }).click();
+      await dialog.getByLabel('Switched on').uncheck();
+      await dialog.getByRole('button', { name: 'Save and test' }).click();
+      await page.getByRole('cell', { name: 'switched off' }).waitFor();
+      assert.ok(!(await page.content()).includes('hunter2') && asked.length === 3);
+      await page.getByRole('button', { name: 'Remove phone' }).click();
+      await dialog.getByRole('button', { name: 'Remove' }).click();
+      await page.getByText('Nobody is told yet.', { exact: false }).waitFor();
+      assert.deepEqual((await hub.get('/api/v1/notifications')).channels, []);
+    } finally { server.close(); server.closeAllConnections(); }
+  },
+
+  async 'costs: limits are set in plain words, a price is given, and both count'({ hub, open }) {
+    const page = await open({ where: '/#/costs' });
+    await page.getByRole('button', { name: 'Set a limit' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByLabel('Stop at $ a day').fill('lots');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await dialog.getByText('Please enter an amount', { exact: false }).waitFor();
+    await dialog.getByLabel('Stop at $ a day').fill('2.50');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual((await hub.get('/api/v1/costs')).limits.map((each) => [each.scope, each.period, each.hard]), [['all', 'daily', 2.5]]);
+    await page.getByRole('button', { name: 'Set a limit' }).click();
+    assert.equal(await dialog.getByLabel('Stop at $ a day').inputValue(), '2.5');
+    await dialog.getByLabel('For').selectOption('Every single chat');
+    await dialog.getByLabel('Stop at $').fill('12.5');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await until(hub, '/api/v1/llm/providers', (llm) => llm.cost_limit_hard === 12.5);
+    await page.goto(hub.url + '/#/chat');
+    await ask(page, 'words:5');
+    await settled(page);
+    await page.goto(hub.url + '/#/costs');
+    await page.getByText('$0 of $2.50 today').waitFor();
+    await page.getByText('A chat stops at $12.50.', { exact: false }).waitFor();
+    await shot(page, 'costs');
+    await page.getByRole('button', { name: 'Set a limit' }).click();
+    await dialog.getByLabel('Stop at $ a day').fill('');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Nothing stops spending', { exact: false }).waitFor();
   },
 
   async 'agents: made, changed, and deleted'({ hub, open }) {
@@ -263,13 +363,12 @@ const tests = {
 
   async 'the emergency stop stops, is told on Home, and is lifted'({ hub, open }) {
     const page = await open({ where: '/#/settings' });
-    await page.getByRole('button', { name: 'Stop everything' }).click();
+    await page.locator('section', { has: page.getByRole('heading', { name: 'Emergency stop' }) }).getByRole('button', { name: 'Stop everything' }).click();
     await page.getByRole('dialog').getByRole('button', { name: 'Stop everything' }).click();
     await page.getByText('Everything is stopped since').waitFor();
     await go(page, 'Home');
-    await page.locator('.banner').waitFor();
-    await page.getByRole('button', { name: 'Let agents work again' }).click();
-    await page.locator('.banner').waitFor({ state: 'detached' });
+    await page.locator('.stopped').getByRole('button', { name: 'Resume' }).click();
+    await page.locator('.stopped').waitFor({ state: 'hidden' });
     assert.equal((await hub.get('/api/v1/panic')).panicked, false);
   },
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { fileURLToPath } from 'node:url';
 import { Hub, shot } from './hub.mjs';
 import { startModel } from './model.mjs';
-import { answers, ask, connected, settled } from './steps.mjs';
+import { answers, ask, connected, noSideways, settled } from './steps.mjs';
 
 const WISH = (key) => `call kv_set {"key":"${key}","value":"hello"}`;
 const button = (page, name) => page.locator('.ask').getByRole('button', { name, exact: true });
@@ -14,14 +15,52 @@ const tests = {
     const page = await open();
     await connected(page);
     await ask(page, WISH('plain'));
-    await button(page, 'Approve').waitFor();
-    assert.match(await page.locator('.ask-text').textContent(), /kv_set.*\{"key":"plain","value":"hello"\}/);
+    await button(page, 'Allow once').waitFor();
+    assert.equal(await page.locator('.says').textContent(), 'Remember under “plain”: hello');
+    await page.getByText('Agent default asked').waitFor();
+    await page.getByText('runs out in').waitFor();
+    assert.deepEqual(JSON.parse(await page.locator('.what .args').textContent()), { key: 'plain', value: 'hello' });
     assert.equal(await stored(hub, 'plain'), undefined);
     await shot(page, 'approval');
-    await button(page, 'Approve').click();
+    await button(page, 'Allow once').click();
     await settled(page);
     assert.equal(await stored(hub, 'plain'), 'hello');
     assert.match(await answers(page).last().textContent(), /The tool said: \{"ok":true\}/);
+  },
+
+  async 'approval: what is asked is a sentence, for tools of servers their name and their own words'({ open, hub }) {
+    const script = fileURLToPath(new URL('mcp.mjs', import.meta.url));
+    await hub.send('POST', '/api/v1/tools', { name: 'parrot', command: process.execPath, args: [script] });
+    const page = await open({ viewport: { width: 360, height: 740 } });
+    await connected(page);
+    const says = async (call, text) => {
+      await ask(page, `call ${call}`);
+      await page.locator('.says', { hasText: text }).waitFor();
+      await noSideways(page, call);
+      assert.ok(!(await page.locator('.what').innerText()).includes('s3cret'), 'a secret is shown');
+      await button(page, 'Deny').click();
+      await settled(page);
+      await page.evaluate(() => { location.hash = '#/chat'; });
+      await page.getByText('What would you like to know?').waitFor();
+    };
+    await says('kv_delete {"key":"<b>x</b>"}', 'Forget what is under “<b>x</b>”');
+    await says('tool_add {"name":"new","command":"/bin/true","env":{"TOKEN":"s3cret"}}', 'Add the tool server “new”: /bin/true');
+    await says(`kv_set {"key":"long","value":"${'word '.repeat(300)}"}`, '…');
+    await ask(page, 'call shout {"text":"hello"}');
+    await page.locator('.says', { hasText: 'Run shout of the tool server parrot' }).waitFor();
+    await page.getByText('parrot says of it: Says it: shout').waitFor();
+    await noSideways(page, 'a tool of a server');
+    await shot(page, 'approval-server');
+    const other = await open({ where: '/#/approvals', viewport: { width: 360, height: 740 } });
+    await other.getByRole('heading', { name: 'Run shout of the tool server parrot' }).waitFor();
+    // However long its name is.
+    for (const each of [page, other]) {
+      await each.evaluate(() => { for (const button of document.querySelectorAll('.ask-row .quiet')) button.textContent = button.textContent.replace('shout', 'a_tool_whose_name_is_as_long_as_a_name_of_a_tool_can_be_64_bytes'); });
+      await noSideways(each, 'a long name');
+    }
+    await other.getByRole('button', { name: 'Deny' }).click();
+    await settled(page);
+    await hub.send('DELETE', '/api/v1/tools/parrot');
   },
 
   async 'approval: denied on the page, the model is told'({ open, hub }) {
@@ -38,13 +77,13 @@ const tests = {
     const page = await open();
     await connected(page);
     await ask(page, WISH('second'));
-    await button(page, 'Approve').waitFor();
+    await button(page, 'Allow once').waitFor();
     const phone = await open({ where: new URL(page.url()).hash ? `/${new URL(page.url()).hash}` : '/', viewport: { width: 390, height: 780 } });
     await phone.goto(page.url());
-    await button(phone, 'Approve').click();
+    await button(phone, 'Allow once').click();
     await settled(page);
     await settled(phone);
-    assert.equal(await button(page, 'Approve').count(), 0);
+    assert.equal(await button(page, 'Allow once').count(), 0);
     assert.equal(await stored(hub, 'second'), 'hello');
   },
 
@@ -53,21 +92,39 @@ const tests = {
     const page = await open();
     await connected(page);
     await ask(page, WISH('patient'));
-    await button(page, 'Approve').waitFor();
+    await button(page, 'Allow once').waitFor();
     await hub.kill();
     await hub.revive();
     await page.reload();
     await connected(page);
-    await button(page, 'Approve').click();
+    await button(page, 'Allow once').click();
     await settled(page);
     assert.equal(await stored(hub, 'patient'), 'hello');
+  },
+
+  async 'approval: where WebSockets are blocked, it is asked and decided all the same'({ open, hub }) {
+    if (hub.external) return 'skipped';
+    const page = await open({ where: '/auth/config', viewport: { width: 360, height: 740 } });
+    await page.addInitScript(() => {
+      const Real = window.WebSocket;
+      // The handshake is refused, as a proxy that knows no upgrades does.
+      window.WebSocket = class extends Real { constructor(url) { super(url.replace('/api/v1/ws', '/api/v1/nothing')); } };
+    });
+    await page.goto(new URL('/#/chat', page.url()).href);
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await ask(page, WISH('http'));
+    await button(page, 'Allow once').click();
+    await settled(page);
+    assert.equal(await stored(hub, 'http'), 'hello');
+    assert.match(await answers(page).last().textContent(), /The tool said: \{"ok":true\}/);
+    assert.equal(await answers(page).count(), 1);
   },
 
   async 'approval: allowed for this chat, the next call does not ask'({ open, hub }) {
     const page = await open();
     await connected(page);
     await ask(page, WISH('one'));
-    await button(page, 'Allow in this chat for 15 min').click();
+    await button(page, 'Allow kv_set for 15 min in this chat').click();
     await settled(page);
     await ask(page, WISH('two'));
     await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);

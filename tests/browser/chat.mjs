@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { Hub, keep, shot } from './hub.mjs';
-import { answers, ask, connected, messageBox, questions, settled } from './steps.mjs';
+import { answers, ask, connected, messageBox, noSideways, questions, settled } from './steps.mjs';
+
+const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
+const open_list = (page) => page.getByRole('button', { name: 'Open the list of chats' }).tap();
 
 // With the built-in `local` agent: no key, no network.
 const tests = {
@@ -20,6 +23,110 @@ const tests = {
     await keep(page, 'chat');
     await page.locator('.step > summary').first().click();
     assert.ok(await page.locator('.step-body').first().isVisible());
+  },
+
+  async 'phone: the built-in agent asks before it remembers, remembers, and is asked back'({ hub, open }) {
+    const page = await open(PHONE);
+    await connected(page);
+    await ask(page, 'Please remember that the door code is 1234.');
+    await page.locator('.says', { hasText: 'Remember under “door-code”: 1234' }).waitFor();
+    const allow = page.getByRole('button', { name: 'Allow once' });
+    await allow.waitFor();
+    await page.waitForFunction(() => { const box = document.querySelector('.ask').getBoundingClientRect(); return box.bottom < document.querySelector('.composer').getBoundingClientRect().top; });
+    await noSideways(page);
+    await shot(page, 'phone-remember');
+    await allow.tap();
+    await settled(page);
+    assert.equal(await answers(page).last().locator('.md').innerText(), 'I will remember it: door-code is 1234.');
+    assert.equal((await hub.get('/api/v1/kv/default/door-code')).value, '1234');
+    await ask(page, "What's the door code?");
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
+    await settled(page);
+    assert.equal(await answers(page).last().locator('.md').innerText(), 'door-code is 1234.');
+    await ask(page, 'forget the door code');
+    await page.locator('.tabs').getByRole('link', { name: /^Approvals/ }).tap();
+    await page.getByRole('heading', { name: 'Forget what is under “door-code”' }).waitFor();
+    await page.getByRole('button', { name: 'Deny' }).tap();
+    await page.getByRole('link', { name: 'Try it' }).waitFor();
+    // The way back leads to the chat that was open.
+    await page.locator('.tabs').getByRole('link', { name: 'Chat' }).tap();
+    await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 3);
+    await settled(page);
+    assert.match(await answers(page).last().locator('.md').innerText(), /^I still remember door-code, because it was not allowed/);
+    await ask(page, 'do you remember the **door code**?');
+    await page.waitForFunction(() => document.getElementById('say').textContent === 'door-code is 1234.');
+    await page.locator('.tabs').getByRole('link', { name: 'Chat' }).tap();
+    await page.getByText('What would you like to know?').waitFor();
+  },
+
+  async 'everything is stopped: said in the chat, messages wait and go on by themselves when it is over'({ hub, open }) {
+    const page = await open(PHONE);
+    const other = await open({ where: '/#/schedules' });
+    await connected(page);
+    await connected(other);
+    await page.getByRole('button', { name: /^More/ }).tap();
+    await page.getByRole('dialog').getByRole('button', { name: 'Stop everything' }).tap();
+    await page.getByRole('dialog', { name: 'Stop everything?' }).getByRole('button', { name: 'Stop everything' }).tap();
+    const resume = page.locator('.stopped').getByRole('button', { name: 'Resume' });
+    await resume.waitFor();
+    await ask(page, 'What uses the most memory?');
+    await page.getByText('Waits until everything resumes').waitFor();
+    assert.ok(!/holt resume|POST/.test(await page.locator('.chat-main').innerText()));
+    await noSideways(page);
+    await shot(page, 'phone-stopped');
+    await page.reload();
+    await page.getByText('Waits until everything resumes').waitFor();
+    await other.evaluate(() => document.dispatchEvent(new Event('visibilitychange'))); // as when somebody comes back to it
+    await other.locator('.stopped').getByRole('button', { name: 'Resume' }).waitFor();
+    await resume.tap();
+    await settled(page);
+    assert.equal(await questions(page).count(), 1);
+    for (const each of [page, other]) await each.locator('.stopped').waitFor({ state: 'hidden' });
+    assert.equal((await hub.get('/api/v1/panic')).panicked, false);
+  },
+
+  async 'phone: a message that is refused leaves no empty chat behind, and can be sent again'({ open }) {
+    const page = await open({ ...PHONE, where: '/auth/config' });
+    await page.addInitScript(() => {
+      window.WebSocket = class { constructor() { setTimeout(() => this.onclose?.({ code: 1006 }), 5); } send() {} close() {} };
+    });
+    let full = true;
+    await page.route('**/api/v1/chat', (route) => (full ? route.fulfill({ status: 507, contentType: 'application/json', body: '{"error":"the disk is full"}' }) : route.continue()));
+    await page.goto(new URL('/#/chat', page.url()).href);
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await ask(page, 'Is a disk filling up?');
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
+    await open_list(page);
+    await page.locator('.side.open').waitFor();
+    assert.equal(await page.locator('.convs li', { hasText: 'New chat' }).count(), 0);
+    await page.keyboard.press('Escape');
+    await page.reload();
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
+    // Elsewhere the text is back in the box for a new chat.
+    await page.evaluate(() => { location.hash = '#/chat'; });
+    await page.getByText('What would you like to know?').waitFor();
+    assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?');
+    await messageBox(page).press('Enter');
+    await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
+    full = false;
+    await page.getByRole('button', { name: 'Try again' }).tap();
+    await settled(page);
+    assert.equal(await questions(page).count(), 1);
+    assert.equal(await messageBox(page).inputValue(), '');
+  },
+
+  async 'phone: long titles are cut and whole in their tooltip, toasts leave the message box free'({ hub, open }) {
+    const title = 'Is the disk of the machine in the cellar behind the washing machine full?';
+    const made = await hub.send('POST', '/api/v1/chat', { message: title });
+    const page = await open({ ...PHONE, where: '/#/chat/' + made.session_id });
+    await answers(page).first().waitFor();
+    const heading = page.locator('.top h1');
+    assert.equal(await heading.getAttribute('title'), await heading.textContent());
+    assert.ok(await heading.evaluate((el) => el.scrollWidth > el.clientWidth), 'the title is not cut');
+    await page.evaluate(async () => { (await import(document.querySelector('script[src]').src.replace('app.js', 'ui.js'))).toast('Something happened that takes a whole sentence to tell.'); });
+    const [toast, composer] = await Promise.all(['.toast', '.composer'].map((name) => page.locator(name).boundingBox()));
+    assert.ok(toast.y + toast.height < composer.y, 'a toast lies over the message box');
+    await noSideways(page);
   },
 
   async 'a stored chat opens again, once, with its title in the list'({ open }) {

@@ -15,6 +15,45 @@ const tests = {
     await countedTo(page, 40);
   },
 
+  async 'phone: a long answer is read from its beginning, and followed when somebody asks for it'({ open }) {
+    const page = await open({ viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await connected(page);
+    await ask(page, 'count to 5');
+    await settled(page);
+    await ask(page, 'count to 90');
+    const at = () => page.locator('.scroll').evaluate((el) => ({ top: el.querySelector('.msg.user:nth-last-child(2)').getBoundingClientRect().top - el.getBoundingClientRect().top, left: el.scrollHeight - el.scrollTop - el.clientHeight }));
+    await linesSeen(page, 40);
+    const early = await at();
+    assert.ok(early.top >= 0 && early.top < 40 && early.left > 60, `the question is at ${early.top}, ${early.left} below`);
+    await page.getByRole('button', { name: 'Latest' }).tap();
+    await linesSeen(page, 60);
+    assert.ok((await at()).left < 60, 'it does not follow');
+    // Whoever scrolls up is left alone.
+    await page.locator('.scroll').evaluate((el) => { el.scrollTop -= 300; });
+    await linesSeen(page, 80);
+    assert.ok((await at()).left > 250, 'it follows somebody who reads');
+    await settled(page);
+    await page.getByRole('button', { name: 'Latest' }).tap();
+    await page.waitForFunction(() => document.querySelector('.jump').hidden);
+    await page.reload();
+    await settled(page);
+    const again = await at();
+    assert.ok(again.top >= 0 && again.top < 40, `after a reload the question is at ${again.top}`);
+  },
+
+  async 'a question from elsewhere: who reads at the end sees it and the beginning of its answer'({ hub, open }) {
+    const page = await open({ viewport: { width: 360, height: 740 } });
+    await connected(page);
+    await ask(page, 'count to 40');
+    await settled(page);
+    await page.getByRole('button', { name: 'Latest' }).click();
+    await hub.send('POST', '/api/v1/chat', { session_id: page.url().split('/chat/')[1], message: 'count to 50' });
+    await page.waitForFunction(() => document.querySelectorAll('.msg.user').length === 2);
+    await settled(page);
+    const top = await page.locator('.msg.user').last().evaluate((el) => el.getBoundingClientRect().top - el.closest('.scroll').getBoundingClientRect().top);
+    assert.ok(top >= -60 && top < 100, `the question is at ${top}`);
+  },
+
   async 'reload in the middle of an answer shows the rest'({ open }) {
     const page = await open();
     await connected(page);
@@ -105,6 +144,7 @@ const tests = {
     await settled(page);
     await hub.kill();
     await page.locator('.line[data-state=offline]').waitFor();
+    assert.match(await page.locator('.line').innerText(), /^Offline, last seen \d+:\d+/);
     await ask(page, 'count to 3');
     await page.getByText('Waits for the connection').waitFor();
     await shot(page, 'waiting');

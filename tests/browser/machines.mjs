@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Hub, shot } from './hub.mjs';
 import { ALERTING, Machine, machines, until } from './fleet.mjs';
-import { answers, ask, connected, go, settled } from './steps.mjs';
+import { answers, ask, connected, go, noSideways, settled } from './steps.mjs';
 
 const PHONE = { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile: true };
 
@@ -15,10 +15,24 @@ const tests = {
     const command = await page.locator('.copy-box code').textContent();
     assert.match(command, /^holt agent --hub http.* --join hj_/);
     world.machine = Machine.start(hub, { code: /hj_[\w-]+/.exec(command)[0], config: ALERTING });
+    await page.getByText('Connected: pi-attic').waitFor();
+    await noSideways(page);
+    await shot(page, 'machine-connected');
     await page.getByRole('link', { name: 'Show it' }).tap();
     await page.getByRole('heading', { name: 'pi-attic' }).waitFor();
     await page.locator('.state[data-state=online]').waitFor();
     await page.getByText('Last looks and chats').waitFor();
+    // Some seconds later: the first number is a dot, with its value beside the name, and a line in the table.
+    await page.getByRole('img', { name: /^Memory: now/ }).waitFor({ timeout: 20000 });
+    assert.ok(await page.locator('.plot circle.dot').count() >= 2);
+    assert.match(await page.locator('.plot-read').nth(1).textContent(), /^\d+ %$/);
+    const times = (await page.locator('.plot').first().locator('text[text-anchor=middle]').allTextContents());
+    assert.ok(times.length >= 2 && new Set(times).size === times.length, String(times));
+    await page.locator('summary', { hasText: 'as a table' }).tap();
+    await page.getByRole('region', { name: 'Readings' }).getByRole('cell', { name: /%/ }).first().waitFor();
+    assert.equal(await page.getByRole('group', { name: 'How far back' }).count(), 0, 'nothing is further back');
+    await noSideways(page);
+    await shot(page, 'machine-new');
   },
 
   async 'machines: a machine is inspected from its page, and reports in a chat on a phone'({ hub, open }) {
@@ -29,7 +43,15 @@ const tests = {
     await page.locator('.msg.assistant').waitFor();
     await settled(page);
     assert.ok((await answers(page).last().locator('.md').innerText()).length > 40);
+    await noSideways(page, 'the report');
+    // A report is read from its beginning.
+    const top = await answers(page).last().locator('.md > :first-child').first().boundingBox();
+    assert.ok(top.y >= 50 && top.y < 560, `the report begins at ${top.y}`);
     await shot(page, 'machine-report');
+    // Back to the machine, to look again.
+    await page.locator('.top').getByRole('link', { name: /pi-/ }).tap();
+    await page.getByRole('button', { name: 'Inspect' }).waitFor();
+    await page.getByRole('cell', { name: 'inspect' }).first().waitFor();
   },
 
   async 'machines: name and labels are changed'({ hub, open }) {
@@ -45,7 +67,7 @@ const tests = {
     await page.getByRole('link', { name: /pi-garage/ }).waitFor();
   },
 
-  async 'alerts: acknowledged, silenced, and closed on the page'({ hub, open }) {
+  async 'alerts of a machine: acknowledged, silenced, and closed on the page'({ hub, open }) {
     const { alerts } = await until(hub, '/api/v1/alerts', (body) => body.alerts.some((alert) => /procnum/.test(alert.check)));
     const alert = alerts.find((each) => /procnum/.test(each.check));
     const page = await open({ where: '/#/alerts/' + alert.id });
@@ -74,6 +96,27 @@ const tests = {
     await page.locator('.msg.assistant').waitFor();
     await settled(page);
     assert.match(await page.locator('.msg.assistant').innerText(), /no such process anywhere/);
+  },
+
+  async 'alerts: the machine, Home, the list and the badge tell the same number, at once'({ hub, open }) {
+    const page = await open({ where: '/#/home' });
+    const told = () => page.evaluate(() => {
+      const number = (el) => Number((/\d+/.exec(el?.textContent) || [0])[0]);
+      const heading = [...document.querySelectorAll('.page h2')].find((el) => /alert/i.test(el.textContent));
+      return [heading, document.querySelector('.card-link .tag'), document.querySelector('.nav a[href="#/alerts"] .count:not([hidden])')].map(number);
+    });
+    // The badge leaves out what somebody has dealt with.
+    const until = async (open) => {
+      const want = [open.length, open.length, open.filter((each) => !each.acknowledged_at && !each.silenced_until).length];
+      for (let i = 0; i < 60 && String(await told()) !== String(want); i += 1) await page.waitForTimeout(100);
+      assert.deepEqual(await told(), want);
+    };
+    const { alerts } = await hub.get('/api/v1/alerts');
+    await until(alerts);
+    await hub.send('POST', `/api/v1/alerts/${alerts[0].id}/close`, {});
+    await until(alerts.slice(1));
+    await go(page, 'Alerts');
+    await page.waitForFunction((n) => document.querySelectorAll('.outlet .stack > li').length === n, alerts.length - 1);
   },
 
   async 'a machine that joins can be asked, and says when it is away'({ world, hub, open }) {

@@ -85,8 +85,14 @@ const tests = {
   async 'a machine’s page: live numbers and plots'({ world, open }) {
     const page = await open({ where: '/#/home' });
     await readings(page);
+    await page.route('**/api/v1/' + world.details[0], async (route) => {
+      const response = await route.fetch();
+      return route.fulfill({ response, json: { ...await response.json(), created_at: new Date(Date.now() - 30 * 86400e3).toISOString() } });
+    });
     await page.goto(page.url().replace('home', world.details[0]));
     await page.getByRole('img', { name: /^CPU: now/ }).waitFor();
+    // What was not told for a while is not joined.
+    assert.ok(await page.locator('.figure', { hasText: 'Temperature' }).locator('path.stroke').count() >= 2);
     assert.ok(await page.locator('.plot path.stroke').first().getAttribute('d'));
     await page.getByRole('button', { name: '7 days' }).click();
     await page.getByRole('img', { name: /^Memory: now/ }).waitFor();

@@ -4,8 +4,8 @@ use holt::fleet::link::{LinkSettings, Timers};
 use holt::fleet::sign::HubKey;
 use serde_json::{Value, json};
 
-use crate::support::LinkHub;
 use crate::support::link_agent::{AgentProcess, TestLink, event, fast, settings, state_dir};
+use crate::support::{Hub, LinkHub, wait_until};
 
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -139,4 +139,29 @@ fn what_cannot_work_is_refused_at_the_start() {
     drop(running);
     std::fs::write(state_dir(dir.path()).join("agent_id"), "not an id").unwrap();
     refused(&[], "damaged");
+}
+
+#[test]
+fn one_command_joins_a_machine_and_a_link_that_fails_says_what_to_do() {
+    let (hub_dir, far, wrong, good) = (dir(), dir(), dir(), dir());
+    let hub = Hub::start(hub_dir.path());
+    let client = hub.admin().new_key("ops", &["machines:read", "machines:write"]);
+    let unreachable = AgentProcess::start(far.path(), &["--hub", "http://127.0.0.1:1"]);
+    unreachable.wait_for_log("`curl http://127.0.0.1:1/health` must answer here");
+    let address = format!("http://{}", hub.address);
+    let unknown = format!("hj_nobodygavethis_{}", "0".repeat(32));
+    let refused = AgentProcess::start(wrong.path(), &["--hub", &address, "--join", &unknown]);
+    refused.wait_for_log("the join code was used, withdrawn or is too old");
+    refused.wait_for_log("\"Add a machine\"");
+    assert!(!refused.log().contains("nobodygavethis"));
+    let made = client.post("/api/v1/machines/join-codes", r#"{"name":"attic"}"#).json();
+    let command = made["command"].as_str().unwrap().strip_prefix("holt agent ").unwrap().to_owned();
+    let agent = AgentProcess::start(good.path(), &command.split(' ').collect::<Vec<_>>());
+    agent.wait_for_log("registered at ");
+    // The first numbers do not wait for the usual half minute.
+    let machine = wait_until("the first numbers", || {
+        let machine = client.get("/api/v1/machines/attic").json();
+        machine["heartbeat"]["mem_pct"].is_number().then_some(machine)
+    });
+    assert_eq!((&machine["connected"], &machine["state"]), (&json!(true), &json!("approved")));
 }

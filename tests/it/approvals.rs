@@ -607,3 +607,31 @@ fn messages_wait_through_a_panic_and_a_restart() {
         (messages.as_array().unwrap().last().unwrap()["content"] == "behind").then_some(())
     });
 }
+
+#[test]
+fn the_built_in_agent_asks_before_it_remembers() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    let all = client(&hub);
+    let mut socket = Socket::open(&all);
+    let text = |frames: &[Value]| frames[frames.len() - 2]["text"].as_str().unwrap().to_owned();
+    let mut ask = |message: &str, action: &str| {
+        socket.chat("s1", message);
+        if !action.is_empty() {
+            let asked = wait_for(&mut socket, "tool_approval");
+            respond(&mut socket, &asked["approval_id"], action);
+        }
+        text(&socket.turn())
+    };
+    assert_eq!(
+        ask("remember that the door code is 1234", "deny"),
+        "I did not store `door-code`, because it was not allowed.\n"
+    );
+    assert!(ask("do you remember the door code?", "").starts_with("I remember nothing called `door-code`."));
+    assert_eq!(ask("remember that the door code is 1234", "approve"), "I will remember it: `door-code` is `1234`.\n");
+    assert_eq!(all.get("/api/v1/kv/default/door-code").json()["value"], "1234");
+    assert_eq!(ask("what is the door code?", ""), "`door-code` is `1234`.\n");
+    assert_eq!(ask("what do you remember?", ""), "This is what I remember:\n\n- `door-code`: `1234`\n");
+    assert_eq!(ask("forget the door code", "approve"), "I have forgotten `door-code`.\n");
+    assert_eq!(all.get("/api/v1/kv/default/door-code").status, 404);
+}

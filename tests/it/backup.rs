@@ -1,6 +1,8 @@
 //! Backups: made while the hub works, brought back whole, refused when they are not.
 
+use std::fs::Permissions;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -81,6 +83,9 @@ fn a_backup_under_load_comes_back_whole() {
     std::fs::create_dir_all(home.join("agents/default/skills/deep")).unwrap();
     std::fs::write(home.join("agents/default/SOUL.md"), "You are calm.\n").unwrap();
     std::fs::write(home.join("agents/default/skills/deep/SKILL.md"), "+++\nname = \"deep\"\n+++\n\nGo.\n").unwrap();
+    let script = "agents/default/skills/deep/run.sh";
+    std::fs::write(home.join(script), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(home.join(script), Permissions::from_mode(0o755)).unwrap();
     let model = Model::start();
     let hub = Builder::new(&home).model(&model).config("[kv]\nmax_keys_per_agent = -1").start();
     let admin = hub.admin();
@@ -116,8 +121,8 @@ fn a_backup_under_load_comes_back_whole() {
         (before, load.join().unwrap())
     });
     assert_eq!(writer.send("POST", "/api/v1/backup", "").status, 403);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&file), 0o600);
     let names: Vec<_> = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!names.iter().any(|name| name.to_string_lossy().contains("tmp")), "{names:?}");
     let audit = admin.new_key("auditor", &["audit:read"]).get("/api/v1/audit?action=backup").json();
@@ -145,6 +150,8 @@ fn a_backup_under_load_comes_back_whole() {
         assert_eq!(again.get("/api/v1/sessions/s1/messages").json().as_array().unwrap().len(), 2);
         let session = again.get("/api/v1/sessions/s1").json();
         assert_ne!(session["epoch"], epoch.as_str(), "another history");
+        // Programs stay programs, for their owner.
+        assert_eq!((mode(&new_home.join(script)), mode(&new_home.join("secret"))), (0o700, 0o600));
         for name in ["secret", "hub-key", "holt.toml", "agents/default/SOUL.md", "agents/default/skills/deep/SKILL.md"]
         {
             assert_eq!(std::fs::read(new_home.join(name)).unwrap(), std::fs::read(home.join(name)).unwrap(), "{name}");

@@ -152,8 +152,8 @@ fn the_server_and_what_it_needs() {
     let _ = |server: &Server, req: &holt::api::message::Req| server.require_scope(req, "chat").is_ok();
     let _: fn(&holt::app::App) -> &Arc<Hub> = holt::app::App::ws_hub;
     let _ = |deps: &Deps| {
-        let _ = (&deps.key_store, &deps.sessions, &deps.password_hash, &deps.web_handler, &deps.writer);
-        let _ = (&deps.settings, &deps.engine, &deps.cost_tracker, &deps.approvals, &deps.lifecycle, &deps.kv_store);
+        let _ = (&deps.key_store, &deps.sessions, &deps.password_hash, &deps.web_handler, &deps.settings);
+        let _ = (&deps.engine, &deps.cost_tracker, &deps.approvals, &deps.lifecycle, &deps.kv_store);
         let _ = (&deps.model_lister, &deps.model_detail_lister);
     };
     let _: fn(Arc<holt::store::Db>) -> holt::auth::setup::Setup = holt::auth::setup::Setup::new;

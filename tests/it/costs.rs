@@ -282,3 +282,63 @@ fn failed_calls_cost_nothing_and_unknown_prices_are_refused() {
     let text = refused.json()["error"].as_str().unwrap().to_owned();
     assert!(text.contains("[costs.model_prices.\"test-model\"]") && text.contains("free = true"), "{text}");
 }
+
+#[test]
+fn limits_and_prices_are_set_while_the_hub_runs() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let hub = Builder::new(dir.path()).model_with(&model, "free = false").config(&midday().0).start();
+    let admin = hub.admin();
+    let reader = admin.new_key("my.reader", &["chat", "costs:read"]);
+    let patch = |path: &str, body: Value| {
+        let answer = admin.send("PATCH", &format!("/api/v1/costs/{path}"), &body.to_string());
+        (answer.status, answer.json())
+    };
+    let done = (200, json!({"status": "updated"}));
+    let say = |thousandths: u32| reader.chat(json!({"message": spending(thousandths, "say hi")})).status;
+    // Without a price nothing is asked; with one it is.
+    assert_eq!(say(1), 402);
+    assert_eq!(patch("prices", json!({"model": "test-model", "input": 100, "output": 200})), done);
+    assert_eq!(say(900), 200);
+    let costs = reader.get("/api/v1/costs").json();
+    assert_eq!(costs["pricing_config"]["custom_model_count"], 1);
+    assert!(costs["by_model"][0]["pricing_sources"].is_object(), "{costs}");
+    let limits = || reader.get("/api/v1/costs").json()["limits"].clone();
+    assert_eq!(limits(), json!([]));
+    assert_eq!(patch("limits", json!({"scope": "key", "name": "key:my.reader", "daily_limit_hard": 0.5})), done);
+    assert_eq!(
+        (&limits()[0]["name"], &limits()[0]["hard"], &limits()[0]["spent"]),
+        (&json!("key:my.reader"), &json!(0.5), &json!(0.9))
+    );
+    let refused = reader.chat(json!({"message": "say hi"}));
+    assert!(refused.status == 402 && refused.text().contains("daily limit"), "{}", refused.text());
+    // More, and other periods; what is not given stays.
+    let more = json!({"scope": "key", "name": "key:my.reader", "daily_limit_hard": 20, "daily_limit_soft": 1, "monthly_limit_hard": 30});
+    assert_eq!(patch("limits", more), done);
+    assert_eq!(patch("limits", json!({"scope": "agent", "name": "default", "total_limit_hard": 40})), done);
+    assert_eq!(patch("limits", json!({"daily_limit_hard": 50})), done);
+    assert_eq!((say(100), limits().as_array().unwrap().len()), (200, 4));
+    let file = || std::fs::read_to_string(hub.dir.join("holt.toml")).unwrap();
+    assert!(file().contains("[costs.keys.\"my.reader\"]"), "{}", file());
+    let before = file();
+    for (path, body, text) in [
+        ("limits", json!({"scope": "chat"}), "scope must be all, agent or key"),
+        ("limits", json!({"scope": "key"}), "name is required"),
+        ("limits", json!({"scope": "agent", "name": "nobody"}), "name: there is no agent \"nobody\""),
+        ("limits", json!({"daily_limit_hard": -1}), "costs.daily_limit_hard: must be 0 or more"),
+        ("limits", json!({"daily_limit_hard": "much"}), "daily_limit_hard must be a number"),
+        ("limits", json!({"daily_limit_soft": 60}), "costs.daily_limit_soft: must not be above the hard limit of 50"),
+        ("prices", json!({"input": 1}), "model is required"),
+        ("prices", json!({"model": "m", "input": -1}), "input: must be 0 or more"),
+    ] {
+        let (status, told) = patch(path, body.clone());
+        assert!(status == 400 && told["error"].as_str().unwrap().contains(text), "{body}: {told}");
+    }
+    assert_eq!(file(), before);
+    assert_eq!(reader.send("PATCH", "/api/v1/costs/limits", "{}").status, 403);
+    // None any more.
+    let none = json!({"scope": "key", "name": "my.reader", "daily_limit_hard": null, "daily_limit_soft": 0, "monthly_limit_hard": null});
+    assert_eq!(patch("limits", none), done);
+    assert_eq!(limits().as_array().unwrap().len(), 2);
+    assert_eq!(patch("prices", json!({"model": "test-model", "input": null, "output": null})), done);
+    assert_eq!(say(1), 402);
+}

@@ -325,6 +325,18 @@ fn alerts_are_stored_once_and_acknowledged() {
     assert_eq!(agent.next()["payload"]["ok"], true);
     assert_eq!(count("SELECT count(*) FROM alert_events"), 101);
     assert_eq!(client.get("/api/v1/alerts?state=all&limit=200").json()["alerts"].as_array().unwrap().len(), 100);
+    // A machine has as many open alerts as the list shows, whatever its heartbeat says.
+    agent.send("heartbeat", json!({"active_sessions": 0, "active_alerts": 2}));
+    let first = client.get("/api/v1/alerts").json()["alerts"][0]["id"].clone();
+    assert_eq!(client.post(&format!("/api/v1/alerts/{first}/close"), "").status, 200);
+    agent.send("alert_events", json!({"events": [event("/7".to_owned(), "Critical", String::new())]}));
+    assert_eq!(agent.next()["payload"]["ok"], true);
+    let open = client.get("/api/v1/alerts?state=open&limit=200").json();
+    let critical = open["alerts"].as_array().unwrap().iter().filter(|alert| alert["level"] == "Critical").count();
+    assert_eq!((open["alerts"].as_array().unwrap().len(), critical), (99, 1));
+    let counts = json!({"critical": 1, "warning": 98, "info": 0});
+    assert_eq!(machine(&client, ID)["open_alerts"], counts);
+    assert_eq!(client.get("/api/v1/machines").json()["machines"][0]["open_alerts"], counts);
 }
 
 #[test]

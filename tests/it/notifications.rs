@@ -245,3 +245,121 @@ fn an_alert_and_its_end_reach_a_phone_once() {
     let titles: Vec<Value> = site.requests().iter().map(|request| body(request)["title"].clone()).collect();
     assert_eq!(titles.len(), 2, "{titles:?}");
 }
+
+#[test]
+fn channels_are_made_changed_and_removed_while_the_hub_runs() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let (first, second) = (taking(), taking());
+    let hub = Builder::new(dir.path()).config("# mine").model(&model).start();
+    let file = || std::fs::read_to_string(hub.dir.join("holt.toml")).unwrap();
+    let all = client(&hub);
+    let put = |name: &str, body: Value| {
+        let answer = all.send("PUT", &format!("/api/v1/notifications/channels/{name}"), &body.to_string());
+        (answer.status, answer.json())
+    };
+    let test = |name: &str| all.post("/api/v1/notifications/test", &json!({"channel": name}).to_string()).status;
+    let shown = |name: &str| {
+        let channels = listed(&all)["channels"].as_array().unwrap().clone();
+        channels.into_iter().find(|channel| channel["name"] == name).unwrap()
+    };
+    let done = (200, json!({"status": "updated"}));
+    let phone = |site: &Site| json!({"type": "ntfy", "server": site.url(""), "topic": "home"});
+    let mut made = phone(&first);
+    made["token"] = json!(SECRET);
+    assert_eq!(put("phone", made.clone()), done);
+    assert_eq!((&shown("phone")["enabled"], &shown("phone")["settings"]["token"]), (&json!(true), &json!("***")));
+    assert!(file().contains("# mine") && file().contains("[notify.phone]"), "{}", file());
+    // It takes part at once.
+    let mut socket = Socket::open(&all);
+    socket.chat("s1", SET);
+    first.wait_for("kv_set");
+    assert!(first.requests()[0].contains(&format!("Bearer {SECRET}")));
+    // What cannot work is refused, and nothing has changed.
+    let before = file();
+    for (name, body, text) in [
+        ("a.b", json!({"type": "console"}), "name: a channel's name must be"),
+        ("new", json!({}), "notify.new.type: must be one of"),
+        ("new", json!({"type": "ntfy"}), "notify.new.topic: must be given"),
+        (
+            "new",
+            json!({"type": "ntfy", "topic": "x", "tokn": "y"}),
+            "notify.new.tokn: unknown key; did you mean token?",
+        ),
+        ("new", json!({"type": "ntfy", "topic": "x", "token": "***"}), "token: *** stands for a secret"),
+        (
+            "new",
+            json!({"type": "ntfy", "topic": "x", "approve_buttons": true}),
+            "approve_buttons needs api.external_url",
+        ),
+        // The secret of one service is not for another.
+        ("phone", json!({"type": "gotify", "server": second.url("")}), "notify.phone.token: must be given"),
+        ("phone", json!([1]), "invalid JSON"),
+    ] {
+        let (status, told) = put(name, body.clone());
+        assert!(status == 400 && told["error"].as_str().unwrap().contains(text), "{name} {body}: {told}");
+    }
+    assert_eq!(file(), before);
+    // Another place, the same secret: given as it was shown, or left out.
+    for masked in [true, false] {
+        let mut body = phone(&second);
+        if masked {
+            body["token"] = json!("***");
+            body["topic"] = json!("house");
+        }
+        assert_eq!(put("phone", body), done);
+        assert_eq!(test("phone"), 200);
+    }
+    let asked = second.requests();
+    assert!(asked.len() == 2 && asked.iter().all(|request| request.contains(&format!("Bearer {SECRET}"))), "{asked:?}");
+    assert_eq!(body(&asked[1])["topic"], "home");
+    // An empty one is none any more.
+    let mut body = phone(&second);
+    body["token"] = json!("");
+    assert_eq!(put("phone", body), done);
+    assert_eq!(test("phone"), 200);
+    assert!(!second.requests()[2].contains("Bearer"));
+    let hook = json!({"type": "webhook", "url": first.url("/hook"), "headers": {"X-Key": SECRET}});
+    assert_eq!(put("hook", hook), done);
+    let settings = shown("hook")["settings"].clone();
+    assert_eq!(settings, json!({"type": "webhook", "url": "***", "headers": {"X-Key": "***"}}));
+    let again = json!({"type": "webhook", "url": "***", "headers": {"X-Key": "***", "X-More": "1"}});
+    assert_eq!((put("hook", again), test("hook")), (done.clone(), 200));
+    let asked = first.requests().pop().unwrap();
+    let head = asked.to_ascii_lowercase();
+    assert!(head.contains(&format!("x-key: {SECRET}")) && head.contains("x-more: 1"), "{asked}");
+    // Switched off, and gone; what waits is given up.
+    assert_eq!(put("hook", json!({"type": "webhook", "enabled": false})), done);
+    assert_eq!((&shown("hook")["enabled"], test("hook")), (&json!(false), 404));
+    let gone = phone(&second);
+    drop(second);
+    let fails = |session: &str| {
+        let mut socket = Socket::open(&all);
+        socket.chat(session, SET);
+        wait_until("it waits", || {
+            listed(&all)["notices"].as_array().unwrap().iter().any(|row| row["attempts"] != 0).then_some(())
+        });
+    };
+    fails("s2");
+    // What waits goes where the channel leads now, once.
+    assert_eq!(put("phone", phone(&first)), done);
+    wait_until("it is told", || listed(&all)["notices"].as_array().unwrap().is_empty().then_some(()));
+    assert_eq!(first.requests().iter().filter(|request| request.contains("kv_set")).count(), 2);
+    assert_eq!(put("phone", gone), done);
+    fails("s3");
+    let reader = hub.client().with_key(&all.new_key("reader", &["machines:read", "machines:write"]).key());
+    assert!(!listed(&reader).to_string().contains("settings"));
+    for name in ["phone", "hook"] {
+        let path = format!("/api/v1/notifications/channels/{name}");
+        assert_eq!((reader.delete(&path).status, reader.send("PUT", &path, "{}").status), (403, 403));
+        assert_eq!((all.delete(&path).json(), all.delete(&path).status), (json!({"status": "removed"}), 404));
+    }
+    let left = listed(&all);
+    assert_eq!(left["channels"], json!([]));
+    assert!(left["notices"].as_array().unwrap().iter().all(|row| row["state"] == "failed"), "{left}");
+    assert!(!file().contains("notify") && file().contains("# mine"), "{}", file());
+    let audit = all.get("/api/v1/audit?limit=50").text();
+    assert_eq!(audit.matches("notification.remove").count(), 2, "{audit}");
+    for text in [audit, before, hub.log_tail(), settings.to_string()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

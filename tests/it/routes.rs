@@ -311,6 +311,8 @@ impl World {
             }
             "GET /agents" => plain(path),
             "GET /agents/{name}" => plain(named("default")),
+            "PATCH /costs/limits" => with(path, json!({"daily_limit_hard": 5.5, "total_limit_soft": null})),
+            "PATCH /costs/prices" => with(path, json!({"model": "m.1", "input": 1, "output": 2.5})),
             "GET /costs" => {
                 self.conversation("say hi");
                 plain(path)
@@ -464,6 +466,12 @@ impl World {
             "PUT /kv/{agent}/{key}" => with(self.kv(), json!({"value": "y"})),
             "GET /kv/{agent}/{key}" | "DELETE /kv/{agent}/{key}" => plain(self.kv()),
             "POST /notifications/test" => with(path, json!({"channel": "log"})),
+            "PUT /notifications/channels/{name}" => with(named("made"), json!({"type": "console"})),
+            "DELETE /notifications/channels/{name}" => {
+                let made = self.admin.send("PUT", "/api/v1/notifications/channels/gone", r#"{"type":"console"}"#);
+                assert_eq!(made.status, 200, "{}", made.text());
+                plain(named("gone"))
+            }
             "DELETE /notifications/{id}" => {
                 let conn = self.hub.database();
                 conn.execute(

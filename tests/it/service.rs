@@ -54,7 +54,8 @@ fn a_service_is_installed_kept_and_removed() {
     verify(&unit_path);
     let binary = root.join("usr/bin/holt");
     assert_eq!(std::fs::metadata(&binary).unwrap().permissions().mode() & 0o777, 0o755);
-    assert!(std::fs::read_to_string(root.join("usr/lib/sysusers.d/holt.conf")).unwrap().starts_with("u holt - "));
+    let users = std::fs::read_to_string(root.join("usr/lib/sysusers.d/holt.conf")).unwrap();
+    assert!(users.starts_with("u holt - ") && users.ends_with("\nm holt systemd-journal\n"), "{users}");
     let (code, out, _) = in_root(root, &["status"]);
     assert!(code == 1 && out.contains("unit:"), "{out}");
 

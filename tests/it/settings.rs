@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::hub::Builder;
+use crate::support::tool_server::{config, table};
 use crate::support::{Client, Hub, Model, Socket, wait_until};
 
 fn file(hub: &Hub) -> String {
@@ -430,4 +431,58 @@ fn a_reload_takes_what_the_file_says_or_nothing() {
         (boss.get("/api/v1/agents/default").json()["model"] == "by-signal").then_some(())
     });
     wait_until("the key is back", || (client.get("/api/v1/models").status == 200).then_some(()));
+}
+
+#[test]
+fn what_setup_and_tools_write_counts_at_once_and_healthy_servers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let starts = dir.path().join("starts");
+    let env = [("STARTS", starts.to_str().unwrap())];
+    let part = table("part", &env)
+        .replace("[tools.part]", "[plugins.part]\ntype = \"subprocess\"\ncapabilities = [\"tools\"]");
+    let part = part.replace("request_timeout_secs = 1\n", "");
+    let hub = Builder::new(dir.path()).config(&table("a", &env)).config(&part).start();
+    let client = hub.client();
+    let pin = hub.pin.clone().unwrap();
+    let answer = client.post("/api/v1/setup/account", &json!({"pin": pin, "password": "long enough"}).to_string());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // What counts is compared with what counted: a key shows when it changed, and not again later.
+    let password = "settings changed: api.auth.password_hash";
+    // What the hub writes is read by a thread of its own.
+    let logged = |text: &str| wait_until(text, || hub.log_contains(text).then_some(()));
+    logged(password);
+    let boss = client.with_cookie_of(&answer);
+    let status = |name: &str| boss.get(&format!("/api/v1/tools/{name}")).json()["status"].clone();
+    let connected = |name: &str| {
+        wait_until(&format!("{name} is connected"), || (status(name) == "connected").then_some(()));
+    };
+    connected("a");
+    connected("part");
+    let n_starts = || std::fs::read_to_string(&starts).unwrap().lines().count();
+    assert_eq!(n_starts(), 2);
+    let mut body = config(&env);
+    body["name"] = json!("b");
+    assert_eq!(boss.post("/api/v1/tools", &body.to_string()).status, 201);
+    logged("settings changed: tools.b.");
+    assert_eq!(n_starts(), 3);
+    assert_eq!(boss.post("/api/v1/tools/b/disable", "").status, 200);
+    logged("settings changed: tools.b.disabled");
+    assert_eq!(boss.post("/api/v1/tools/b/enable", "").status, 200);
+    assert_eq!(n_starts(), 4);
+    assert_eq!(patch(&boss, "/api/v1/server/config", json!({"timezone": "Asia/Tokyo"})).0, 200);
+    logged("settings changed: api.timezone");
+    assert_eq!(boss.post("/api/v1/server/reload", "").json(), json!({"status": "reloaded"}));
+    for name in ["a", "b", "part"] {
+        assert_eq!(status(name), "connected", "{name}");
+    }
+    assert_eq!((n_starts(), hub.log_count(password)), (4, 1));
+    // An editor may change plugins too.
+    write(&hub, &file(&hub).replace("[plugins.part]", "[plugins.other]"));
+    assert_eq!(boss.post("/api/v1/server/reload", "").json(), json!({"status": "reloaded"}));
+    connected("other");
+    assert_eq!(boss.get("/api/v1/tools/part").status, 404);
+    assert_eq!(boss.get("/api/v1/plugins").json()["plugins"][0]["name"], "other");
+    assert_eq!(boss.delete("/api/v1/tools/b").status, 204);
+    assert!(boss.delete("/api/v1/plugins/other").status == 204 && !file(&hub).contains("plugins.other"));
+    assert_eq!((n_starts(), status("a")), (5, json!("connected")));
 }

@@ -121,7 +121,9 @@ impl<'a> Conn<'a> {
         conn.register()?;
         conn.is_registered = true;
         let now = Instant::now();
-        (conn.last_data, conn.registered, conn.next_heartbeat) = (now, now, now + link.timers.heartbeat);
+        (conn.last_data, conn.registered) = (now, now);
+        // Somebody may wait for the first numbers.
+        conn.next_heartbeat = now + link.timers.heartbeat / 10;
         conn.clocks = (now, SystemTime::now());
         Ok(conn)
     }

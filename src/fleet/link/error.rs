@@ -62,4 +62,70 @@ impl fmt::Display for LinkError {
     }
 }
 
+impl LinkError {
+    /// What a person can do about it; none when the error says so itself, or time heals it. `hub`: its address.
+    /// `asks_as`: what a machine without a code shows while it asks for approval.
+    pub fn advice(&self, hub: &str, asks_as: Option<&str>) -> Option<String> {
+        let new_code = "make a new command at the hub: page Machines, \"Add a machine\", or `holt machines join`";
+        Some(match self {
+            Self::Connect { cause } if cause.starts_with("TLS: ") => return None,
+            Self::Connect { .. } => format!(
+                "does the hub run, is the address right, and does the hub listen for other machines (`holt serve \
+                 --listen 0.0.0.0:8080`)? `curl {hub}/health` must answer here"
+            ),
+            Self::Rejected { .. } => format!(
+                "this machine asks for approval as {}: approve it at the hub (page Machines, or `holt machines approve`)",
+                asks_as?
+            ),
+            Self::Status { status: 401 } if asks_as.is_some() => {
+                format!("the hub does not take requests for approval: {new_code}")
+            }
+            Self::Status { status: 401 } => {
+                format!("the join code was used, withdrawn or is too old, or this machine was revoked: {new_code}")
+            }
+            Self::Status { status: 421 } => format!(
+                "the hub does not know the name in {hub} as its own: use its IP address, or add the name to \
+                 api.allowed_hosts there"
+            ),
+            Self::Status { status: 404 | 405 | 503 } => {
+                format!("what answers at {hub} is no hub, or one whose link for machines is switched off")
+            }
+            Self::Protocol { .. } => format!("is {hub} the address of a hub? Does it begin with https:// there?"),
+            Self::Forged { .. } => {
+                format!("is {hub} the hub that made the join code? If it was set up anew, {new_code}")
+            }
+            _ => return None,
+        })
+    }
+}
+
 impl std::error::Error for LinkError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_can_change_is_said() {
+        let says = |error: LinkError, part: &str| {
+            let advice = error.advice("http://hub:8080", None).unwrap_or_default();
+            assert!(advice.contains(part) && advice.is_empty() == part.is_empty(), "{error}: {advice}");
+        };
+        let connect = |cause: &str| LinkError::Connect { cause: cause.to_owned() };
+        says(connect("10.0.0.1:8080: Connection refused"), "`curl http://hub:8080/health`");
+        says(connect("look up hub: Name or service not known"), "is the address right");
+        says(connect("TLS: its certificate is for another name: a"), "");
+        says(LinkError::Status { status: 401 }, "holt machines join");
+        says(LinkError::Status { status: 421 }, "api.allowed_hosts");
+        says(LinkError::Status { status: 404 }, "no hub");
+        says(LinkError::Status { status: 500 }, "");
+        says(LinkError::Protocol { cause: String::new() }, "https://");
+        says(LinkError::Forged { cause: String::new() }, "set up anew");
+        says(LinkError::Lost { cause: String::new() }, "");
+        let rejected = LinkError::Rejected { reason: "waiting for approval".to_owned() };
+        assert_eq!(rejected.advice("http://hub:8080", None), None);
+        assert!(rejected.advice("http://hub:8080", Some("c46e")).unwrap().contains("asks for approval as c46e"));
+        let unknown = LinkError::Status { status: 401 }.advice("http://hub:8080", Some("c46e")).unwrap();
+        assert!(unknown.starts_with("the hub does not take requests"), "{unknown}");
+    }
+}

@@ -76,6 +76,8 @@ pub(crate) struct Shared {
     member: Mutex<Membership>,
     vitals: Mutex<Option<Vitals>>,
     nonces: Mutex<VecDeque<(i64, String)>>,
+    /// The last advice; empty once the hub was reached.
+    told: Mutex<String>,
 }
 
 /// Fills in what a heartbeat tells of the host.
@@ -130,6 +132,7 @@ impl Link {
             member: Mutex::new(member),
             vitals: Mutex::new(None),
             nonces: Mutex::default(),
+            told: Mutex::default(),
             state,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -257,6 +260,7 @@ impl Link {
         };
         shared.registered.store(true, Ordering::Release);
         log::info!("registered at {}", shared.target().address.origin());
+        lock(&shared.told).clear();
         let began = Instant::now();
         let ended = conn.serve();
         shared.registered.store(false, Ordering::Release);
@@ -284,15 +288,13 @@ impl Shared {
 
     /// Says what a person can do about it.
     fn explain(&self, error: &LinkError) {
-        let member = lock(&self.member).clone();
-        match (error, credential::request_name(&member)) {
-            (LinkError::Rejected { .. }, Some(name)) => {
-                log::info!("this machine asks for approval as {name}: approve it at the hub (holt machines approve)");
-            }
-            (LinkError::Status { status: 401 }, Some(_)) => {
-                log::info!("the hub does not take requests for approval: make a join code there (holt machines join)");
-            }
-            _ => {}
+        let asks_as = credential::request_name(&lock(&self.member));
+        let advice = error.advice(&self.target().address.origin(), asks_as.as_deref());
+        // Once, not at every try.
+        let mut told = lock(&self.told);
+        if let Some(advice) = advice.filter(|advice| *advice != *told) {
+            log::info!("{advice}");
+            *told = advice;
         }
     }
 

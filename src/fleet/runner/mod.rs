@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::checks::{checks_tool, hosts_of};
+use crate::checks::{checks_tool, hosts_of, own_limits};
 use crate::diag::{HostRoot, machine_tools};
 use crate::fleet::link::runner::{
     ChatHandle, ChatRunner, ChatSessionOpts, DiagnoseRunner, RunError, Stage, StreamCallback,
@@ -116,7 +116,7 @@ impl Runners {
     /// Probes of URLs reach the internet, and what those checks look at.
     pub fn of_machine(settings: Settings, model: Option<Arc<dyn Model>>, checks: &Value) -> Self {
         let guard = Guard::new(Origin::Untrusted).allow_inside(&hosts_of(checks), "a target in [checks]");
-        let mut tools = machine_tools(HostRoot::system(), guard);
+        let mut tools = machine_tools(HostRoot::system().judged_by(own_limits(checks)), guard);
         tools.push(checks_tool(checks.clone(), HostRoot::system()));
         Self::new(settings, model, ToolSet::new(tools))
     }

@@ -1,5 +1,6 @@
 //! What a message means after other messages: "which process?", "and memory?", "why?", "more", "since when?".
 
+use crate::llm::local::note;
 use crate::llm::local::vocabulary::Hint;
 use crate::llm::local::wish::{By, Look, Say, Topic, Wish, count, hints, since, understand};
 use crate::llm::local::words::Words;
@@ -12,12 +13,18 @@ const MORE: u64 = 100;
 
 /// Understands a message, given the last thing that was looked at.
 pub(super) fn understand_after(text: &str, last: Option<&Look>) -> Wish {
+    if let Some(note) = note::understand(text) {
+        return Wish::Note(note);
+    }
     let words = Words::of(text);
-    let Some(last) = last.filter(|_| words.len() <= WORDS_MAX) else { return understand(&words) };
-    if let Some(look) = refer(&words, last) {
+    let short = last.filter(|_| words.len() <= WORDS_MAX);
+    if let Some(look) = short.and_then(|last| refer(&words, last)) {
         return Wish::Look(look);
     }
-    understand(&words)
+    match understand(&words) {
+        Wish::Say(Say::Unknown) => note::question(text).map_or(Wish::Say(Say::Unknown), Wish::Note),
+        wish => wish,
+    }
 }
 
 /// The meaning of a message that refers to `last`; none when it stands by itself.
@@ -187,6 +194,8 @@ fn since_when_of(last: &Look, words: &Words) -> Look {
 pub(super) fn remember(last: Option<Look>, text: &str) -> Option<Look> {
     match understand_after(text, last.as_ref()) {
         Wish::Look(look) => Some(look),
-        Wish::Say(Say::Greeting | Say::Help | Say::Thanks | Say::Bye | Say::Refused | Say::Unknown) => last,
+        Wish::Note(_) | Wish::Say(Say::Greeting | Say::Help | Say::Thanks | Say::Bye | Say::Refused | Say::Unknown) => {
+            last
+        }
     }
 }

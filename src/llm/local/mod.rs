@@ -8,6 +8,7 @@
 
 mod diagnosis;
 mod followup;
+mod note;
 mod numbers;
 mod plan;
 mod replies;
@@ -19,9 +20,10 @@ mod words;
 
 pub use crate::llm::local::diagnosis::{AREAS, Diagnosis, Diagnostician, Question, host_of};
 use crate::llm::local::followup::{remember, understand_after};
-use crate::llm::local::plan::plan;
+use crate::llm::local::note::Note;
+use crate::llm::local::plan::{Planned, plan};
 use crate::llm::local::report::{Looked, report};
-use crate::llm::local::wish::{Look, Wish};
+use crate::llm::local::wish::{Look, Say, Wish};
 use crate::llm::{Completion, LlmError, Message, Provider, Request, Role, Sink, ToolCall, Usage};
 use crate::rt::Cancel;
 
@@ -82,22 +84,34 @@ enum Decision {
 fn decide(request: &Request<'_>) -> Decision {
     let messages = request.messages;
     let Some(asked) = messages.iter().rposition(|message| message.role == Role::User) else {
-        return Decision::Say(replies::reply(wish::Say::Help));
+        return Decision::Say(replies::reply(Say::Help));
     };
     let (before, since) = (&messages[..asked], &messages[asked + 1..]);
     let wish = understand_after(&messages[asked].content, last_look(before).as_ref());
     let looked = looked(since);
     if !looked.is_empty() {
-        let look = match &wish {
-            Wish::Look(look) => Some(look),
-            Wish::Say(_) => None,
-        };
-        return Decision::Say(report(look, &looked));
+        return Decision::Say(match &wish {
+            Wish::Look(look) => report(Some(look), &looked),
+            Wish::Note(note) => note.report(&looked[0].outcome),
+            Wish::Say(_) => report(None, &looked),
+        });
     }
     match wish {
         Wish::Say(say) => Decision::Say(replies::reply(say)),
-        Wish::Look(look) => calls(&look, request),
+        Wish::Look(look) => calls(&plan(&look), request),
+        Wish::Note(note) => match (note.plan(), &note) {
+            (None, _) => Decision::Say(note::HOW.to_owned()),
+            // Without notes the question is one that nobody here can answer.
+            (Some(call), Note::Get { guess: true, .. }) if !offers(request, call.tool) => {
+                Decision::Say(replies::reply(Say::Unknown))
+            }
+            (Some(call), _) => calls(&[call], request),
+        },
     }
+}
+
+fn offers(request: &Request<'_>, name: &str) -> bool {
+    request.tools.iter().any(|tool| tool.name == name)
 }
 
 /// What the conversation looked at last.
@@ -107,14 +121,12 @@ fn last_look(messages: &[Message]) -> Option<Look> {
     users.fold(None, |last, message| remember(last, &message.content))
 }
 
-/// The calls for a wish, as far as the tools are offered.
-fn calls(look: &Look, request: &Request<'_>) -> Decision {
-    let planned = plan(look);
-    let offered = |name: &str| request.tools.iter().any(|tool| tool.name == name);
+/// The planned calls, as far as the tools are offered.
+fn calls(planned: &[Planned], request: &Request<'_>) -> Decision {
     let first = next_call_number(request.messages);
     let calls: Vec<ToolCall> = planned
         .iter()
-        .filter(|call| offered(call.tool))
+        .filter(|call| offers(request, call.tool))
         .zip(first..)
         .map(|(call, number)| ToolCall {
             id: format!("call_{number}"),
@@ -264,6 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn a_note_is_stored_and_asked_back() {
+        let notes = &["kv_get", "kv_list", "kv_set", "kv_delete"];
+        let mut messages = vec![user("how full is the disk?"), user("remember that the disk code is 12")];
+        let (first, _) = ask(&messages, notes);
+        let call = &first.tool_calls[0];
+        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("kv_set", r#"{"key":"disk-code","value":"12"}"#));
+        messages.extend(round(&first.tool_calls, r#"{"ok":true}"#));
+        assert_eq!(ask(&messages, notes).0.text, "I will remember it: `disk-code` is `12`.\n");
+        messages.push(user("what's the disk code?"));
+        let (asked, _) = ask(&messages, notes);
+        assert_eq!(asked.tool_calls[0].name, "kv_get");
+        // A note is not what was looked at last.
+        messages.push(user("why?"));
+        assert_eq!(ask(&messages, &["host_logs"]).0.tool_calls[0].name, "host_logs");
+        // Without the tools nothing is asked for.
+        assert!(ask(&[user("remember x = y")], ALL).0.text.contains("`kv_set`"));
+        assert!(ask(&[user("remember to buy bread")], notes).0.text.starts_with("A note needs a name."));
+        assert!(ask(&[user("what is love?")], ALL).0.text.starts_with("I did not understand"));
+        assert_eq!(ask(&[user("what is love?")], notes).0.tool_calls[0].name, "kv_get");
+    }
+
+    #[test]
     fn unknown_wishes_get_an_honest_answer_without_tools() {
         for text in ["write me a poem", "delete all files", "hello", "help", "thanks", "", "\u{0}"] {
             let (completion, pieces) = ask(&[user(text)], ALL);
@@ -309,6 +343,7 @@ mod tests {
         let request = Request { model: NAME, messages: &messages, tools: &[], stream: false };
         let completion = LocalProvider::new().complete(request, &mut sink, &Cancel::new()).unwrap();
         assert!(sink.pieces.is_empty() && completion.text.contains("read-only"));
+        assert!(completion.text.contains("remember that the door code is 1234"), "{}", completion.text);
         assert_eq!(LocalProvider::new().models(&Cancel::new()).unwrap(), ["local"]);
     }
 }

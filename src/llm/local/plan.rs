@@ -106,6 +106,7 @@ fn logs(look: &Look) -> Planned {
 mod tests {
     use super::*;
     use crate::llm::local::followup::{remember, understand_after};
+    use crate::llm::local::note::Note;
     use crate::llm::local::wish::{Say, Wish};
 
     /// `conversation` is messages separated by `|`; the last one is planned. Tools without `host_`, with the
@@ -116,6 +117,8 @@ mod tests {
         let last = messages.into_iter().fold(None, remember);
         let found = match understand_after(text, last.as_ref()) {
             Wish::Say(say) => format!("({say:?})"),
+            Wish::Note(Note::Get { guess: true, .. }) => "(Unknown)".to_owned(),
+            Wish::Note(note) => format!("({note:?})"),
             Wish::Look(look) => plan(&look).iter().map(show).collect::<Vec<_>>().join(" "),
         };
         assert_eq!(found, expected, "{conversation}");

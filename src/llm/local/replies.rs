@@ -10,6 +10,11 @@ const ABILITIES: &str = "\
 - **logs and restarts**: \"any errors in the logs?\", \"did it reboot?\"
 ";
 
+const NOTES: &str = "\
+- **notes**, which I ask you about first: \"remember that the door code is 1234\", \"what do you remember?\", \"forget the \
+door code\"
+";
+
 const FOLLOW_UPS: &str =
     "\nThen go on with \"which process?\", \"and memory?\", \"why?\", \"since when?\" or \"more\".\n";
 
@@ -42,7 +47,7 @@ pub(super) fn reply(say: Say) -> String {
         Say::Bye => "Good-bye!\n".to_owned(),
         Say::Help => format!(
             "I am Holt's built-in helper. I look at this machine with read-only tools, without any cloud or key. Ask me \
-             about\n\n{ABILITIES}{FOLLOW_UPS}{REAL_MODEL}"
+             about\n\n{ABILITIES}{NOTES}{FOLLOW_UPS}{REAL_MODEL}"
         ),
         Say::Refused => format!(
             "I cannot do that: I only look, I change nothing. I did not run anything. What I can do is look at\n\n\
@@ -50,7 +55,7 @@ pub(super) fn reply(say: Say) -> String {
         ),
         Say::Unknown => format!(
             "I did not understand that, and I would rather say so than guess: I am Holt's built-in helper, not a language \
-             model. I can answer questions about\n\n{ABILITIES}{REAL_MODEL}"
+             model. I can answer questions about\n\n{ABILITIES}{NOTES}{REAL_MODEL}"
         ),
     }
 }

@@ -65,7 +65,7 @@ fn block(heading: &str, lines: &[String]) -> Option<String> {
 fn section(tool: &str, value: &Value) -> Option<String> {
     let mut all = lines(tool, value);
     for finding in list(value, "findings").iter().filter(|finding| !is_bad(finding)) {
-        all.push(format!("- ok: {} — {}", stated(finding), threshold(finding)));
+        all.push(format!("- ok: {}", stated(finding)));
     }
     all.extend(list(value, "notes").iter().filter_map(Value::as_str).map(|note| format!("- note: {note}")));
     if value.get("truncated").is_some() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::llm::local::note::Note;
 use crate::llm::local::vocabulary::{
     BYES, CREATIONS, GREETINGS, HELP_PHRASES, Hint, ORDER_QUESTIONS, ORDERS, ORDERS_LAST, PHRASES, POLITE, SERVICES,
     THANKS, WORDS,
@@ -62,6 +63,7 @@ pub(super) enum Say {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     Look(Look),
+    Note(Note),
     Say(Say),
 }
 

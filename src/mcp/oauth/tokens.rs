@@ -205,9 +205,10 @@ mod tests {
         let db = Arc::new(Db::in_memory().unwrap());
         let store = TokenStore::new(Arc::clone(&db), &[1; 32]).unwrap();
         assert_eq!(store.summary("t").unwrap(), Summary::NONE);
-        store.put("t", &token()).unwrap();
+        let put = token();
+        store.put("t", &put).unwrap();
         let found = store.get("t").unwrap().unwrap();
-        assert!(Token { stored_at: 0, ..found } == token());
+        assert!(Token { stored_at: 0, ..found } == put);
         let row = OauthTokenRows::new(Arc::clone(&db)).get("t").unwrap().unwrap();
         assert_eq!(row.access_token.len(), NONCE_LEN + "access".len() + 16);
         assert!(!String::from_utf8_lossy(&row.access_token).contains("access"));

@@ -11,7 +11,7 @@ use crossbeam_channel::{bounded, select};
 use serde_json::{Value, json};
 
 use crate::audit::{AuditLog, Entry, Outcome};
-use crate::config::{ConfigWriter, ToolServerConfig};
+use crate::config::ToolServerConfig;
 use crate::llm::ToolSpec;
 use crate::tools::arguments::{Arguments, object};
 use crate::tools::servers::{ChangeError, Status, ToolServers, audit_detail};
@@ -31,7 +31,6 @@ enum Action {
 #[derive(Clone)]
 pub struct ServerAdmin {
     pub servers: ToolServers,
-    pub writer: Arc<ConfigWriter>,
     pub audit: Arc<AuditLog>,
 }
 
@@ -102,7 +101,6 @@ impl Tool for ServerTool {
             return Ok(Value::from(list).to_string());
         }
         let name = arguments.text("name")?.to_owned();
-        let writer = Arc::clone(&self.admin.writer);
         let target = name.clone();
         let known = self.admin.servers.get(&name);
         let command = known.map_or_else(String::new, |status| status.config.command);
@@ -116,12 +114,12 @@ impl Tool for ServerTool {
                     "tool_server.add",
                     &target,
                     config.command.clone(),
-                    move |servers| servers.add(&name, config, &writer).map(done),
+                    move |servers| servers.add(&name, config).map(done),
                 )
             }
             Action::Remove => {
                 change_servers(&self.admin, context, "tool_server.remove", &target, command, move |servers| {
-                    servers.remove(&name, &writer).map(|()| json!({"ok": true}))
+                    servers.remove(&name).map(|()| json!({"ok": true}))
                 })
             }
             Action::Restart | Action::List => {

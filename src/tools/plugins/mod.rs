@@ -8,8 +8,7 @@ mod sign;
 mod tools;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 pub use browser::{Browser, browser_tools};
 pub use profiles::{Profile, ProfileError};
@@ -18,21 +17,15 @@ pub use sign::{new_keys, sign, verify};
 pub use tools::plugin_tools;
 
 use self::docker::Extra;
-use crate::config::{ConfigError, Document, PluginConfig, check_tool_server_name};
+use crate::config::{PluginConfig, ToolServerConfig, check_tool_server_name};
 use crate::rt::{json::quoted, lock};
 use crate::tools::servers::{ChangeError, ToolServers};
-
-/// Changes the configuration file and puts the result in force; the text says why not.
-pub type Write =
-    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), String> + Send + Sync>;
 
 /// All plugins of the hub.
 pub struct Plugins {
     servers: ToolServers,
     /// Guarded by this mutex. Nothing is taken under it.
     list: Mutex<BTreeMap<String, PluginConfig>>,
-    /// Set once, when everything is put together.
-    write: OnceLock<Write>,
 }
 
 /// A plugin as it is now.
@@ -53,12 +46,22 @@ impl Plugins {
             }
         }
         let (servers, list) = (servers.clone(), Mutex::new(plugins.clone()));
-        Arc::new(Self { servers, list, write: OnceLock::new() })
+        Arc::new(Self { servers, list })
     }
 
-    /// How the configuration file is changed; the first call counts.
-    pub fn set_write(&self, write: Write) {
-        let _ = self.write.set(write); // set once, by the composition root
+    /// What the configuration says counts: the names of these plugins are taken, and no others. Their servers go to
+    /// `wanted`, for [`ToolServers::apply`]. Never waits.
+    pub fn apply(&self, plugins: &BTreeMap<String, PluginConfig>, wanted: &mut BTreeMap<String, ToolServerConfig>) {
+        let old = std::mem::replace(&mut *lock(&self.list), plugins.clone());
+        for name in old.keys().filter(|name| !plugins.contains_key(*name)) {
+            self.servers.release(name);
+        }
+        for (name, plugin) in plugins {
+            self.servers.reserve(name);
+            if plugin.has_tools() {
+                wanted.insert(name.clone(), docker::server(plugin, &Extra::default()));
+            }
+        }
     }
 
     /// All of them, by name. Never waits.
@@ -89,20 +92,15 @@ impl Plugins {
             return Ok(false);
         }
         self.servers.remove_part(name, || self.write("removing plugin {} from config", name, None))?;
-        Ok(lock(&self.list).remove(name).is_some())
+        lock(&self.list).remove(name);
+        Ok(true)
     }
 
     fn write(&self, step: &'static str, name: &str, config: Option<&PluginConfig>) -> Result<(), ChangeError> {
-        let failed = |reason: String| {
-            let cause = ConfigError::Edit { path: PathBuf::new(), reason };
-            ChangeError::Persist { step, name: name.to_owned(), cause }
-        };
-        let write = self.write.get().ok_or_else(|| failed("the hub is just starting".to_owned()))?;
-        let mut edit = |doc: &mut Document| match config {
+        self.servers.edit(name, step, &mut |doc| match config {
             Some(config) => config.write(doc, name),
             None => PluginConfig::remove(doc, name),
-        };
-        write(&mut edit).map_err(failed)
+        })
     }
 
     fn status(&self, name: String, config: PluginConfig) -> PluginStatus {

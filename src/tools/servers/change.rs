@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::run::{Health, Run};
 use super::{Shared, Status, ToolServers};
-use crate::config::{
-    ConfigError, ConfigWriter, PartOf, ToolServerConfig, check_tool_server_name, remove_tool_server, write_tool_server,
-};
+use crate::config::{PartOf, ToolServerConfig, check_tool_server_name};
 use crate::limits;
 use crate::mcp::McpError;
 use crate::rt::json::quoted;
@@ -35,8 +33,8 @@ pub enum ChangeError {
     Busy,
     /// The server did not start; `step` is what was tried.
     Start { step: &'static str, name: String, cause: McpError },
-    /// The configuration file could not be written; `step` as the contract words it.
-    Persist { step: &'static str, name: String, cause: ConfigError },
+    /// The configuration could not be changed; `step` as the contract words it.
+    Persist { step: &'static str, name: String, cause: String },
 }
 
 impl fmt::Display for ChangeError {
@@ -106,7 +104,7 @@ impl ToolServers {
     }
 
     /// Adds a server: it must start, then it is written, then it counts.
-    pub fn add(&self, name: &str, config: ToolServerConfig, writer: &ConfigWriter) -> Result<Status, ChangeError> {
+    pub fn add(&self, name: &str, config: ToolServerConfig) -> Result<Status, ChangeError> {
         check_tool_server_name(name).map_err(ChangeError::Invalid)?;
         self.check(&config)?;
         let changing = self.changing(name)?;
@@ -115,20 +113,22 @@ impl ToolServers {
         }
         self.has_room(name)?;
         let run = self.try_out(name, config, "starting tool", &changing.cancel)?;
-        write(&run, writer, "persisting tool {} to config")?;
+        self.write(name, "persisting tool {} to config", Some(&run.config()))?;
         self.tell_replaced(name);
         Ok(self.install(run, Some(Duration::ZERO)))
     }
 
     /// What the configuration file says counts: servers that are new are started, those that are gone end, those that
-    /// are other ones now start anew, all in the background. Those that are just being changed are left to that. Never
-    /// waits for a server.
+    /// are other ones now start anew, all in the background. Those that are just being changed are left to that, the
+    /// browser to the next start. Never waits for a server.
     pub fn apply(&self, configs: &BTreeMap<String, ToolServerConfig>) {
         let (known, changing): (Vec<Arc<Run>>, Vec<String>) = {
             let servers = lock(&self.shared.servers);
             (servers.runs.values().cloned().collect(), servers.changing.keys().cloned().collect())
         };
-        for run in known.iter().filter(|run| !configs.contains_key(&run.name) && !changing.contains(&run.name)) {
+        let is_left = |name: &String, part_of| part_of == PartOf::Browser || changing.contains(name);
+        let gone = |run: &&Arc<Run>| !configs.contains_key(&run.name) && !is_left(&run.name, run.config.part_of);
+        for run in known.iter().filter(gone) {
             lock(&self.shared.servers).runs.remove(&run.name);
             run.end();
             self.shared.publish();
@@ -245,7 +245,6 @@ impl ToolServers {
         &self,
         name: &str,
         change: impl FnOnce(&ToolServerConfig) -> ToolServerConfig,
-        writer: &ConfigWriter,
     ) -> Result<Status, ChangeError> {
         let changing = self.changing(name)?;
         let old = self.find_own(name)?.config();
@@ -253,7 +252,7 @@ impl ToolServers {
         self.check(&config)?;
         let is_another = (&old.command, &old.args, &old.url) != (&config.command, &config.args, &config.url);
         let run = self.try_out(name, config, "re-registering tool", &changing.cancel)?;
-        write(&run, writer, "persisting updated config for tool {}")?;
+        self.write(name, "persisting updated config for tool {}", Some(&run.config()))?;
         if is_another {
             self.tell_replaced(name);
         }
@@ -264,14 +263,10 @@ impl ToolServers {
     }
 
     /// Removes a server.
-    pub fn remove(&self, name: &str, writer: &ConfigWriter) -> Result<(), ChangeError> {
+    pub fn remove(&self, name: &str) -> Result<(), ChangeError> {
         let _changing = self.changing(name)?;
         let run = self.find_own(name)?;
-        remove_tool_server(writer, name).map_err(|cause| ChangeError::Persist {
-            step: "removing tool {} from config",
-            name: name.to_owned(),
-            cause,
-        })?;
+        self.write(name, "removing tool {} from config", None)?;
         lock(&self.shared.servers).runs.remove(name);
         run.end();
         self.shared.publish();
@@ -308,7 +303,7 @@ impl ToolServers {
 
     /// Switches a server on or off, and remembers it. A server that is switched on and does not come up is in the
     /// error state and is tried again.
-    pub fn set_enabled(&self, name: &str, enabled: bool, writer: &ConfigWriter) -> Result<Status, ChangeError> {
+    pub fn set_enabled(&self, name: &str, enabled: bool) -> Result<Status, ChangeError> {
         let changing = self.changing(name)?;
         let old = self.find_own(name)?;
         let was_given_up = old.state().health == Health::Disabled;
@@ -317,19 +312,14 @@ impl ToolServers {
         }
         let run = self.shared.new_run(name, ToolServerConfig { disabled: !enabled, ..old.config() });
         run.remember(&old);
-        write(&run, writer, "persisting tool {} to config")?;
+        self.write(name, "persisting tool {} to config", Some(&run.config()))?;
         old.end();
         let (_, first) = self.connect_again(&run, &changing.cancel);
         Ok(self.install(run, first))
     }
 
     /// Says which tools of a server agents are not offered, and remembers it. The server runs on.
-    pub fn set_disabled_tools(
-        &self,
-        name: &str,
-        mut disabled_tools: Vec<String>,
-        writer: &ConfigWriter,
-    ) -> Result<Status, ChangeError> {
+    pub fn set_disabled_tools(&self, name: &str, mut disabled_tools: Vec<String>) -> Result<Status, ChangeError> {
         let _changing = self.changing(name)?;
         let old = self.find_own(name)?;
         disabled_tools.order();
@@ -345,11 +335,7 @@ impl ToolServers {
             return Err(ChangeError::Invalid(reason));
         }
         let config = ToolServerConfig { disabled_tools, ..old.config() };
-        write_tool_server(writer, name, &config).map_err(|cause| ChangeError::Persist {
-            step: "persisting tool {} to config",
-            name: name.to_owned(),
-            cause,
-        })?;
+        self.write(name, "persisting tool {} to config", Some(&config))?;
         old.set_disabled_tools(config.disabled_tools);
         self.shared.publish();
         Ok(self.shared.status(&old))
@@ -439,9 +425,4 @@ impl ToolServers {
         drop(servers);
         Ok(Changing { shared: &self.shared, name, cancel })
     }
-}
-
-fn write(run: &Run, writer: &ConfigWriter, step: &'static str) -> Result<(), ChangeError> {
-    let persist = |cause| ChangeError::Persist { step, name: run.name.clone(), cause };
-    write_tool_server(writer, &run.name, &run.config()).map_err(persist)
 }

@@ -13,6 +13,7 @@ mod login;
 mod naming;
 mod run;
 mod tool;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicUsize;
@@ -23,6 +24,7 @@ use serde_json::Value;
 
 pub use change::{ChangeError, START_FAILED, audit_detail};
 pub use login::LoginError;
+pub use write::Write;
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};
@@ -57,6 +59,8 @@ struct Shared {
     published: Mutex<Vec<Arc<dyn Tool>>>,
     /// Told of servers that are gone, or other programs from now on; set once.
     replaced: OnceLock<Replaced>,
+    /// Set once, when everything is put together.
+    write: OnceLock<Write>,
 }
 
 /// Called on the thread of a change, before what is new counts.
@@ -142,6 +146,7 @@ impl ToolServers {
                 servers: Mutex::default(),
                 published: Mutex::default(),
                 replaced: OnceLock::new(),
+                write: OnceLock::new(),
             }),
         };
         let runs = servers.iter().map(|(name, config)| (name.clone(), Run::new(name, config.clone())));
@@ -161,6 +166,14 @@ impl ToolServers {
     /// Keeps a name from being given to another server.
     pub fn reserve(&self, name: &str) {
         lock(&self.shared.servers).reserved.insert(name.to_owned());
+    }
+
+    /// Gives a name back, unless it is being changed.
+    pub fn release(&self, name: &str) {
+        let mut servers = lock(&self.shared.servers);
+        if !servers.changing.contains_key(name) {
+            servers.reserved.remove(name);
+        }
     }
 
     /// A server that belongs to something else, before [`Self::start`].

@@ -4,21 +4,23 @@ import { api, path, query } from './api.js';
 import { dateTime, plural, when } from './format.js';
 import { action, ask, choice, confirm, dialog, empty, facts, field, form, link, live, perhaps, section, table, tag, toast } from './ui.js';
 
-const TIERS = [['autonomous', 'Autonomous: uses its tools without asking'], ['supervised', 'Supervised: asks before it uses a tool'], ['restricted', 'Restricted: uses no tools']];
+const TIERS = [['autonomous', 'Acts by itself', 'uses its tools without asking'], ['supervised', 'Asks before it acts', 'looks at things by itself, asks you before it changes any'], ['restricted', 'Only looks', 'changes nothing']];
+const RIGHTS = TIERS.map(([key, label, more]) => [key, `${label}: ${more}`]);
+const rights = (tier) => TIERS.find(([key]) => key === tier)?.[1] || tier;
 const PERSONA = [['identity', 'Identity', 'Its name and emoji, and who it is.'], ['soul', 'Soul', 'How it behaves and speaks.'], ['user', 'User', 'What it knows of you.'], ['memory', 'Memory', 'What it remembers. It may write here itself.']];
 
 export default function show(page) {
   if (page.args[0]) { one(page, page.args[0]); return; }
   page.actions(action('Add an agent', () => add(list.refresh), { kind: 'primary small', icon: 'plus' }));
   const list = live(page, () => api.agents(), (agents) => [h('ul', { class: 'cards' }, agents.filter((agent) => agent.online === undefined).map((agent) => h('li', null, h('a', { class: 'card-link', href: '#/agents/' + encodeURIComponent(agent.name) },
-    h('div', { class: 'card-head' }, h('strong', { dir: 'auto' }, agent.display_name || agent.name), tag(agent.permission_tier, agent.permission_tier === 'autonomous' ? 'warning' : 'plain')),
+    h('div', { class: 'card-head' }, h('strong', { dir: 'auto' }, agent.display_name || agent.name), tag(rights(agent.permission_tier), agent.permission_tier === 'autonomous' ? 'warning' : 'plain')),
     agent.description ? h('p', { dir: 'auto' }, agent.description) : null, h('p', { class: 'soft' }, [agent.provider, agent.model].filter(Boolean).join(' · ')), agent.skill_count ? h('p', { class: 'soft' }, plural(agent.skill_count, 'skill')) : null)))),
   agents.some((agent) => agent.online !== undefined) ? h('p', { class: 'soft' }, 'Machines answer too: ', h('a', { href: '#/machines' }, 'see Machines'), '.') : null], { every: 20000 });
   page.el.append(list.el);
 }
 
 async function add(refresh) {
-  const done = await ask('Add an agent', [field('name', 'Name', { required: true, hint: 'Small letters, digits and -.' }), field('description', 'What it is for', { optional: true }), field('session_tier', 'Rights', { kind: 'select', options: TIERS, value: 'supervised' }), field('llm_model', 'Model', { optional: true, hint: 'Empty: the default.' })],
+  const done = await ask('Add an agent', [field('name', 'Name', { required: true, hint: 'Small letters, digits and -.' }), field('description', 'What it is for', { optional: true }), field('session_tier', 'Rights', { kind: 'select', options: RIGHTS, value: 'supervised' }), field('llm_model', 'Model', { optional: true, hint: 'Empty: the default.' })],
     { submit: 'Add', work: (values) => api.post('agents', Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ''))) });
   if (done) { toast('Added.'); refresh(); }
 }
@@ -42,7 +44,7 @@ function about(page, at, name) {
     page.title(agent.display_name || agent.name);
     const save = async (body, text) => { await api.patch(at, body); toast(text); await refresh(); };
     return [h('div', { class: 'panel' }, agent.description ? h('p', { dir: 'auto' }, agent.description) : null,
-      facts([['Rights', TIERS.find(([key]) => key === agent.permission_tier)?.[1]], ['Model', agent.model], ['Provider', agent.provider], ['Channels', (agent.adapters || []).join(', ')], ['Files', agent.persona_dir]]),
+      facts([['Rights', RIGHTS.find(([key]) => key === agent.permission_tier)?.[1]], ['Model', agent.model], ['Provider', agent.provider], ['Channels', (agent.adapters || []).join(', ')], ['Files', agent.persona_dir]]),
       h('div', { class: 'ask-row' }, link('Chat', '#/chat?agent=' + encodeURIComponent(agent.name), { kind: 'primary', icon: 'chat' }), action('Change', () => change(agent, save), { icon: 'edit' }),
         name === 'default' ? null : action('Delete', async () => { if (await confirm('Delete this agent?', `${agent.display_name || name} answers no more. Its chats and files stay.`, 'Delete', () => api.del(at))) { toast('Deleted.'); location.hash = '#/agents'; } }))),
     section('When the model fails', agent.fallbacks.length ? table('Fallbacks', [['When', (rule) => WHEN[rule.trigger] + (rule.threshold ? ` $${rule.threshold}` : '')], ['Then', (rule) => THEN[rule.action]], ['With', (rule) => [rule.provider, rule.model, rule.max_retries && plural(rule.max_retries, 'try', 'tries'), rule.backoff].filter(Boolean).join(', ')],
@@ -60,7 +62,7 @@ async function change(agent, save) {
   const list = h('datalist', { id: 'models' }, models.map((model) => h('option', { value: model })));
   await ask(`Change ${agent.display_name || agent.name}`, [
     agent.name === 'default' ? null : field('name', 'Name', { value: agent.name, required: true }),
-    field('description', 'What it is for', { value: agent.description, optional: true }), field('session_tier', 'Rights', { kind: 'select', options: TIERS, value: agent.permission_tier }),
+    field('description', 'What it is for', { value: agent.description, optional: true }), field('session_tier', 'Rights', { kind: 'select', options: RIGHTS, value: agent.permission_tier }),
     field('llm_model', 'Model', { value: agent.model, list: 'models', hint: 'Choose one, or type its name.' }), list].filter(Boolean),
   { work: async (values) => {
     if (values.llm_model === agent.model) delete values.llm_model;

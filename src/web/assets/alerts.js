@@ -2,6 +2,7 @@
 import { h } from './dom.js';
 import { api, path, query } from './api.js';
 import { dateTime, when } from './format.js';
+import { alertText } from './home.js';
 import { Markdown } from './markdown.js';
 import { action, ask, choice, confirm, empty, facts, field, labels, live, section, table, tag, toast } from './ui.js';
 
@@ -27,10 +28,8 @@ function all(page) {
   page.el.append(list.el, silences.el);
 }
 
-const first = (alert) => (alert.description || `${alert.check} ${alert.target || ''}`).split('\n')[0].replace(/^#+ /, '');
-
 function card(alert, refresh, page) {
-  return [h('div', { class: 'card-head' }, tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id }, h('strong', { dir: 'auto' }, first(alert))), alert.flapping ? tag('comes and goes') : null, alert.times > 1 ? tag(`${alert.times} times`, 'plain') : null),
+  return [h('div', { class: 'card-head' }, tag(alert.level, alert.level), h('a', { href: '#/alerts/' + alert.id }, h('strong', { dir: 'auto' }, alertText(alert))), alert.flapping ? tag('comes and goes') : null, alert.times > 1 ? tag(`${alert.times} times`, 'plain') : null),
     h('p', { class: 'soft' }, h('a', { href: '#/machines/' + encodeURIComponent(alert.machine_id) }, alert.machine), ` · ${alert.check}${alert.target ? ' ' + alert.target : ''} · `, when(alert.changed_at),
       alert.acknowledged_at ? ` · acknowledged by ${alert.acknowledged_by}` : null, alert.silenced_until ? ` · silent until ${dateTime(alert.silenced_until)}` : null, alert.state === 'closed' ? ' · closed' : null),
     alert.state === 'open' ? buttons(alert, refresh, page) : null];

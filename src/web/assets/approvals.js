@@ -2,14 +2,14 @@
 import { h } from './dom.js';
 import { api, path } from './api.js';
 import { pretty, when } from './format.js';
-import { action, ask, choice, confirm, empty, facts, field, live, section, table, tag, toast } from './ui.js';
+import { action, ask, choice, confirm, empty, facts, field, link, live, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
   let status = 'pending';
   page.el.append(choice('Which', [['pending', 'Waiting'], ['approved', 'Approved'], ['denied', 'Denied'], ['expired', 'Expired']], status, (value) => { status = value; list.refresh(); }));
   const list = live(page, async () => [status, await api.get('approvals?status=' + status)], ([shown, items], refresh) => {
-    if (items.length) return h('ul', { class: 'stack' }, items.slice(0, 100).map((each) => h('li', { class: 'panel' }, card(each, page, refresh))));
-    return shown === 'pending' ? empty('Nothing waits for you', 'When a supervised agent wants to use a tool, it asks here and in its chat.') : empty('Nothing here', `No request was ${shown} lately.`);
+    if (items.length) return h('ul', { class: 'stack' }, items.slice(0, 100).map((each) => h('li', { class: 'panel' }, card(each, page, () => { rules.refresh(); return refresh(); }))));
+    return shown === 'pending' ? empty('Nothing waits for you', 'When an agent wants to do something that needs your word, it asks here and in its chat.', link('Try it', '#/chat?text=Remember that the door code is 1234')) : empty('Nothing here', `No request was ${shown} lately.`);
   }, { every: 4000 });
   const rules = live(page, () => api.get('auto-approve'), (all, refresh) => section('Rules', h('p', { class: 'soft' }, 'What a rule names is approved without asking.'),
     all?.length ? table('Rules', [['Agent', (rule) => rule.agent_name], ['Tool', (rule) => h('code', null, rule.tool_name)],
@@ -29,11 +29,8 @@ function card(each, page, refresh) {
     await refresh();
   }, { kind, 'data-k': `${each.id} ${what}` });
   const chat = each.conversation_id;
-  return [h('h2', null, h('span', { dir: 'auto' }, each.agent_name), each.kind === 'tool_call' ? [' wants to use ', h('code', null, each.tool || '')] : ' asks: ' + each.kind.replaceAll('_', ' ')),
-    h('p', { class: 'soft' }, when(each.created_at), each.server ? ` · from ${each.server}` : null, chat ? [' · ', h('a', { href: '#/chat/' + encodeURIComponent(chat) }, 'Open the chat')] : null),
-    each.payload ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Arguments' }, pretty(each.payload)) : h('p', { dir: 'auto' }, each.summary),
-    each.status === 'pending' ? h('div', { class: 'ask-row' }, decide('Approve', 'approve', 'primary'), decide('Deny', 'deny'),
-      each.kind === 'tool_call' ? [decide('Allow in this chat for 15 min', 'auto_session', 'quiet'), decide('Always allow', 'auto_always', 'quiet')] : null)
+  return [...request(each, 'h2', chat ? [' · ', h('a', { href: '#/chat/' + encodeURIComponent(chat) }, 'Open the chat')] : null),
+    each.status === 'pending' ? h('div', { class: 'ask-row' }, choices(each.kind === 'tool_call' && each.tool, decide))
       : facts([['Result', tag(each.status, each.status)], ['When', each.resolved_at && when(each.resolved_at)], ['By', each.decided_by || each.resolved_by], ['Note', each.note]])];
 }
 
@@ -48,3 +45,62 @@ async function add(refresh) {
     { submit: 'Allow it', intro: 'Waiting requests for the same tool are approved at once.', work: (values) => api.post('auto-approve', { ...values, scope: 'permanent' }) });
   if (done) { toast('Added.'); refresh(); }
 }
+
+// --- what is asked, here and in the chat ---------------------------------------------------------------------------------
+
+// Built-in tools: no server can take their names. `{x}` stands for an argument; without the first one the name is said.
+const SAYS = {
+  __proto__: null,
+  kv_set: 'Remember under “{key}”: {value}',
+  kv_set_nx: 'Remember under “{key}”, if nothing is there: {value}',
+  kv_delete: 'Forget what is under “{key}”',
+  web_fetch: 'Read the page {url}',
+  web_search: 'Search the web for “{query}”',
+  schedule_add: 'Add the schedule “{name}”, {schedule}: {prompt}',
+  schedule_update: 'Change the schedule “{name}”',
+  schedule_delete: 'Delete the schedule “{name}”',
+  tool_add: 'Add the tool server “{name}”: {command}{url}',
+  tool_remove: 'Remove the tool server “{name}”',
+  tool_restart: 'Restart the tool server “{name}”',
+  plugin_add: 'Add the plugin “{name}”: {command}{image}',
+  plugin_remove: 'Remove the plugin “{name}”',
+  skill_create: 'Add the skill “{name}”',
+  skill_update: 'Change the skill “{name}”',
+  persona_update: 'Change its “{section}”: {content}',
+};
+
+// What a call would do, in plain words. `args`: its arguments as JSON.
+export function wish(tool, args, server) {
+  let values = {};
+  try { values = JSON.parse(args); } catch { /* cut off: only the name is said */ }
+  const parts = (!server && SAYS[tool] || '').split(/[{}]/);
+  if (values?.[parts[1]] == null) return ['Run ', h('code', null, tool), ...(server ? [' of the tool server ', h('code', null, server)] : [])];
+  return parts.map((part, i) => {
+    const text = String(values[part] ?? '');
+    return i % 2 ? h('bdi', null, text.length > 200 ? text.slice(0, 200) + '…' : text) : part;
+  });
+}
+
+// What its server says about a tool: its own words.
+const known = {};
+function described({ server, tool }) {
+  const el = h('p', { class: 'soft', dir: 'auto' });
+  if (server) {
+    known[server] ||= api.get(path`tools/${server}/defs`).catch(() => ({ tools: [] }));
+    known[server].then(({ tools }) => {
+      const text = tools.find(({ name }) => tool === name || tool.endsWith('__' + name))?.description;
+      if (text) el.textContent = `${server} says of it: ${text}`;
+    });
+  }
+  return el;
+}
+
+// One request: `each` is a row of `GET approvals`, or as much of it as is known.
+export const request = (each, kind = 'p', ...more) => [
+  h(kind, { class: 'says', dir: 'auto' }, each.tool ? wish(each.tool, each.payload, each.server) : each.summary),
+  h('p', { class: 'soft' }, each.agent_name && ['Agent ', h('bdi', null, each.agent_name), ' asked ', when(each.created_at)], each.status === 'pending' && each.expires_at && [' · runs out ', when(each.expires_at)], more),
+  described(each), each.payload ? h('pre', { class: 'args', tabindex: '0', 'aria-label': 'Arguments' }, pretty(each.payload)) : ''];
+
+// Buttons that say what they do; `make(label, action, kind)` makes one.
+export const choices = (tool, make) => [make('Allow once', 'approve', 'primary'), make('Deny', 'deny', ''),
+  ...(tool ? [make(`Allow ${tool} for 15 min in this chat`, 'auto_session', 'quiet'), make(`Always allow ${tool}`, 'auto_always', 'quiet')] : [])];

@@ -9,6 +9,7 @@ import { tab } from './store.js';
 
 const SUGGESTIONS = ['How is this machine doing?', 'What uses the most memory?', 'Is a disk filling up?', 'Any errors in the logs?'];
 const SESSIONS_KEPT = 12;
+const NEAR = 60; // pixels from the end that count as the end
 
 const touch = matchMedia('(pointer: coarse)');
 
@@ -79,11 +80,11 @@ export class Chat {
 
   build() {
     this.menu = iconButton('list', 'Open the list of chats', () => this.drawer(true), { class: 'icon-btn only-narrow', 'aria-controls': 'chats', 'aria-expanded': 'false' });
-    this.agentTag = h('span', { class: 'tag', hidden: true });
+    this.agentTag = h('a', { class: 'whose', hidden: true }, h('span', { class: 'tag' }));
     this.pane = h('div', { class: 'pane' });
     this.scroll = h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Conversation', onscroll: () => this.scrolled() }, this.pane);
-    this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => this.toEnd() }, icon('down'), 'Latest');
-    this.sizes = new ResizeObserver(() => { if (this.follow) this.toEnd(); });
+    this.jump = h('button', { type: 'button', class: 'jump', hidden: true, onclick: () => { this.anchor = ''; this.follow = true; this.keepUp(); } }, icon('down'), h('span', { class: 'sr' }, 'Latest'));
+    this.sizes = new ResizeObserver(() => this.keepUp());
     this.sizes.observe(this.pane);
     this.sizes.observe(this.scroll);
 
@@ -159,6 +160,8 @@ export class Chat {
     this.recover();
   }
 
+  flush() { for (const session of this.sessions.values()) session.flush(); }
+
   recover() {
     this.list.refreshSoon();
     if (this.current && this.current.state === 'failed') this.current.open();
@@ -184,6 +187,11 @@ export class Chat {
     this.saveDraft();
     if (this.current && this.current.id === id && id && this.opened) return;
     this.opened = true;
+    // A message that never became a chat goes back into the message box.
+    if (this.current?.unborn) {
+      tab.set('draft:', this.current.locals.at(-1).text);
+      this.drop(this.current.id);
+    }
     this.current = id ? this.session(id) : null;
     if (this.current && this.current.state !== 'ready') this.current.open();
     this.wanted = (!id && query && query.get('agent')) || '';
@@ -193,17 +201,17 @@ export class Chat {
     this.problem.textContent = '';
     this.input.value = (!id && query && query.get('text')) || tab.get('draft:' + id) || '';
     this.follow = true;
+    this.anchor = '.user';
+    this.scroll.scrollTop = 0;
     this.shown = null;
     this.show();
     this.grow();
-    this.toEnd();
+    this.keepUp();
     if (!touch.matches) this.input.focus();
   }
 
   forget(id) {
-    const session = this.sessions.get(id);
-    if (session) { session.locals = []; session.saveOutbox(); }
-    this.sessions.delete(id);
+    this.drop(id);
     tab.set('draft:' + id, null);
     if (this.current && this.current.id === id) {
       this.input.value = '';
@@ -211,12 +219,21 @@ export class Chat {
     } else this.list.show();
   }
 
+  drop(id) {
+    const session = this.sessions.get(id);
+    if (session) { session.locals = []; session.saveOutbox(); }
+    this.sessions.delete(id);
+  }
+
   changed(session, what) {
+    if (what === 'stopped') this.shell.setStopped(true);
+    if (what === 'done' && session.turns.at(-1).ended === 'cancelled') this.shell.countSoon(); // perhaps all were
     if (what === 'done' || what === 'sent') this.list.refreshSoon();
-    if (session !== this.current) { if (what === 'live' || what === 'done') this.list.show(); return; }
-    if (what === 'sent') this.follow = true;
+    if (session !== this.current) { if (what !== 'frame') this.list.show(); return; }
+    // What waits for somebody is brought to their eyes, unless they read something older.
+    if (what === 'sent' || what === 'asks' && this.top() - this.scroll.scrollTop < NEAR) this.follow = true;
+    this.anchor = { sent: '.user', begin: '.user', decided: '.md', asks: '' }[what] ?? this.anchor;
     if (what !== 'frame') this.show();
-    else this.showScroll();
   }
 
   show() {
@@ -230,7 +247,8 @@ export class Chat {
     const title = current ? this.titleOf(current) : 'New chat';
     if (this.visible) this.page.title(title);
     const agent = current && current.agent && current.agent !== 'default' ? this.agentName(current.agent) : '';
-    this.agentTag.textContent = agent;
+    this.agentTag.firstChild.textContent = agent;
+    this.agentTag.href = '#/' + (current?.agent || '').replace(/^machine:/, 'machines/').replace(/^(?!machines\/)/, 'agents/');
     this.agentTag.hidden = !agent;
     this.agentPick.hidden = this.agents.length < 2 || !!current;
     this.composer.hidden = state === 'missing';
@@ -333,18 +351,40 @@ export class Chat {
 
   // --- scrolling ------------------------------------------------------------------------------------------------
 
+  // Whoever scrolls up stops following, whoever scrolls to the end follows again.
   scrolled() {
-    const left = this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight;
-    this.follow = left < 60 || !this.current;
+    const { scrollTop, scrollHeight, clientHeight } = this.scroll;
+    if (scrollHeight - scrollTop - clientHeight < NEAR) this.follow = true;
+    else if (scrollTop < this.at - 4) this.follow = false;
+    this.at = scrollTop;
     this.showScroll();
   }
 
-  showScroll() { this.jump.hidden = this.follow; }
+  showScroll() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroll;
+    this.jump.hidden = !this.current || scrollHeight - scrollTop - clientHeight < NEAR;
+  }
 
-  toEnd() {
-    this.follow = true;
-    // The welcome is read from its top, a conversation from its end.
-    this.scroll.scrollTop = this.current && this.current.el.isConnected ? this.scroll.scrollHeight : 0;
+  // How far to scroll at most by ourselves: the last question (or the text after a decision) stays in sight, and the
+  // beginning of its answer. What is above the screen already holds nothing.
+  top() {
+    const all = this.anchor && this.current ? this.current.el.querySelectorAll(this.anchor) : [];
+    const last = all[all.length - 1];
+    if (!last?.isConnected) return Infinity;
+    const { scrollTop, clientHeight } = this.scroll;
+    const y = (el) => el.getBoundingClientRect().top - this.scroll.getBoundingClientRect().top + scrollTop;
+    const answer = this.anchor === '.user' && last.nextElementSibling;
+    const top = Math.max(y(last) - 8, answer ? y(answer) - clientHeight / 2 : 0);
+    return top < scrollTop - NEAR ? Infinity : top;
+  }
+
+  // The welcome is read from its top, a conversation from its end, a long answer from its beginning.
+  keepUp() {
+    if (this.follow) {
+      const end = this.current?.el.isConnected ? this.scroll.scrollHeight - this.scroll.clientHeight : 0;
+      this.scroll.scrollTop = this.at = Math.min(end, this.top());
+      if (end - this.at >= NEAR) this.follow = false;
+    }
     this.showScroll();
   }
 

@@ -84,7 +84,7 @@ export class ChatList {
     const seen = device.get('read') || {};
     const items = [...this.items];
     for (const session of chat.sessions.values()) {
-      if (!items.some((item) => item.id === session.id) && session.locals.length) items.unshift({ id: session.id, title: session.title || 'New chat' });
+      if (!items.some((item) => item.id === session.id) && session.locals.length && !session.unborn) items.unshift({ id: session.id, title: session.title || 'New chat' });
     }
     const titleOf = (item) => item.title || chat.sessions.get(item.id)?.title || item.id;
     const shown = this.wish ? items.filter((item) => this.found.has(item.id) || `${titleOf(item)} ${item.agent || ''} ${chat.agentName(item.agent || '')}`.toLowerCase().includes(this.wish)) : items;
@@ -107,7 +107,7 @@ export class ChatList {
       const unread = !here && item.message_count > (seen[item.id] ?? 0);
       const busy = !!session && session.busy;
       const title = titleOf(item);
-      if (row.text.data !== title) row.text.data = title;
+      if (row.text.data !== title) row.text.data = row.link.title = title;
       row.when.textContent = busy ? '' : ago(item.last_activity || item.created_at || Date.now());
       row.dot.hidden = !busy;
       row.unread.hidden = !unread || busy;

@@ -16,6 +16,7 @@ export class Conn {
     this.lastSeen = Date.now();
     this.tries = 0;
     this.stopped = true;
+    this.held = false; // everything is stopped: messages wait
     this.wake = () => { if (!document.hidden) this.nudge(); };
     this.lost = () => this.ask(2500);
   }

@@ -13,7 +13,6 @@ export function h(tag, props, ...kids) {
 }
 
 const PATHS = {
-  menu: 'M4 7h16M4 12h16M4 17h16',
   plus: 'M12 5v14M5 12h14',
   send: 'M12 19V5M6 11l6-6 6 6',
   stop: 'M7 7h10v10H7z',

@@ -17,8 +17,8 @@ export default function show(page) {
     const waiting = machines.filter((machine) => machine.state === 'pending');
     const others = machines.filter((machine) => machine.state !== 'pending');
     const shown = others.filter(matches);
-    if (!machines.length) return empty('No machines yet', 'Run one command on a machine: it dials out to Holt, nothing needs to be opened. Then Holt watches it, and you can ask it things.', action('Add a machine', () => add(page, refresh), { kind: 'primary', icon: 'plus' }));
-    return [waiting.length ? section('Waiting for your approval', h('ul', { class: 'stack' }, waiting.map((machine) => h('li', { class: 'panel' }, pending(machine, refresh))))) : null,
+    if (!machines.length) return empty('No machines yet', 'Run one command on a machine, also on the one that Holt runs on: it dials out to Holt, nothing needs to be opened.', action('Add a machine', () => add(page, refresh), { kind: 'primary', icon: 'plus' }));
+    return [waiting.length ? section('Waiting for your approval', h('ul', { class: 'cards' }, waiting.map((machine) => h('li', { class: 'panel' }, pending(machine, refresh))))) : null,
       others.length > 5 || wish ? search : null,
       shown.length ? h('ul', { class: 'cards' }, shown.map((machine) => h('li', null, machineCard(machine)))) : others.length ? h('p', { class: 'soft' }, 'No machine matches.') : null];
   }, { every: 5000 });
@@ -42,34 +42,55 @@ function pending(machine, refresh) {
 export const labelLines = (map) => Object.entries(map || {}).map(([name, value]) => `${name}=${value}`);
 export const labelMap = (lines) => Object.fromEntries(lines.map((line) => { const at = line.indexOf('='); return at < 0 ? [line, ''] : [line.slice(0, at).trim(), line.slice(at + 1).trim()]; }));
 
-// A join code with the one command to paste; waits until somebody used it.
+const dots = (text) => [h('i'), h('i'), h('i'), h('span', null, text)];
+
+// A join code with the one command to paste; says when the machine is there, and what to look at when it does not come.
 export function add(page, refresh) {
   return dialog('Add a machine', (close) => {
     const box = h('div', null);
-    const make = form([
-      field('name', 'Name', { optional: true, hint: 'What you call it here; otherwise its own name.' }),
-      field('labels', 'Labels', { kind: 'list', optional: true, hint: 'One a line, such as room=garage.' }),
-      field('ttl', 'The code works for', { kind: 'select', value: '1h', options: [['15m', '15 minutes'], ['1h', 'an hour'], ['24h', 'a day'], ['168h', 'a week']] }),
-    ], { submit: 'Make the command', cancel: () => close(), work: async (values) => {
-      const code = await api.post('machines/join-codes', { ...values, labels: labelMap(values.labels) });
-      const state = h('p', { class: 'wait', role: 'status' }, h('i'), h('i'), h('i'), h('span', null, 'Waiting for the machine'));
-      box.replaceChildren(h('p', null, 'Run this on the machine. It needs the ', h('code', null, 'holt'), ' program, and nothing else.'), copyBox(code.command, 'Command for the machine'),
-        h('p', { class: 'hint' }, 'The code works once, until ', when(code.expires_at), '. Later the machine needs only ', h('code', null, 'holt agent'), ', or ', h('code', null, 'holt service install --agent'), ' to start with it.'),
-        ...(/\/\/(127\.|localhost|\[::1\])/.test(code.command) ? [h('p', { class: 'banner' }, 'This address works on this machine only. Start the hub with --listen 0.0.0.0:8080 or set its address under Settings, then make a new command.')] : []), state);
-      box.querySelector('button').focus();
-      refresh();
-      const timer = setInterval(async () => {
-        if (!box.isConnected) { clearInterval(timer); return; }
-        const { join_codes: all } = await api.get('machines/join-codes').catch(() => ({ join_codes: [] }));
-        const used = all.find((each) => each.id === code.id && each.machine_id);
-        if (!used) return;
-        clearInterval(timer);
-        refresh();
-        state.replaceChildren('It is here. ', h('a', { class: 'btn primary', href: '#/machines/' + encodeURIComponent(used.machine_id), onclick: () => close(true) }, 'Show it'));
-      }, 2000);
-    } });
-    box.append(make);
+    const more = [field('labels', 'Labels', { kind: 'list', optional: true, hint: 'One a line, such as room=garage.' }),
+      field('ttl', 'The code works for', { kind: 'select', value: '1h', options: [['15m', '15 minutes'], ['1h', 'an hour'], ['24h', 'a day'], ['168h', 'a week']] })];
+    box.append(h('p', null, 'Holt makes a command, you run it on the machine (this one, too), and a moment later the machine is here.'),
+      form([field('name', 'Name', { optional: true, hint: 'What you call it here; otherwise its own name.' }), { el: h('details', null, h('summary', null, 'Labels, and how long the code works'), more.map((each) => each.el)) }],
+        { submit: 'Make the command', cancel: () => close(), work: async (values) => {
+          const [labels, ttl] = more.map((each) => each.value);
+          command(box, await api.post('machines/join-codes', { ...values, labels: labelMap(labels), ttl }), refresh, close);
+        } }));
     return box;
   });
 }
 
+function command(box, code, refresh, close) {
+  const hub = /--hub (\S+)/.exec(code.command)[1];
+  const own = /\/\/(127\.|localhost|\[::1\])/.test(hub);
+  const state = h('div', { class: 'wait', role: 'status' }, dots('Waiting for the machine'));
+  const help = h('div', { role: 'status' });
+  box.replaceChildren(h('ol', { class: 'guide' },
+    h('li', null, 'Put the ', h('code', null, 'holt'), ' program on the machine.'),
+    h('li', null, 'Run this there. It dials out to Holt and tells how the machine is; nothing is opened or changed there.',
+      copyBox(code.command, 'Command for the machine'),
+      own ? h('p', { class: 'banner' }, h('span', null, 'This address works on Holt’s own machine only. For others start Holt with ', h('code', null, '--listen 0.0.0.0:8080'), ' or set its address under ', h('a', { href: '#/settings' }, 'Settings'), ', then make a new command.')) : null,
+      h('p', { class: 'hint' }, 'It works once, until ', when(code.expires_at), '. From then on ', h('code', null, 'holt agent'), ' is enough, or ', h('code', null, 'holt service install --agent'), ' to start with the machine.')),
+    h('li', null, state, help)));
+  box.querySelector('button').focus();
+  refresh();
+  const since = Date.now();
+  const timer = setInterval(async () => {
+    if (!box.isConnected) { clearInterval(timer); return; }
+    const { join_codes: all } = await api.get('machines/join-codes').catch(() => ({}));
+    const id = all?.find((each) => each.id === code.id)?.machine_id;
+    const machine = id && await api.get(path`machines/${id}`).catch(() => null);
+    if (!machine?.connected) {
+      if (Date.now() - since > 60e3 && !help.firstChild) help.append(h('p', null, 'Nothing yet. What the command prints there says what is wrong. Usually:'),
+        h('ul', null, h('li', null, 'It does not run any more: start it again.'), h('li', null, 'That machine does not reach Holt: ', h('code', null, `curl ${hub}/health`), ' must answer there.'), h('li', null, 'The code was used or is too old: make a new command.')));
+      return;
+    }
+    clearInterval(timer);
+    refresh();
+    state.className = 'good';
+    state.replaceChildren('Connected: ', h('strong', { dir: 'auto' }, machine.name));
+    const show = h('a', { class: 'btn primary', href: '#/machines/' + encodeURIComponent(id), onclick: () => close(true) }, 'Show it');
+    box.replaceChildren(state, h('p', null, '“Inspect” on its page makes a report of how it is.'), h('div', { class: 'row' }, show));
+    show.focus();
+  }, 2000);
+}

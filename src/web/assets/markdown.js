@@ -11,6 +11,7 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?:( +)(.*)|)$/;
 const DELIMITERS = /^ {0,3}\|?[ \t]*:?-+:?[ \t]*(\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$/;
 const DEPTH_MAX = 8;
+const SPOKEN_MAX = 1500;
 
 // Longer lines are no fence and no table rule; the limits keep the patterns cheap on hostile text.
 const fenceAt = (line) => (line.length < 300 ? FENCE.exec(line) : null);
@@ -289,6 +290,13 @@ function linkAt(src, open) {
 function anchor(url, kids) {
   if (!/^https?:\/\//i.test(url)) return h('span', null, ...kids);
   return h('a', { href: url, target: '_blank', rel: 'noopener noreferrer' }, ...kids);
+}
+
+// What a screen reader is told of a drawn piece: its words without marks, each block a sentence.
+export function spoken(el) {
+  const lines = el.innerText.split('\n').map((line) => line.replace(/\s+/g, ' ').trim()).filter((line) => line && line !== 'Copy code');
+  const text = lines.map((line) => (/[.!?:;,…]$/.test(line) ? line : line + '.')).join(' ');
+  return text.length > SPOKEN_MAX ? text.slice(0, text.lastIndexOf(' ', SPOKEN_MAX)) + '… The rest is on the page.' : text;
 }
 
 // A piece of Markdown that may grow.

@@ -34,55 +34,62 @@ function nice(value) {
   return [1, 2, 2.5, 5, 10].map((step) => step * power).find((step) => step >= value);
 }
 
-const EDGE = { left: 40, right: 8, top: 8, bottom: 20 };
+const EDGE = { left: 44, right: 8, top: 8, bottom: 20 };
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880].map((minutes) => minutes * 60e3);
+const moment = (t, options) => new Date(t).toLocaleString([], options);
 
-// Lines over time. points: [ms, value or null]; from, to: ms. `unit(value)` names a value. Gaps stay gaps.
+// Lines across, each with its value.
+const axis = (values, y, width, unit) => values.map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: +y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat();
+
+// Round times from one to the other, at most so many.
+function ticks(from, to, most) {
+  const step = STEPS.find((each) => (to - from) / each <= most) || (to - from) / most;
+  const zone = new Date(from).getTimezoneOffset() * 60e3;
+  const list = [];
+  for (let t = Math.ceil((from - zone) / step) * step + zone; t <= to; t += step) list.push(t);
+  return list;
+}
+
+// Lines over time. points: [ms, value or null]; from, to: ms. `unit(value)` names a value. What is longer apart than
+// `gap` is not joined; what stands alone, and the newest, is a dot.
 export function lines(label, points, { from, to, max, min = 0, unit = String, height = 130, gap = Infinity } = {}) {
-  const values = points.filter(([, value]) => value != null);
+  const values = points.filter(([t, value]) => value != null && t >= from);
   const top = max ?? nice(Math.max(...values.map(([, value]) => value), 0));
   const last = values.at(-1);
-  const name = values.length ? `${label}: now ${unit(last[1])}, lowest ${unit(Math.min(...values.map(([, v]) => v)))}, highest ${unit(Math.max(...values.map(([, v]) => v)))}` : `${label}: no readings`;
-  const read = h('span', { class: 'plot-read', 'aria-hidden': 'true' });
+  const name = last ? `${label}: now ${unit(last[1])}, lowest ${unit(Math.min(...values.map(([, v]) => v)))}, highest ${unit(Math.max(...values.map(([, v]) => v)))}` : `${label}: no readings`;
   const rest = last ? unit(last[1]) : 'no readings';
-  read.textContent = rest;
+  const read = h('span', { class: 'plot-read', 'aria-hidden': 'true' }, rest);
+  const parts = [];
+  let before = null;
+  for (const [t, value] of points) {
+    if (value == null || t < from) { before = null; continue; }
+    if (before === null || t - before > gap) parts.push([]);
+    parts.at(-1).push([t, value]);
+    before = t;
+  }
   const el = canvas(name, height, (width) => {
-    const x = (t) => EDGE.left + (t - from) / (to - from) * (width - EDGE.left - EDGE.right);
-    const y = (v) => EDGE.top + (1 - (Math.min(v, top) - min) / (top - min)) * (height - EDGE.top - EDGE.bottom);
-    let path = '';
-    let area = '';
-    let start = null;
-    let before = null;
-    const close = () => { if (start !== null) area += `L${x(before).toFixed(1)} ${y(min)}L${x(start).toFixed(1)} ${y(min)}Z`; start = null; };
-    for (const [t, value] of points) {
-      if (value == null || t < from) { close(); continue; }
-      if (start !== null && t - before > gap) close();
-      const at = `${x(t).toFixed(1)} ${y(value).toFixed(1)}`;
-      path += (start === null ? 'M' : 'L') + at;
-      area += (start === null ? 'M' : 'L') + at;
-      if (start === null) start = t;
-      before = t;
-    }
-    close();
-    const days = to - from > 2 * 86400e3;
-    const ticks = Math.max(2, Math.min(6, Math.floor(width / 90)));
+    const x = (t) => (EDGE.left + (t - from) / (to - from) * (width - EDGE.left - EDGE.right)).toFixed(1);
+    const y = (v) => (EDGE.top + (1 - (Math.min(v, top) - min) / (top - min)) * (height - EDGE.top - EDGE.bottom)).toFixed(1);
     const cursor = s('line', { class: 'cursor', y1: EDGE.top, y2: height - EDGE.bottom, visibility: 'hidden' });
-    el.onpointermove = (event) => {
+    el.onpointermove = el.onpointerdown = (event) => {
       const t = from + (event.clientX - el.getBoundingClientRect().left - EDGE.left) / (width - EDGE.left - EDGE.right) * (to - from);
       const near = values.reduce((best, point) => (!best || Math.abs(point[0] - t) < Math.abs(best[0] - t) ? point : best), null);
       if (!near) return;
       cursor.setAttribute('x1', x(near[0]));
       cursor.setAttribute('x2', x(near[0]));
       cursor.setAttribute('visibility', 'visible');
-      read.textContent = `${unit(near[1])} · ${new Date(near[0]).toLocaleString([], { dateStyle: 'short', timeStyle: 'short' })}`;
+      read.textContent = `${unit(near[1])} · ${moment(near[0], { dateStyle: 'short', timeStyle: 'short' })}`;
     };
     el.onpointerleave = () => { cursor.setAttribute('visibility', 'hidden'); read.textContent = rest; };
     return [
-      [min, (min + top) / 2, top].map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat(),
-      Array.from({ length: ticks }, (_, i) => {
-        const t = from + (to - from) * (i + 0.5) / ticks;
-        return s('text', { x: x(t), y: height - 5, 'text-anchor': 'middle' }, new Date(t).toLocaleString([], days ? { month: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit' }));
-      }),
-      s('path', { class: 'area', d: area }), s('path', { class: 'stroke', d: path }), cursor];
+      axis([min, (min + top) / 2, top], y, width, unit),
+      ticks(from, to, width / 70).filter((t) => x(t) < width - 18)
+        .map((t) => s('text', { x: x(t), y: height - 5, 'text-anchor': 'middle' }, moment(t, to - from > 2 * 86400e3 ? { month: 'short', day: 'numeric' } : { hour: '2-digit', minute: '2-digit' }))),
+      parts.map((part) => {
+        const line = part.map(([t, v]) => `${x(t)} ${y(v)}`).join('L');
+        return part.length > 1 && [s('path', { class: 'area', d: `M${line}L${x(part.at(-1)[0])} ${y(min)}L${x(part[0][0])} ${y(min)}Z` }), s('path', { class: 'stroke', d: 'M' + line })];
+      }).flat().filter(Boolean),
+      [...parts.filter((part) => part.length < 2).flat(), ...(last ? [last] : [])].map(([t, v]) => s('circle', { class: 'dot', cx: x(t), cy: y(v), r: 5 })), cursor];
   });
   return h('figure', { class: 'figure' }, h('figcaption', null, h('span', null, label), read), el);
 }
@@ -103,7 +110,7 @@ export function bars(label, rows, { unit = String, height = 160 } = {}) {
     };
     el.onpointerleave = () => { read.textContent = rest; };
     return [
-      [0, top / 2, top].map((v) => [s('line', { class: 'grid', x1: EDGE.left, x2: width - EDGE.right, y1: y(v), y2: y(v) }), s('text', { x: EDGE.left - 6, y: y(v) + 4, 'text-anchor': 'end' }, unit(v))]).flat(),
+      axis([0, top / 2, top], y, width, unit),
       rows.map(([, value], i) => s('rect', { class: 'bar', x: EDGE.left + i * step + step * 0.15, width: Math.max(1, step * 0.7), y: y(value), height: Math.max(0, y(0) - y(value)), rx: 2 })),
       rows.map(([name], i) => (i % every ? null : s('text', { x: EDGE.left + (i + 0.5) * step, y: height - 5, 'text-anchor': 'middle' }, name.slice(-5)))).filter(Boolean)];
   });

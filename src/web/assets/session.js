@@ -44,7 +44,7 @@ export class Session {
     this.live = null;
     this.replay = null;     // frames held back while opening
     this.attaching = 0;     // resume requests not answered yet
-    for (const saved of tab.get('outbox') || []) if (saved.session === id) this.addLocal(saved, 'waiting');
+    for (const saved of tab.get('outbox') || []) if (saved.session === id) this.addLocal(saved, saved.refused ? 'failed' : 'waiting');
   }
 
   get busy() { return this.outstanding || (!!this.replay && this.replay.live) || this.locals.some((entry) => entry.state === 'sending' && !entry.turn); }
@@ -174,12 +174,12 @@ export class Session {
     }
     this.live.frame(f);
     if (terminal(f)) this.endTurn();
-    this.changed(this, 'frame');
+    this.changed(this, f.type === 'tool_approval' && f.approval_id ? 'asks' : f.type === 'tool_decision' ? 'decided' : 'frame');
   }
 
   beginTurn() {
     const question = this.locals.find((entry) => !entry.turn && ['sending', 'sent', 'queued'].includes(entry.state));
-    const turn = new Turn((id, action) => this.decide(id, action), () => this.retry(question));
+    const turn = new Turn(() => this.retry(question));
     this.live = turn;
     if (question) {
       question.turn = turn;
@@ -192,7 +192,7 @@ export class Session {
       if (!last || !last.classList.contains('user')) this.refreshSoon();
       this.el.append(turn.el);
     }
-    this.changed(this, 'live');
+    this.changed(this, 'begin');
   }
 
   endTurn() {
@@ -291,16 +291,22 @@ export class Session {
       return;
     }
     if (f.code === 'not_running') { if (this.live) this.reload(); return; }
-    if (f.code === 'already_resolved' || f.code === 'not_found' || f.code === 'permission_denied') {
-      announce(f.message);
-      if (this.live) this.live.note(f.message);
-      return;
-    }
     const entry = this.locals.find((each) => each.state === 'sending');
-    if (entry) this.mark(entry, 'failed', f.message || 'Holt refused this message.');
+    if (f.code === 'panicked') this.hold(entry);
+    else if (entry) this.mark(entry, 'failed', f.message || 'Holt refused this message.');
     else if (this.live && f.code === 'internal') { this.live.frame(f); this.endTurn(); } // a hub without numbered errors
+    else if (f.message) {
+      announce(f.message);
+      this.live?.note(f.message);
+    }
     this.saveOutbox();
     this.changed(this, 'live');
+  }
+
+  // Everything is stopped: the message waits until it is not.
+  hold(entry) {
+    this.changed(this, 'stopped');
+    if (entry) this.mark(entry, 'waiting');
   }
 
   // Starts over from the stored messages, at most twice in ten seconds.
@@ -384,16 +390,18 @@ export class Session {
     const entry = { ...saved, ...bubble, turn: null };
     this.locals.push(entry);
     this.el.append(entry.el);
-    this.mark(entry, state);
+    this.mark(entry, state, saved.refused);
   }
 
   mark(entry, state, note) {
     entry.state = state;
+    entry.refused = state === 'failed' ? note : undefined;
     entry.el.dataset.state = state;
-    const text = { waiting: this.conn.state === 'offline' ? 'Waits for the connection' : 'Sending', sending: 'Sending', failed: note, queued: note }[state];
+    const kept = state === 'waiting' && (this.conn.state === 'offline' || this.conn.held);
+    const text = { waiting: this.conn.state === 'offline' ? 'Waits for the connection' : kept ? 'Waits until everything resumes' : 'Sending', sending: 'Sending', failed: note, queued: note }[state];
     entry.status.replaceChildren(...(text ? [h('span', null, text)] : []));
     if (state === 'failed') entry.status.append(h('button', { type: 'button', class: 'btn small', onclick: () => { this.discard(entry); this.submit(entry.text, entry.agent); } }, 'Try again'));
-    if (state === 'failed' || (state === 'waiting' && this.conn.state === 'offline')) {
+    if (state === 'failed' || kept) {
       entry.status.append(h('button', { type: 'button', class: 'btn small quiet', onclick: () => this.discard(entry) }, 'Remove'));
     }
     if (state === 'failed') announce(text);
@@ -409,9 +417,9 @@ export class Session {
   // Sends what waits, over whatever line there is.
   flush() {
     if (this.state !== 'ready') return;
-    if (this.conn.state === 'sse') { this.pump(false); return; }
-    for (const entry of this.locals) {
-      if (entry.state !== 'waiting' || !this.conn.send({ type: 'chat_request', ...this.request(entry) })) continue;
+    if (this.conn.state === 'sse') this.pump(false);
+    else for (const entry of this.locals) {
+      if (this.conn.held || entry.state !== 'waiting' || !this.conn.send({ type: 'chat_request', ...this.request(entry) })) continue;
       this.mark(entry, 'sending');
     }
     for (const entry of this.locals) if (entry.state === 'waiting') this.mark(entry, 'waiting');
@@ -430,11 +438,14 @@ export class Session {
     this.saveOutbox();
   }
 
+  // Nothing but messages that the hub refused.
+  get unborn() { return this.locals.length > 0 && this.locals.every((entry) => entry.refused) && !this.history.length && !this.turns.length; }
+
   // Only what the hub may not have yet is kept: sending it again is harmless, its message_id is the same.
   saveOutbox() {
     const others = (tab.get('outbox') || []).filter((saved) => saved.session !== this.id);
-    const mine = this.locals.filter((entry) => entry.state === 'waiting' || entry.state === 'sending')
-      .map(({ session, mid, text, agent, base, at }) => ({ session, mid, text, agent, base, at }));
+    const mine = this.locals.filter((entry) => entry.state === 'waiting' || entry.state === 'sending' || entry.refused)
+      .map(({ session, mid, text, agent, base, at, refused }) => ({ session, mid, text, agent, base, at, refused }));
     const all = [...others, ...mine];
     tab.set('outbox', all.length ? all : null);
   }
@@ -460,7 +471,7 @@ export class Session {
     try {
       while (this.conn.state === 'sse') {
         const resume = attach || this.outstanding || !!this.replay;
-        const entry = resume ? null : this.locals.find((each) => each.state === 'waiting');
+        const entry = resume || this.conn.held ? null : this.locals.find((each) => each.state === 'waiting');
         if (!resume && !entry) break;
         attach = false;
         const body = entry ? this.request(entry)
@@ -480,7 +491,7 @@ export class Session {
         } catch (error) {
           broken = true;
           if (error.status > 0) {
-            if (entry) { this.mark(entry, 'failed', error.message); this.saveOutbox(); broken = false; } else this.reload();
+            if (entry && error.code === 'panicked') { this.hold(entry); broken = false; } else if (entry) { this.mark(entry, 'failed', error.message); this.saveOutbox(); broken = false; } else this.reload();
           } else if (entry && entry.state === 'sending') this.mark(entry, 'waiting');
         }
         this.stream = null;
@@ -498,7 +509,7 @@ export class Session {
     }
   }
 
-  // --- stop and approvals ---------------------------------------------------------------------------------------
+  // --- stop ---------------------------------------------------------------------------------------
 
   async cancel() {
     if (this.conn.send({ type: 'cancel', session_id: this.id })) return;
@@ -506,11 +517,6 @@ export class Session {
       if (error.status === 409) this.reload();
       else announce(error.message);
     }
-  }
-
-  async decide(id, action) {
-    if (this.conn.send({ type: 'approval_response', approval_id: id, action })) return;
-    await api.decide(id, action);
   }
 }
 

@@ -1,8 +1,9 @@
 // Settings: models and their keys, notifications, the server itself, backup, doctor, the emergency stop.
 import { h } from './dom.js';
 import { api, headers, failure, path } from './api.js';
-import { dateTime, when } from './format.js';
-import { action, ask, confirm, copyBox, facts, field, form, live, perhaps, section, table, tag, toast } from './ui.js';
+import { notifications } from './channels.js';
+import { dateTime } from './format.js';
+import { action, ask, confirm, facts, field, form, live, perhaps, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
   page.el.append(...[models(page), notifications(page), server(page), care(page), stop(page)].map((part) => part.el));
@@ -19,10 +20,11 @@ export function models(page) {
   section('Defaults', form([
     field('default_provider', 'Provider', { kind: 'select', options: [['', 'The first that has a key'], ['local', 'The built-in agent'], ...llm.providers.map((each) => [each.name, each.name])], value: llm.default_provider }),
     field('default_model', 'Model', { value: llm.default_model, optional: true }),
-    field('cost_limit_soft', 'Warn when one chat costs more than (dollars)', { kind: 'number', value: llm.cost_limit_soft, hint: '0: never.' }), field('cost_limit_hard', 'Stop a chat at (dollars)', { kind: 'number', value: llm.cost_limit_hard, hint: '0: never.' }),
+    h('p', { class: 'hint' }, 'What may be spent is set on the page ', h('a', { href: '#/costs' }, 'Costs'), '.'),
   ], { kind: '', work: async (values) => { told(await api.patch('llm/config', changed(values, llm))); refresh(); } }))] : []));
 }
 
+export const address = (text) => (!text || /^https?:\/\/[^\s/]/.test(text) ? '' : 'Please begin with http:// or https://, then the host, such as http://192.168.1.5:8080');
 const changed = (values, before) => Object.fromEntries(Object.entries(values).filter(([name, value]) => value !== before[name]));
 
 // What only a restart puts in force is said.
@@ -40,7 +42,7 @@ async function test(name) {
 async function provider(each, llm, refresh) {
   const done = await ask(`Change ${each.name}`, [
     each.name === 'ollama' ? null : field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: each.api_key_set ? 'One is set. Empty: it stays.' : 'From the provider’s site. It is kept in holt.toml and never shown again.' }),
-    each.name === 'openrouter' ? null : field('base_url', 'Address', { value: each.base_url, optional: true, hint: each.name === 'ollama' ? 'Such as http://127.0.0.1:11434' : 'Empty: the provider’s own. Another one for a compatible service.' }),
+    each.name === 'openrouter' ? null : field('base_url', 'Address', { value: each.base_url, optional: true, check: address, hint: each.name === 'ollama' ? 'Such as http://127.0.0.1:11434' : 'Empty: the provider’s own. Another one for a compatible service.' }),
     each.name === 'openai' ? field('organization', 'Organisation', { value: each.organization, optional: true }) : null,
     // Without a model it would be the one that is asked, and fail each time.
     llm.default_model ? null : field('default_model', 'Model', { required: true, hint: 'Which of its models answers in your chats.' })].filter(Boolean),
@@ -53,26 +55,13 @@ async function provider(each, llm, refresh) {
   if (done) refresh();
 }
 
-// --- notifications -----------------------------------------------------------------------------------------------------
-
-const EXAMPLE = '[notify.phone]\ntype = "ntfy"\ntopic = "choose-a-secret-name"';
-
-export function notifications(page) {
-  return live(page, () => perhaps(api.get('notifications')), (data, refresh) => (data ? section('Notifications', data.channels.length ? table('Channels', [['Channel', (each) => h('strong', null, each.name)], ['Kind', (each) => each.type], ['From', (each) => tag(each.min_level, each.min_level)],
-    ['State', (each) => (each.error ? h('span', { class: 'problem' }, each.error) : ['last sent ', when(each.sent_at)])],
-    ['', (each) => action('Test', async () => { await api.post('notifications/test', { channel: each.name }); toast(`${each.name} took the test message.`); refresh(); }, { kind: 'small', 'aria-label': `Test ${each.name}` }), 'end']], data.channels)
-    : [h('p', null, 'No channel is set up. Holt tells phones (ntfy, Gotify), e-mail, web hooks and MQTT. Put this into holt.toml, with a name of your own, and load the settings again:'), copyBox(EXAMPLE, 'Example of a channel'), reload(refresh)],
-  data.notices?.length ? table('Waiting', [['What', (each) => each.title], ['To', (each) => each.channel], ['State', (each) => [each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]], ['Next try', (each) => when(each.next_at, '–')],
-    ['', (each) => action('Give up', async () => { if (await confirm('Give this message up?', each.title, 'Give up', () => api.del(path`notifications/${each.id}`))) refresh(); }, { kind: 'small' }), 'end']], data.notices) : null) : []), { every: 15000 });
-}
-
 const reload = (refresh) => action('Load the settings again', async () => { told(await api.post('server/reload')); refresh?.(); }, { icon: 'again' });
 
 // --- the server --------------------------------------------------------------------------------------------------------
 
 function server(page) {
   return live(page, () => perhaps(api.get('server/config')), (config, refresh) => (config ? section('Server', facts([['Listens on', config.listen], ['TLS', config.tls ? 'on' : 'off'], ['Other origins', config.cors_origins.join(', ')], ['Requests a second', config.rate_limit || 'no limit'], ['WebSocket', config.websocket_enabled ? 'on' : 'off']]),
-    form([field('external_url', 'Address for others', { value: config.external_url, optional: true, hint: 'As browsers and machines reach it, such as https://holt.example.org' }),
+    form([field('external_url', 'Address for others', { value: config.external_url, optional: true, check: address, hint: 'As browsers and machines reach it, such as https://holt.example.org' }),
       field('timezone', 'Time zone', { value: config.timezone, optional: true, list: 'zones', hint: 'Such as Europe/Berlin. Empty: that of the machine.' }), h('datalist', { id: 'zones' }, (Intl.supportedValuesOf?.('timeZone') || []).map((zone) => h('option', { value: zone })))],
     { kind: '', work: async (values) => { told(await api.patch('server/config', changed(values, config))); refresh(); } }),
     h('div', { class: 'ask-row' }, reload(refresh), action('Restart Holt', () => confirm('Restart Holt?', 'Running answers are interrupted; chats continue by themselves afterwards.', 'Restart', async () => { await api.post('server/restart'); toast('Holt restarts.'); })))) : []));
@@ -100,7 +89,7 @@ function care(page) {
 // --- the emergency stop ------------------------------------------------------------------------------------------------
 
 function stop(page) {
-  return live(page, () => perhaps(api.get('panic')), (state, refresh) => (state ? section('Emergency stop', state.panicked
-    ? [h('p', { class: 'banner bad' }, `Everything is stopped since ${dateTime(state.since)}, by ${state.by}.`), action('Let agents work again', async () => { await api.post('resume'); toast('Agents may work again.'); refresh(); }, { kind: 'primary' })]
-    : [h('p', { class: 'soft' }, 'Ends every running answer and tool, and lets nothing begin until you say so.'), action('Stop everything', () => confirm('Stop everything?', 'Every running answer and tool ends now.', 'Stop everything', async () => { await api.post('panic'); refresh(); }), { kind: 'danger' })]) : []), { every: 10000 });
+  return live(page, () => perhaps(api.get('panic')), (state) => (state ? section('Emergency stop', state.panicked
+    ? [h('p', { class: 'banner bad' }, `Everything is stopped since ${dateTime(state.since)}, by ${state.by}.`), action('Resume', () => page.shell.resume(), { kind: 'primary' })]
+    : [h('p', { class: 'soft' }, 'Ends every running answer and tool, and lets nothing begin until you say so.'), action('Stop everything', () => page.shell.stopAll(), { kind: 'danger' })]) : []), { every: 10000 });
 }

@@ -5,9 +5,10 @@ import { Conn } from './conn.js';
 import { clock } from './format.js';
 import { GROUPS, PAGES } from './pages.js';
 import { device, tab } from './store.js';
-import { closeDialogs, dialog, empty, failed, loading, toast } from './ui.js';
+import { action, closeDialogs, confirm, dialog, empty, failed, loading, toast } from './ui.js';
 
 const COUNTS_MS = 20000;
+const STOPPED_MS = 3000; // while everything is stopped
 const narrow = matchMedia('(max-width: 760px)');
 
 // One visit of a page: what its module is called with.
@@ -26,6 +27,7 @@ class Page {
 
   title(text) {
     this.shell.heading.textContent = text;
+    this.shell.heading.title = text;
     document.title = `${text} · Holt`;
   }
 
@@ -87,6 +89,7 @@ export class Shell {
     removeEventListener('keydown', this.keys);
     document.removeEventListener('visibilitychange', this.seen);
     this.timers.forEach(clearInterval);
+    clearInterval(this.stopTimer);
     this.page?.close();
     this.chat?.close();
     closeDialogs();
@@ -111,7 +114,7 @@ export class Shell {
         const mine = PAGES.filter((about) => about.group === group);
         return mine.length ? h('ul', { 'aria-label': title || 'Start' }, title && h('li', { class: 'group', 'aria-hidden': 'true' }, title), mine.map((about) => h('li', null, entry(about)))) : null;
       })),
-      h('div', { class: 'nav-foot' }, this.tools()));
+      h('div', { class: 'nav-foot' }, this.stopButton = iconButton('stop', STOP, () => this.stopAll(), { class: 'icon-btn halt', hidden: true }), this.tools()));
     this.more = h('button', { type: 'button', 'aria-haspopup': 'dialog', onclick: () => this.showMore() }, icon('more'), h('span', { class: 'name' }, 'More'), this.moreCount = h('span', { class: 'count', hidden: true }));
     this.tabs = h('nav', { class: 'tabs', 'aria-label': 'Pages' }, PAGES.filter((about) => about.tab).map(entry), this.more);
 
@@ -120,9 +123,10 @@ export class Shell {
     this.slot = h('div', { class: 'slot' });
     this.line = h('span', { class: 'line', role: 'status' });
     this.top = h('header', { class: 'top' }, this.lead, this.heading, this.slot, this.line);
+    this.banner = h('div', { class: 'stopped', role: 'status', hidden: true });
     this.outlet = h('main', { class: 'outlet', id: 'main' });
     const skip = h('button', { type: 'button', class: 'skip', onclick: () => (this.outlet.querySelector('#message') || this.heading).focus() }, 'Skip to the content');
-    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.outlet), this.tabs));
+    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.banner, this.outlet), this.tabs));
     this.showLine();
   }
 
@@ -143,6 +147,7 @@ export class Shell {
     dialog('More', (close) => {
       const links = PAGES.filter((about) => !about.tab && about.group >= 0).map((about) => h('li', null, h('a', { href: '#/' + about.name, onclick: () => close() }, icon(about.icon), h('span', null, about.title),
         this.counts[about.name] ? h('span', { class: 'count' }, String(this.counts[about.name])) : null)));
+      if (!this.stopButton.hidden) links.push(h('li', null, h('button', { type: 'button', class: 'halt', onclick: () => { close(); this.stopAll(); } }, icon('stop'), h('span', null, STOP))));
       return [h('nav', { 'aria-label': 'More pages' }, h('ul', { class: 'more-list' }, links)), h('div', { class: 'nav-foot' }, this.tools())];
     });
   }
@@ -157,6 +162,8 @@ export class Shell {
     for (const { about: each, el } of this.links) {
       if (each === about) el.setAttribute('aria-current', 'page');
       else el.removeAttribute('aria-current');
+      // Back to the chat that was open; from there to a new one.
+      if (each.name === 'chat') el.href = '#/chat' + (about !== each && this.chat?.current ? '/' + encodeURIComponent(this.chat.current.id) : '');
     }
     this.more.classList.toggle('here', !!about && !about.tab);
     const before = this.page;
@@ -194,7 +201,9 @@ export class Shell {
   // --- the line -------------------------------------------------------------------------------------------------------
 
   frame(f) {
-    if (f.type === 'activity' || f.type === 'tool_approval' || f.type === 'tool_decision') this.countSoon();
+    if (['activity', 'tool_approval', 'tool_decision', 'error'].includes(f.type)) this.countSoon();
+    // A machine came or went, an alert came or went: every number of it on the page changes at once.
+    if (f.type === 'alert' || f.type === 'machine') this.noticed ||= setTimeout(() => { this.noticed = 0; this.seen(); }, 300);
     this.chat?.frame(f);
   }
 
@@ -219,13 +228,15 @@ export class Shell {
   }
 
   async count() {
-    const [approvals, alerts] = await Promise.all(['approvals?status=pending', 'alerts?limit=100'].map(async (where) => {
+    const [approvals, alerts, panic] = await Promise.all(['approvals?status=pending', 'alerts?limit=100', 'panic'].map(async (where) => {
       if (this.blind.has(where)) return null;
       // What this login may not see, or this hub does not have, is not asked for again.
       try { return await api.get(where); } catch (error) { if (error.status === 403 || error.status === 503) this.blind.add(where); return null; }
     }));
+    if (panic) this.setStopped(this.stopButton.hidden = panic.panicked);
+    else if (this.blind.has('panic')) this.setStopped(false); // who may not ask finds out by sending again
     if (approvals) this.setCount('approvals', approvals.length, 'waiting');
-    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'open');
+    if (alerts?.alerts) this.setCount('alerts', alerts.alerts.filter((each) => !each.acknowledged_at && !each.silenced_until).length, 'new');
   }
 
   setCount(name, n, what) {
@@ -241,11 +252,36 @@ export class Shell {
     this.moreCount.textContent = hidden > 99 ? '99+' : String(hidden);
   }
 
+  // --- everything is stopped ------------------------------------------------------------------------------------------
+
+  stopAll() {
+    return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
+  }
+
+  async resume() { await api.post('resume'); await this.count(); }
+
+  // Messages wait in the page meanwhile; as soon as it is over they go on.
+  setStopped(on) {
+    if (on === this.conn.held) return;
+    this.conn.held = on;
+    clearInterval(this.stopTimer);
+    if (on && !this.blind.has('panic')) this.stopTimer = setInterval(() => this.count(), STOPPED_MS);
+    this.showStopped();
+    this.chat?.flush();
+    if (!on) this.page?.refresh();
+  }
+
+  showStopped() {
+    const { held } = this.conn;
+    this.banner.hidden = !held;
+    if (held !== !!this.banner.firstChild) this.banner.replaceChildren(...(held ? [h('span', null, h('strong', null, 'Everything is stopped.'), ' Messages wait, and agents do nothing.'), this.blind.has('panic') ? '' : action('Resume', () => this.resume(), { kind: 'small' })] : []));
+  }
+
   // --- shortcuts ------------------------------------------------------------------------------------------------------
 
   shortcuts() {
     return [['?', 'This list', () => this.help()], ['n', 'New chat', () => { location.hash = '#/chat'; }], ['/', 'To the search or message box', () => this.outlet.querySelector('[type=search], #message')?.focus()],
-      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => { location.hash = '#/' + about.name; }])];
+      ...PAGES.filter((about) => GO[about.name]).map((about) => ['g ' + GO[about.name], about.title, () => this.links.find((each) => each.about === about).el.click()])];
   }
 
   keys(event) {
@@ -263,12 +299,13 @@ export class Shell {
   help() {
     dialog('Keyboard shortcuts', () => {
       const on = h('input', { type: 'checkbox', checked: device.get('shortcuts') !== 'off', onchange: () => device.set('shortcuts', on.checked ? null : 'off') });
-      return [h('dl', { class: 'facts' }, [...this.shortcuts(), ['Enter', 'Send'], ['Shift Enter', 'New line'], ['Esc', 'Stop the answer']].map(([keys, what]) => h('div', null, h('dt', null, keys.split(' ').map((key) => h('kbd', null, key))), h('dd', null, what)))),
+      return [h('dl', { class: 'facts' }, [...this.shortcuts(), ['Enter', 'Send'], ['Shift Enter', 'New line'], ['Esc', 'Stop the answer'], ['↑', 'Change the last question']].map(([keys, what]) => h('div', null, h('dt', null, keys.split(' ').map((key) => h('kbd', null, key))), h('dd', null, what)))),
         h('label', { class: 'check' }, on, h('span', null, 'Single-key shortcuts'))];
     });
   }
 }
 
+const STOP = 'Stop everything';
 const GO = { home: 'h', chat: 'c', approvals: 'a', machines: 'm', alerts: 'l', costs: 'o', schedules: 's', agents: 'e', tools: 't', settings: ',' };
 
 function nextTheme(button) {

@@ -1,6 +1,9 @@
 // One answer on the page: its tool steps, its text, how it ended. Fed with the frames of one turn.
 import { h, icon, announce } from './dom.js';
-import { Markdown } from './markdown.js';
+import { api, path } from './api.js';
+import { choices, request } from './approvals.js';
+import { Markdown, spoken } from './markdown.js';
+import { explain } from './ui.js';
 
 const ENDINGS = {
   cancelled: 'Stopped.',
@@ -16,9 +19,8 @@ export function assistantBubble() {
 }
 
 export class Turn {
-  // decide(approvalId, action) -> Promise; retry() sends the question again.
-  constructor(decide, retry) {
-    this.decide = decide;
+  // retry() sends the question again.
+  constructor(retry) {
     this.retry = retry;
     const { el, body } = assistantBubble();
     this.el = el;
@@ -125,7 +127,7 @@ export class Turn {
 
   toolStart(f) {
     const step = this.step(f);
-    if (step.asking) this.settle(step, 'Approved.');
+    if (step.asking) this.settle(step, 'Allowed.');
     this.mark(step, 'running', 'Running');
     if (f.text && !step.shown) { step.shown = true; this.line(step, f.text, 'args'); }
     this.waiting(null);
@@ -142,8 +144,8 @@ export class Turn {
   approval(f) {
     const step = this.step(f);
     if (!f.approval_id) {
-      this.line(step, f.text || 'Approved automatically.');
-      this.mark(step, 'asked', 'Approved automatically', 'check');
+      this.line(step, 'Allowed by a rule.');
+      this.mark(step, 'asked', 'Allowed', 'check');
       return;
     }
     this.mark(step, 'asked', 'Waiting for you', 'warn');
@@ -156,33 +158,31 @@ export class Turn {
       for (const button of buttons) button.disabled = true;
       say.textContent = 'Sending…';
       try {
-        await this.decide(f.approval_id, action);
-        if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Approved.');
+        await api.decide(f.approval_id, action);
+        if (step.asking) this.settle(step, action === 'deny' ? 'Denied.' : 'Allowed.');
         if (action === 'deny') this.mark(step, 'denied', 'Denied', 'close');
       } catch (error) {
         if (!step.asking) return;
         if (error.status === 409 || error.status === 404) { this.settle(step, 'Already decided, or no longer waiting.'); return; }
         for (const button of buttons) button.disabled = false;
-        say.textContent = error.message;
+        say.textContent = explain(error);
       }
     };
-    const buttons = [
-      h('button', { type: 'button', class: 'btn primary', onclick: () => choose('approve') }, 'Approve'),
-      h('button', { type: 'button', class: 'btn', onclick: () => choose('deny') }, 'Deny'),
-      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_session') }, 'Allow in this chat for 15 min'),
-      h('button', { type: 'button', class: 'btn quiet', onclick: () => choose('auto_always') }, 'Always allow'),
-    ];
+    const buttons = choices(step.tool, (label, action, kind) => h('button', { type: 'button', class: 'btn ' + kind, onclick: () => choose(action) }, label));
+    const what = h('div', { class: 'what' }, request({ tool: step.tool, payload: (f.text || '').replace(/^Execute tool "[^"]*" with args: /, '') }));
+    // The frame may hold a part of long arguments; who asks and until when is known to the hub.
+    api.get(path`approvals/${f.approval_id}`).then((row) => what.replaceChildren(...request(row)), () => {});
     step.asking = h('div', { class: 'ask' }, h('div', { class: 'ask-row' }, ...buttons), say);
     step.approvalId = f.approval_id;
-    step.body.append(h('pre', { class: 'ask-text', tabindex: '0' }, f.text || `Run ${step.tool}?`), step.asking);
-    announce(`Holt asks for permission. ${f.text || step.tool}`);
+    step.body.append(what, step.asking);
+    announce(`Holt asks for permission. ${what.firstChild.textContent}`);
   }
 
   // Somebody decided: here, on another device, by a rule, or nobody did in time.
   decision(f) {
     const step = this.step(f);
     const approved = f.approval_status === 'approved';
-    this.settle(step, approved ? 'Approved.' : f.approval_status === 'denied' ? 'Denied.' : 'Nobody decided in time.');
+    this.settle(step, approved ? 'Allowed.' : f.approval_status === 'denied' ? 'Denied.' : 'Nobody decided in time.');
     if (!approved) this.mark(step, 'denied', f.approval_status === 'denied' ? 'Denied' : 'Expired', 'close');
   }
 
@@ -210,7 +210,7 @@ export class Turn {
     else this.stepBox.open = false;
     if (code === 'done') {
       if (!this.text) this.note('No text in this answer.');
-      announce(this.text.length > 1500 ? this.text.slice(0, 1500) + '…' : this.text || 'Done.');
+      announce(this.el.isConnected ? spoken(this.markdown.el) || 'Done.' : 'An answer has arrived.');
     } else {
       const text = ENDINGS[code] || message || 'Something went wrong.';
       const calm = code === 'cancelled';

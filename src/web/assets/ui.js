@@ -5,6 +5,7 @@ import { announce, copyText, h, icon, iconButton, mark } from './dom.js';
 export function explain(error) {
   if (error.status === 0) return 'Holt cannot be reached right now. Nothing was changed.';
   if (error.status === 429) return `Too many requests. Please wait ${error.retryAfter || 'a few'} seconds.`;
+  if (error.code === 'panicked') return 'Everything is stopped: resume first.';
   if (error.status === 403 && /scope/.test(error.message)) return 'This login may not do that: a scope is missing.';
   if (error.status === 500 && error.id) return `Holt could not do that. The log tells why, under the id ${error.id}.`;
   const text = error.message || 'That did not work.';
@@ -160,7 +161,10 @@ export function form(list, { submit = 'Save', kind = 'primary', cancel = null, w
     } catch (error) {
       const text = explain(error);
       const named = error.status === 400 || error.status === 409 ? shown.map((each) => [error.message.search(new RegExp(`\\b${each.name}\\b`)), each]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0] : null;
-      if (named) { named[1].set(text); focusOn(named[1]); announce(text); } else problem.textContent = text;
+      if (named) {
+        const said = explain({ message: error.message.replace(new RegExp(`^(invalid )?\\S*\\b${named[1].name}: `), '') });
+        named[1].set(said); focusOn(named[1]); announce(said);
+      } else problem.textContent = text;
     } finally { busy(button, false); }
   } }, list.map((each) => each.el || each), problem,
   h('div', { class: 'row' }, extra, cancel && h('button', { type: 'button', class: 'btn', onclick: cancel }, 'Cancel'), button));

@@ -1,8 +1,9 @@
-// After the account is made: who answers, how to be told, the first machine. Each step can be left out.
+// After the account is made: who answers, how to be told, the first machine. Each step can be left out; Home says what is.
 import { h } from './dom.js';
-import { api, path } from './api.js';
+import { api, path, query } from './api.js';
 import { add } from './machines.js';
-import { notifications } from './settings.js';
+import { notifications } from './channels.js';
+import { address } from './settings.js';
 import { action, field, form, link, perhaps, section, toast } from './ui.js';
 
 export default function show(page) {
@@ -25,10 +26,20 @@ function who(page, next) {
   perhaps(api.get('llm/providers')).catch(() => null).then((llm) => {
     if (!llm) return;
     const pick = field('name', 'Provider', { kind: 'select', options: llm.providers.map((each) => [each.name, each.name]) });
-    const more = h('details', null, h('summary', null, 'Use a model'), form([pick, field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: 'From the provider’s site. Ollama needs none.' }), field('base_url', 'Address', { optional: true, hint: 'Only for Ollama or a compatible service.' }), field('default_model', 'Model', { optional: true, hint: 'Its exact name.' })],
-      { submit: 'Save and test', work: async ({ name, default_model: model, ...values }) => {
+    const list = h('datalist', { id: 'models' });
+    const model = field('default_model', 'Model', { list: 'models', hint: 'Leave it empty to see which there are.' });
+    const more = h('details', null, h('summary', null, 'Use a model'), form([pick, field('api_key', 'API key', { kind: 'password', autocomplete: 'off', optional: true, hint: 'From the provider’s site. Ollama needs none.' }), field('base_url', 'Address', { optional: true, check: address, hint: 'Only for Ollama or a compatible service.' }), model, list],
+      { submit: 'Save and test', work: async ({ name, default_model: chosen, ...values }) => {
         await api.patch(path`llm/providers/${name}`, Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
-        await api.patch('llm/config', { default_provider: name, ...(model ? { default_model: model } : {}) });
+        if (!chosen) {
+          // Whoever does not know a name is shown them.
+          const found = (await perhaps(api.get('models/details' + query({ provider: name }))))?.models || [];
+          list.replaceChildren(...found.map((each) => h('option', { value: each.id })));
+          model.set(found.length ? `Please choose one, such as ${found[0].id}.` : 'Please give the name of the model.');
+          model.input.focus();
+          return;
+        }
+        await api.patch('llm/config', { default_provider: name, default_model: chosen });
         const answer = await perhaps(api.post(path`llm/providers/${name}/test`));
         if (answer && !answer.ok) throw new Error(`${name} says: ${answer.error}`);
         toast(`${name} works.`);

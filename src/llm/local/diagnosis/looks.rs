@@ -118,20 +118,21 @@ fn is_name(name: &str) -> bool {
 pub(super) fn closer(facts: &Facts<'_>) -> Vec<Planned> {
     let mut looks = Vec::new();
     let at_least = |tool: &str, field: &str, limit: f64| facts.number(tool, field).is_some_and(|value| value >= limit);
-    if at_least("host_cpu", "used_percent", 80.0) || at_least("host_cpu", "load_per_core", 2.0) {
+    let is_bad = |what: &str| !facts.bad(what).is_empty();
+    if is_bad("CPU use") || is_bad("load per core") {
         looks.push(top("cpu"));
     }
     if at_least("host_cpu", "iowait_percent", 20.0) {
         looks.extend([top("cpu"), look("host_disk_io", json!({})), look("host_kernel", json!({}))]);
     }
     let killed = facts.tool("host_kernel").is_some_and(|value| !list(value, "oom_kills").is_empty());
-    if killed || at_least("host_memory", "used_percent", 85.0) || at_least("host_memory", "oom_kills_since_boot", 1.0) {
+    if killed || is_bad("memory use") || at_least("host_memory", "oom_kills_since_boot", 1.0) {
         looks.extend([top("memory"), look("host_memory", json!({})), look("host_kernel", json!({}))]);
     }
     if at_least("host_temperature", "hottest_celsius", 70.0) {
         looks.extend([top("cpu"), look("host_cpu", json!({}))]);
     }
-    if !facts.bad("space on ").is_empty() || !facts.bad("inodes on ").is_empty() {
+    if is_bad("space on ") || is_bad("inodes on ") {
         looks.push(look("host_space", json!({})));
     }
     if !facts.log_lines(&["no space left on device"]).is_empty() {

@@ -56,13 +56,21 @@ pub(super) fn conclude(question: &Question, seen: &[Seen]) -> Diagnosis {
 fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
     let mut items: Vec<(Level, String)> = Vec::new();
     for finding in facts.findings() {
-        items.push((Level::of(text(finding, "level")), format!("{} ({})", stated(finding), threshold(finding))));
+        let level = Level::of(text(finding, "level"));
+        let mut said = stated(finding);
+        // What is fine needs no reason: the report is read on phones, too.
+        if level > Level::Ok {
+            said = format!("{said} ({})", threshold(finding));
+        }
+        items.push((level, said));
     }
     let readings = facts.tool("host_checks").map_or(&[][..], |value| list(value, "readings"));
     for reading in readings {
         if let (Some(check), Some(said)) = (text(reading, "check"), text(reading, "description")) {
-            let said = if said.is_empty() { text(reading, "target").unwrap_or("") } else { said };
-            items.push((Level::of(text(reading, "level")), format!("check {}: {said}", code(check))));
+            let target = text(reading, "target").filter(|target| !said.contains(target));
+            let target = target.map(|target| format!(" {}", code(target))).unwrap_or_default();
+            let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+            items.push((Level::of(text(reading, "level")), format!("check {}{target}{said}", code(check))));
         }
     }
     items.order_by_key(|(level, _)| std::cmp::Reverse(*level));

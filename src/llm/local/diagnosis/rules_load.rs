@@ -108,8 +108,10 @@ fn memory(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     let used = number(memory, "used_percent").unwrap_or(0.0);
     let stalled = stall(facts, "memory").or_else(|| number(memory, "pressure_some_avg60_percent"));
     let swap = number(memory, "swap_used_percent").unwrap_or(0.0);
+    let is_bad = |what: &str| facts.level(what).unwrap_or(Level::Ok) > Level::Ok;
     let judged = ["memory use", "swap use", "time lost for lack of memory"];
     let level = judged.iter().filter_map(|what| facts.level(what)).max().unwrap_or(Level::Ok);
+    let (is_short, is_swapped) = (is_bad("memory use"), is_bad("swap use"));
     if level == Level::Ok {
         return;
     }
@@ -119,17 +121,17 @@ fn memory(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     let culprit = top.filter(|(_, _, share)| used > 0.0 && share / used * 100.0 >= CULPRIT_PERCENT);
     let title = match culprit {
         Some((name, size, share)) => format!("{} holds {}, {} % of the memory", code(name), bytes(size), plain(share)),
-        None if used < 85.0 && swap >= 50.0 => format!("Swap is {} % full though memory has room", plain(swap)),
+        None if !is_short && is_swapped => format!("Swap is {} % full though memory has room", plain(swap)),
         None => format!("Memory is short: {} % used, by many programs together", plain(used)),
     };
     let mut cause = Cause::new(level, title).asked(facts.is_about(&["mem"]));
     let left = bytes(number(memory, "available_bytes").unwrap_or(0.0));
-    if used >= 85.0 {
+    if is_short {
         cause.add(20, format!("{} % of the memory are used, {left} are left for programs", plain(used)));
     } else {
         cause.but(15, format!("{left} of memory are left for programs, {} % are used", plain(used)));
     }
-    if swap >= 50.0 {
+    if is_swapped {
         cause.add(10, format!("swap is {} % full", plain(swap)));
     }
     match stalled {

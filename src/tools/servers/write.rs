@@ -1,0 +1,42 @@
+//! How changes of tool servers, and of what is kept like them, get into the configuration.
+
+use serde_json::Value;
+
+use super::{ChangeError, ToolServers};
+use crate::config::{ConfigError, Document, ToolServerConfig, edit, write_tool_server};
+
+/// Changes the configuration file and puts the result in force; the text says why not.
+pub type Write =
+    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), String> + Send + Sync>;
+
+impl ToolServers {
+    /// How the configuration is changed; the first call counts. What it puts in force comes back to [`Self::apply`],
+    /// which leaves the server that is being changed alone.
+    pub fn set_write(&self, write: Write) {
+        let _ = self.shared.write.set(write); // set once, by the composition root
+    }
+
+    /// Changes the configuration; `step` is for the error, as the contract words it.
+    pub(in crate::tools) fn edit(
+        &self,
+        name: &str,
+        step: &'static str,
+        edit: &mut dyn FnMut(&mut Document) -> Result<(), ConfigError>,
+    ) -> Result<(), ChangeError> {
+        let done =
+            self.shared.write.get().map_or_else(|| Err("the hub is just starting".to_owned()), |write| write(edit));
+        done.map_err(|cause| ChangeError::Persist { step, name: name.to_owned(), cause })
+    }
+
+    pub(super) fn write(
+        &self,
+        name: &str,
+        step: &'static str,
+        config: Option<&ToolServerConfig>,
+    ) -> Result<(), ChangeError> {
+        self.edit(name, step, &mut |doc| match config {
+            Some(config) => write_tool_server(doc, name, config),
+            None => edit::set_at(doc, &["tools", name], &Value::Null),
+        })
+    }
+}
