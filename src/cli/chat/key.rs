@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(find(Some("dk_flag"), env(), false).unwrap(), "dk_flag");
         assert_eq!(find(None, env(), false).unwrap(), "dk_env");
         assert!(text(find(Some("a b"), env(), false)).contains("this is no key"));
-        for (is_own, part) in [(false, "another machine"), (true, "its data is not in")] {
+        for (is_own, part) in [(false, "one elsewhere needs a key"), (true, "its data is not in")] {
             let text = text(find(None, Env::default(), is_own));
             assert!(text.contains(part) && text.contains("holt keys create"), "{text}");
         }

@@ -37,7 +37,7 @@ const TEXT_BYTES_MAX: usize = 2000;
 const NAME_WORDS_MAX: usize = 6;
 
 /// What a note is called by in a question, even where it begins with the word for a part of the machine: "wifi password".
-const PRIVATE: &[&str] = &["password", "passphrase", "pin", "birthday", "phone", "email"];
+const PRIVATE: &[&str] = &["password", "passphrase", "code", "pin", "birthday", "phone", "email"];
 
 /// Words around a name.
 const AROUND: &[&str] =
