@@ -27,6 +27,7 @@ pub(super) fn shown(table: &Value) -> Value {
         match value {
             Value::Object(headers) if key == HEADERS => headers.values_mut().for_each(|value| *value = json!(MASK)),
             value if SECRETS.contains(&key.as_str()) => *value = json!(MASK),
+            Value::String(word) if key == "tls" => *word = word.trim().to_ascii_lowercase(),
             _ => {}
         }
     }
@@ -140,4 +141,45 @@ pub(super) fn remove(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let changed = ctx.deps.settings.change(&mut |doc| edit::set(doc, &path, &Value::Null))?;
     note(ctx, call, "notification.remove", name, "");
     Ok(ok(&told(json!({"status": "removed"}), &changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_with_their_server() {
+        let check = |old: Value, given: Value, kept: Option<&str>| {
+            let found = merged("x", given.as_object().unwrap(), &old);
+            let refused = found.as_ref().err().map(|error| (error.status, error.message.as_str()));
+            let word = kept.unwrap_or("password");
+            let text = format!("{word}: give the {word} again: the server changed");
+            match kept {
+                None => assert_eq!(found.unwrap().get("password"), old.get("password"), "{given}"),
+                Some(_) => assert_eq!(refused, Some((400, text.as_str())), "{given}"),
+            }
+        };
+        let mail = json!({"type": "Email", "server": "h", "user": "u", "password": "sealed:p", "tls": "TLS"});
+        let password = Some("password");
+        check(mail.clone(), json!({"server": "h ", "tls": "starttls"}), None);
+        check(mail.clone(), json!({"type": "email", "server": "h", "password": "***"}), None);
+        check(mail.clone(), json!({"server": "h", "tls": "None"}), password);
+        check(mail.clone(), json!({"server": "h", "port": 26, "password": "***"}), password);
+        check(mail.clone(), json!({"server": "i"}), password);
+        check(mail, json!({}), password);
+        let broker = json!({"type": "mqtt", "server": "h", "tls": true, "password": "p"});
+        check(broker.clone(), json!({"server": "h", "tls": true}), None);
+        check(broker.clone(), json!({"server": "h", "tls": false}), password);
+        check(broker, json!({"server": "h"}), password);
+        check(json!({"type": "mqtt", "server": "h", "password": "p"}), json!({"server": "h", "tls": true}), None);
+        let phone = json!({"type": "ntfy", "token": "t"});
+        check(phone.clone(), json!({"server": "https://ntfy.sh/"}), None);
+        check(phone, json!({"server": "https://ntfy.example"}), Some("token"));
+        let hook = json!({"type": "webhook", "url": "u", "secret": "s", "headers": {"a": "b"}});
+        check(hook.clone(), json!({"url": "***", "headers": {"a": "***"}}), None);
+        check(hook.clone(), json!({}), None);
+        check(hook.clone(), json!({"url": "v", "headers": {}}), Some("secret"));
+        check(hook.clone(), json!({"url": "v", "secret": "t"}), Some("headers"));
+        check(hook, json!({"url": "v", "secret": "t", "headers": {"a": "***"}}), Some("headers"));
+    }
 }

@@ -418,3 +418,7 @@ fn test_notice() -> Notice {
         ..Notice::default()
     }
 }
+
+#[cfg(test)]
+#[path = "dispatcher_tests.rs"]
+mod tests;
