@@ -13,7 +13,8 @@ use crate::api::message::{Reply, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::api::server_settings::names;
-use crate::config::edit;
+use crate::api::settings::{self, SettingsError};
+use crate::config::{Config, ConfigError, edit};
 use crate::costs::{Budgets, CostReport, LimitState};
 use crate::limits;
 use crate::rt::json::quoted;
@@ -29,8 +30,9 @@ const LIMITS: [&str; 6] = [
     "total_limit_soft",
     "total_limit_hard",
 ];
+/// What schedules spend under.
+const SCHEDULER: &str = "scheduler";
 const PRICES: [&str; 3] = ["input", "output", "cached_input"];
-const PRICE: &str = "costs.price";
 
 /// Rendered answers, the oldest first. Guarded by this mutex; nothing is taken under it. Bounded by
 /// [`limits::COST_REPORTS_CACHED`].
@@ -83,23 +85,43 @@ pub(super) fn set_limits(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> 
     let (scope, name) = (fields.text("scope")?.unwrap_or("all"), fields.text("name")?.unwrap_or_default());
     let config = ctx.deps.settings.current();
     // Reports name identities; the file leaves their kind out.
-    let short = name.strip_prefix("key:").filter(|_| !config.costs.keys.contains_key(name));
+    let short = name.strip_prefix("key:").filter(|_| !config.costs.keys.contains_key(name)).unwrap_or(name);
     let table = match scope {
-        "all" => vec!["costs"],
-        "agent" | "key" if name.is_empty() => {
+        "all" if name.is_empty() => vec!["costs"],
+        "all" => return Err(ApiError::bad_request("name: works with scope agent and key only")),
+        "agent" | "key" if short.is_empty() => {
             return Err(ApiError::bad_request(format!("name is required: the {scope} that the limit is for")));
         }
         "agent" if !config.agents.iter().any(|agent| agent.name == name) => {
             return Err(ApiError::bad_request(format!("name: there is no agent {}", quoted(name))));
         }
         "agent" => vec!["costs", "agents", name],
-        "key" => vec!["costs", "keys", short.unwrap_or(name)],
+        "key" if !is_spender(ctx, &config, short)? => {
+            return Err(ApiError::bad_request(format!("name: there is no key {}", quoted(short))));
+        }
+        "key" => vec!["costs", "keys", short],
         _ => return Err(ApiError::bad_request("scope must be all, agent or key")),
     };
-    write(ctx, call, "costs.limits", &format!("{scope} {name}"), &table, &fields, &LIMITS)
+    let mut wishes = wishes(&fields, &LIMITS)?;
+    for (_, value) in wishes.iter_mut().filter(|(_, value)| value.as_f64() == Some(0.0)) {
+        *value = Value::Null;
+    }
+    let changed = ctx.deps.settings.change(&mut |doc| set_all(doc, &table, &wishes))?;
+    note(ctx, call, "costs.limits", &format!("{scope} {name}"), &names(&wishes));
+    Ok(ok(&told(json!({"status": "updated"}), &changed)))
 }
 
-/// Says what a model costs, in dollars per million tokens; null for each: nothing of our own is known.
+/// Whether a name is that of a key, or of a login; what has a limit already may lose it.
+fn is_spender(ctx: &Ctx, config: &Config, name: &str) -> Result<bool, ApiError> {
+    let is_known = config.costs.keys.contains_key(name)
+        || name == SCHEDULER
+        || name.strip_prefix("user:").is_some_and(|user| !user.is_empty())
+        || config.auth.keys.iter().any(|key| key.name == name);
+    Ok(is_known || ctx.key_store()?.list()?.iter().any(|key| key.name == name))
+}
+
+/// Says what a model costs, in dollars per million tokens. What is not given stays; null for input and output: nothing
+/// of our own is known.
 pub(super) fn set_price(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     tracker(ctx)?;
     let fields = Fields::of(&call.req.body)?;
@@ -107,33 +129,38 @@ pub(super) fn set_price(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     if model.is_empty() {
         return Err(ApiError::bad_request("model is required: its name, or how the names of several begin"));
     }
-    write(ctx, call, PRICE, model, &["costs", "model_prices", model], &fields, &PRICES)
+    let wishes = wishes(&fields, &PRICES)?;
+    let table = ["costs", "model_prices", model];
+    let changed = settings::change(&*ctx.deps.settings, &mut |doc| {
+        set_all(doc, &table, &wishes).map_err(SettingsError::from)?;
+        let is_set = |key| edit::value_at(doc, &[&table[..], &[key]].concat()).is_some();
+        match (is_set("input"), is_set("output")) {
+            (true, true) => Ok(()),
+            // A model whose price is not known is another thing than one that costs nothing.
+            (false, false) if wishes.iter().all(|(_, value)| value.is_null()) => {
+                Ok(edit::set_at(doc, &table, &Value::Null).map_err(SettingsError::from)?)
+            }
+            _ => Err(ApiError::bad_request("give input and output: with one of them the other would cost nothing")),
+        }
+    })?;
+    note(ctx, call, "costs.price", model, &names(&wishes));
+    Ok(ok(&told(json!({"status": "updated"}), &changed)))
 }
 
-fn write(
-    ctx: &Ctx,
-    call: &Call<'_>,
-    action: &'static str,
-    target: &str,
-    table: &[&str],
-    fields: &Fields,
-    keys: &[&str],
-) -> Result<Reply, ApiError> {
+/// Those of the keys that are given, null included; one at least.
+fn wishes<'a>(fields: &Fields, keys: &[&'a str]) -> Result<Vec<(&'a str, Value)>, ApiError> {
     let mut wishes = Vec::new();
     for key in keys.iter().filter(|key| fields.get(key).is_some()) {
-        let value = fields.number(key)?.filter(|number| *number != 0.0 || action == PRICE);
-        wishes.push((*key, value.map_or(Value::Null, |number| json!(number))));
+        wishes.push((*key, fields.number(key)?.map_or(Value::Null, |number| json!(number))));
     }
-    // A model whose price is not known is another thing than one that costs nothing.
-    let is_gone = action == PRICE && wishes.iter().all(|(_, value)| value.is_null());
-    let changed = ctx.deps.settings.change(&mut |doc| {
-        if is_gone {
-            return edit::set_at(doc, table, &Value::Null);
-        }
-        wishes.iter().try_for_each(|(key, value)| edit::set_at(doc, &[table, &[*key]].concat(), value))
-    })?;
-    note(ctx, call, action, target, &names(&wishes));
-    Ok(ok(&told(json!({"status": "updated"}), &changed)))
+    if wishes.is_empty() {
+        return Err(ApiError::bad_request(format!("give at least one of {}", keys.join(", "))));
+    }
+    Ok(wishes)
+}
+
+fn set_all(doc: &mut edit::Document, table: &[&str], wishes: &[(&str, Value)]) -> Result<(), ConfigError> {
+    wishes.iter().try_for_each(|(key, value)| edit::set_at(doc, &[table, &[*key]].concat(), value))
 }
 
 fn days(call: &Call<'_>) -> Result<u32, ApiError> {

@@ -17,6 +17,11 @@ impl Fields {
         })
     }
 
+    /// All of them, null included.
+    pub(super) fn into_map(self) -> Map<String, Value> {
+        self.0
+    }
+
     /// A field that is there, null included.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)

@@ -12,7 +12,7 @@ use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::audit::{Entry, Outcome};
 use crate::limits;
-use crate::notify::{ChannelInfo, ChannelStatus, Notice};
+use crate::notify::{ChannelInfo, ChannelStatus, Notice, TestError};
 use crate::rt::clock;
 use crate::rt::fields::typed;
 use crate::rt::json::quoted;
@@ -36,7 +36,12 @@ pub(super) fn list(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     let shapes = tables.map(|(name, table)| {
         let mut shape = channel_shape(running.iter().find(|channel| channel.name == *name), name, table);
         if sees_settings {
-            shape["settings"] = channels::settings(table);
+            let mut settings = channels::shown(table);
+            // The file may spell them in any case.
+            for key in ["type", "min_level"].into_iter().filter(|key| table.get(*key).is_some()) {
+                settings[key] = shape[key].clone();
+            }
+            shape["settings"] = settings;
         }
         shape
     });
@@ -59,17 +64,18 @@ pub(super) fn test(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     Ok(Reply::Later(Box::new(move |responder: Responder| {
         let notify = std::sync::Arc::clone(&own.deps.notify);
         let channel = name.clone();
-        let done = move |sent: Result<(), String>| {
+        let done = move |sent: Result<(), TestError>| {
             let (result, detail) = match &sent {
                 Ok(()) => (Outcome::Ok, ""),
-                Err(cause) => (Outcome::Failed, cause.as_str()),
+                Err(error) => (Outcome::Failed, error.text.as_str()),
             };
             log::info!("{TEST} {channel} by {actor} from {source}: {}", result.as_str());
             let entry = Entry { actor: &actor, target: &channel, source: &source, result, detail, ..Entry::ok(TEST) };
             own.deps.audit.record(&entry);
             responder.respond(match sent {
                 Ok(()) => json_line(200, &json!({"ok": true})),
-                Err(cause) => ApiError::new(502, "notification_failed", cause).into_response(),
+                Err(error) if error.was_tried => ApiError::new(502, "notification_failed", error.text).into_response(),
+                Err(error) => ApiError::new(503, "busy", error.text).with_header("Retry-After", "2").into_response(),
             });
         };
         notify.test(&name, Box::new(done));
@@ -95,11 +101,14 @@ fn missing() -> ApiError {
 fn channel_shape(channel: Option<&ChannelInfo>, name: &str, table: &Value) -> Value {
     let off = ChannelStatus::default();
     let status = channel.map_or(&off, |channel| &channel.status);
-    let typed = |key: &str| table.get(key).and_then(Value::as_str);
-    let level = typed("min_level").and_then(Level::from_name).unwrap_or(Level::Info);
+    let typed = || table.get("min_level").and_then(Value::as_str).map_or("", str::trim);
+    let is_typed = |level: &Level| level.name().eq_ignore_ascii_case(typed());
+    let level = channel
+        .map(|channel| channel.min_level)
+        .or_else(|| [Level::Critical, Level::Warning].into_iter().find(is_typed));
+    let kind = channel.map_or_else(|| channels::kind(table, name), |channel| channel.kind.to_owned());
     json!({
-        "name": name, "type": channel.map_or(typed("type").unwrap_or(name), |channel| channel.kind),
-        "min_level": level.name(), "enabled": channel.is_some(),
+        "name": name, "type": kind, "min_level": level.unwrap_or(Level::Info).name(), "enabled": channel.is_some(),
         "sent_at": time(status.sent_at), "error": status.error, "failures": status.failures,
         "retry_at": time(status.retry_at),
     })

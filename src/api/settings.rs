@@ -46,6 +46,36 @@ pub enum SettingsError {
     Part(String),
 }
 
+/// A change whose edit may refuse it in the words of a request.
+pub(super) fn change(
+    settings: &dyn Settings,
+    edit: &mut dyn FnMut(&mut Document) -> Result<(), ApiError>,
+) -> Result<Changed, ApiError> {
+    let mut refused = None;
+    let result = settings.change(&mut |doc| {
+        edit(doc).map_err(|error| {
+            refused = Some(error);
+            ConfigError::refused()
+        })
+    });
+    refused.map_or_else(|| result.map_err(ApiError::from), Err)
+}
+
+impl SettingsError {
+    /// Which setting a start would refuse, and why, in words for those who are not on this machine; None when the file
+    /// could not be read or written.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Part(reason) => Some(reason.clone()),
+            Self::Config(
+                cause
+                @ (ConfigError::Value { .. } | ConfigError::Syntax { .. } | ConfigError::ReferenceDatabase { .. }),
+            ) => Some(cause.in_short()),
+            Self::Config(_) => None,
+        }
+    }
+}
+
 impl Server {
     /// Takes what a changed configuration says of requests, from the next one on; true when credentials are gone that
     /// open sockets may have.
@@ -79,18 +109,12 @@ impl From<ConfigError> for SettingsError {
 impl From<SettingsError> for ApiError {
     /// A refused value is 400 and names its field; a file that cannot be read or written is 500.
     fn from(error: SettingsError) -> Self {
-        let cause = match error {
-            SettingsError::Part(reason) => return Self::new(400, "invalid_setting", reason),
-            SettingsError::Config(cause) => cause,
-        };
-        match &cause {
-            ConfigError::Value { .. } | ConfigError::Syntax { .. } | ConfigError::ReferenceDatabase { .. } => {
-                Self::new(400, "invalid_setting", cause.in_short())
-            }
-            _ => {
+        match error.refusal() {
+            Some(reason) => Self::new(400, "invalid_setting", reason),
+            None => {
                 // The cause is in the log: it names places of this machine.
                 let message = "the configuration file could not be read or written; nothing was changed".to_owned();
-                Self { message, ..Self::internal(&cause) }
+                Self { message, ..Self::internal(&error) }
             }
         }
     }

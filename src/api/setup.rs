@@ -138,7 +138,10 @@ fn finish_account(ctx: &Ctx, body: &AccountBody, visitor: &Visitor, address: &st
         let mut set = |doc: &mut edit::Document| edit::set(doc, "api.auth.password_hash", &json!(hash));
         ctx.deps.settings.change(&mut set).map_err(|error| {
             log::error!("{error}");
-            ApiError::new(500, "config_not_saved", "failed to save configuration")
+            match error.refusal() {
+                Some(_) => error.into(),
+                None => ApiError::new(500, "config_not_saved", "failed to save configuration"),
+            }
         })?;
         ctx.setup.complete()?;
     }

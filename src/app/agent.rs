@@ -165,6 +165,7 @@ impl Agent {
             let name = sys::host_name().unwrap_or_default();
             let setup = notify::Setup {
                 channels: file.notify.clone(),
+                known: Vec::new(),
                 queue: Arc::new(MemoryQueue::new()),
                 situation: Arc::new(AgentSituation::new(&self.agent_id, &name)),
                 timezone: String::new(),

@@ -318,6 +318,7 @@ fn hub_secret(config: &Config) -> Result<String, AppError> {
 fn notify_people(config: &Config, db: &Arc<Db>, stop: &Stop) -> Result<Arc<Dispatcher>, AppError> {
     let setup = notify::Setup {
         channels: config.notify.clone(),
+        known: config.tree.channel_names(),
         queue: Arc::new(NoticeStore::new(Arc::clone(db))),
         situation: Arc::new(HubSituation::new(Arc::clone(db))),
         timezone: config.api.timezone.clone(),

@@ -148,7 +148,8 @@ impl Live {
         };
         let channels = match self.parts.get() {
             Some(parts) if everything || touches(&changed, NOTIFY) => {
-                let ready = parts.notify.prepare(&config.notify, config.api.external_url.as_deref());
+                let url = config.api.external_url.as_deref();
+                let ready = parts.notify.prepare(&config.notify, config.tree.channel_names(), url);
                 Some(ready.map_err(SettingsError::Part)?)
             }
             _ => None,
@@ -274,15 +275,13 @@ impl Changes for Live {
     }
 
     fn change(&self, edit: Edit<'_>) -> Result<(), String> {
-        Settings::change(self, edit).map(|_| ()).map_err(|error| match error {
-            SettingsError::Part(reason) => reason,
-            SettingsError::Config(error @ (ConfigError::Value { .. } | ConfigError::Syntax { .. })) => error.in_short(),
-            SettingsError::Config(error) => {
-                if !error.is_refused() {
+        Settings::change(self, edit).map(drop).map_err(|error| {
+            error.refusal().unwrap_or_else(|| {
+                if !matches!(&error, SettingsError::Config(cause) if cause.is_refused()) {
                     log::error!("change the configuration: {error}");
                 }
                 "the configuration file could not be changed; its hub's log says why".to_owned()
-            }
+            })
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::tools::Tool;
 use crate::tools::builtin::ServerAdmin;
 use crate::tools::plugins::{Browser, Plugins, browser_tools, plugin_tools};
-use crate::tools::servers::ToolServers;
+use crate::tools::servers::{ToolServers, WriteError};
 
 /// Plugins and the browser, with what agents can do about them.
 pub(super) fn start(
@@ -29,7 +29,10 @@ pub(super) fn start(
 pub(super) fn write_by(servers: &ToolServers, live: &Arc<Live>) {
     let live = Arc::downgrade(live);
     servers.set_write(Box::new(move |edit| {
-        let live = live.upgrade().ok_or_else(|| "the hub stops".to_owned())?;
-        live.change(edit).map(drop).map_err(|error| error.to_string())
+        let live = live.upgrade().ok_or_else(|| WriteError::Failed("the hub stops".to_owned()))?;
+        live.change(edit).map(drop).map_err(|error| match error.refusal() {
+            Some(reason) => WriteError::Refused(reason),
+            None => WriteError::Failed(error.to_string()),
+        })
     }));
 }

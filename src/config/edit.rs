@@ -44,6 +44,11 @@ pub fn text(doc: &Document, path: &str) -> Option<String> {
     find(doc, path).and_then(Item::as_str).map(str::to_owned)
 }
 
+/// What stands at a path, as JSON.
+pub fn value_at(doc: &Document, path: &[&str]) -> Option<Value> {
+    path.iter().try_fold(doc.as_item(), |item, name| item.get(name)).map(super::json::of_item)
+}
+
 fn find<'a>(doc: &'a Document, path: &str) -> Option<&'a Item> {
     path.split('.').try_fold(doc.as_item(), |item, name| item.get(name))
 }

@@ -64,8 +64,8 @@ pub use gateway::GatewayConfig;
 pub use kv::KvConfig;
 pub use load::{Flags, data_dir, load};
 pub use notify::{
-    ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NtfyConfig, Priorities, QuietHours, Service,
-    WebhookConfig, check_channel_name, notify_channels,
+    ChannelConfig, EmailConfig, Encryption, GotifyConfig, MqttConfig, NTFY_SERVER, NtfyConfig, Priorities, QuietHours,
+    Service, WebhookConfig, check_channel_name, notify_channels,
 };
 pub use oidc::OidcConfig;
 pub use plugins::{BrowserConfig, PluginConfig, SecurityConfig};

@@ -21,7 +21,8 @@ const PER_MINUTE: u32 = 20;
 const TIMEOUT: Duration = Duration::from_secs(15);
 const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const NTFY_SERVER: &str = "https://ntfy.sh";
+/// Where ntfy is when nothing else is said.
+pub const NTFY_SERVER: &str = "https://ntfy.sh";
 /// Home Assistant's own default.
 const DISCOVERY_PREFIX: &str = "homeassistant";
 const KEEP_ALIVE_S: u32 = 30;

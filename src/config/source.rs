@@ -75,6 +75,11 @@ impl Tree {
         self.decided.iter().find(|(known, _)| known == key).map(|(_, name)| name.as_str())
     }
 
+    /// The names in `[notify]`, those of channels that are switched off included.
+    pub fn channel_names(&self) -> Vec<String> {
+        self.get("notify").and_then(Value::as_object).into_iter().flat_map(|tables| tables.keys().cloned()).collect()
+    }
+
     /// The value at a dotted path.
     pub fn get(&self, path: &str) -> Option<&Value> {
         path.split('.').try_fold(&self.keys, |value, name| value.get(name))

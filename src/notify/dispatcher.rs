@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, never, select};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, never, select};
 use jiff::tz::TimeZone;
 
 use super::buttons::Buttons;
@@ -27,12 +27,45 @@ const TESTS_WAITING_MAX: usize = 4;
 /// What topics of a hub begin with.
 pub const HUB_TOPIC: &str = "holt";
 
-/// Told how a test notice fared; the error is for the operator.
-pub type TestDone = Box<dyn FnOnce(Result<(), String>) + Send>;
+/// Told how a test notice fared.
+pub type TestDone = Box<dyn FnOnce(Result<(), TestError>) + Send>;
+
+/// Why a test notice was not delivered.
+pub struct TestError {
+    /// For the operator.
+    pub text: String,
+    /// Whether the service had its chance; the same test may succeed a moment later when it had not.
+    pub was_tried: bool,
+}
+
+/// A test that waits; one that is dropped is answered too.
+struct Test(Option<TestDone>);
+
+impl Test {
+    fn done(mut self, result: Result<(), TestError>) {
+        if let Some(done) = self.0.take() {
+            done(result);
+        }
+    }
+
+    fn untried(self, text: &str) {
+        self.done(Err(TestError { text: text.to_owned(), was_tried: false }));
+    }
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            Self(Some(done)).untried("the channel was just changed; try again");
+        }
+    }
+}
 
 /// What a dispatcher is made of.
 pub struct Setup {
     pub channels: Vec<ChannelConfig>,
+    /// The names of all channels, those that are switched off included.
+    pub known: Vec<String>,
     pub queue: Arc<dyn Queue>,
     pub situation: Arc<dyn Situation>,
     /// `api.timezone`; an agent takes its machine's with an empty one.
@@ -54,20 +87,23 @@ pub struct Dispatcher {
     threads: Threads,
     /// Guarded by this mutex: the channels, replaced as a whole. Nothing is taken under it.
     channels: Mutex<Arc<Vec<Arc<Handle>>>>,
+    /// Guarded by this mutex: the names of all channels, those that are switched off included. Held over the disk
+    /// while rows of channels that are gone are looked for; `channels` is taken under it.
+    known: Mutex<Vec<String>>,
 }
 
 struct Handle {
     config: ChannelConfig,
     status: Arc<Mutex<ChannelStatus>>,
     bell_tx: Sender<()>,
-    test_tx: Sender<TestDone>,
+    test_tx: Sender<Test>,
     cancel: Cancel,
     /// Disconnected when its thread has ended.
     ended_rx: Receiver<()>,
 }
 
-/// Channels that can be put in force. None stands for one that goes on as it is.
-pub struct Ready(Vec<(ChannelConfig, Option<Lane>)>);
+/// Channels that can be put in force, and the names of all that are known. None stands for one that goes on as it is.
+pub struct Ready(Vec<(ChannelConfig, Option<Lane>)>, Vec<String>);
 
 /// A channel as lists show it.
 pub struct ChannelInfo {
@@ -89,29 +125,36 @@ impl Dispatcher {
             stop: stop.clone(),
             threads: Threads::new(),
             channels: Mutex::default(),
+            known: Mutex::default(),
         };
-        let ready = own.prepare(&setup.channels, setup.external_url.as_deref())?;
+        let ready = own.prepare(&setup.channels, setup.known, setup.external_url.as_deref())?;
         own.put_in_force(ready)?;
         Ok(own)
     }
 
-    /// Sees whether these channels could work, with this address of the page; begins nothing. The error says which
-    /// setting cannot be used.
-    pub fn prepare(&self, channels: &[ChannelConfig], external_url: Option<&str>) -> Result<Ready, String> {
-        let known = self.now();
+    /// Sees whether these channels could work, with this address of the page; begins nothing. `known` as in [`Setup`].
+    /// The error says which setting cannot be used.
+    pub fn prepare(
+        &self,
+        channels: &[ChannelConfig],
+        known: Vec<String>,
+        external_url: Option<&str>,
+    ) -> Result<Ready, String> {
+        let running = self.now();
         let lane = |config: &ChannelConfig| {
             let built = channel::build(config, &self.topic, &self.shared, external_url.is_some())
                 .map_err(|reason| format!("notify.{}: {reason}", config.name))?;
-            if known.iter().any(|channel| channel.config == *config) {
+            if running.iter().any(|channel| channel.config == *config) {
                 return Ok((config.clone(), None));
             }
             let lane = Lane::new(config.clone(), built, Arc::clone(&self.shared), clock::unix_ms())?;
             Ok((config.clone(), Some(lane)))
         };
-        channels.iter().map(lane).collect::<Result<_, String>>().map(Ready)
+        Ok(Ready(channels.iter().map(lane).collect::<Result<_, String>>()?, known))
     }
 
-    /// These channels and no others from now on. What waits for one that is gone counts as failed; one that became
+    /// These channels and no others from now on. What waits for one that is gone or switched off counts as failed; one
+    /// that is switched off keeps what it told, so that it tells the ends when it is switched on again. One that became
     /// another begins with what waits for it, when the old one has ended. The error: a channel got no thread.
     pub fn put_in_force(&self, ready: Ready) -> Result<(), String> {
         let (old, mut new, mut result) = (self.now(), Vec::with_capacity(ready.0.len()), Ok(()));
@@ -128,13 +171,23 @@ impl Dispatcher {
         for gone in old.iter().filter(|old| !new.iter().any(|channel| channel.config.name == old.config.name)) {
             gone.end();
         }
-        let new = Arc::new(new);
-        *lock(&self.channels) = Arc::clone(&new);
-        let names: Vec<&str> = new.iter().map(|channel| channel.config.name.as_str()).collect();
-        if let Err(error) = self.shared.queue.keep_channels(&names) {
+        *lock(&self.channels) = Arc::new(new);
+        self.settle(Some(ready.1));
+        result
+    }
+
+    /// Gives up what waits for channels that are not there.
+    fn settle(&self, known: Option<Vec<String>>) {
+        let mut guard = lock(&self.known);
+        if let Some(known) = known {
+            *guard = known;
+        }
+        let now = self.now();
+        let running: Vec<&str> = now.iter().map(|channel| channel.config.name.as_str()).collect();
+        let known: Vec<&str> = guard.iter().map(String::as_str).collect();
+        if let Err(error) = self.shared.queue.keep_channels(&running, &known) {
             log::error!("notify: look through what waits: {error}");
         }
-        result
     }
 
     fn begin(&self, config: ChannelConfig, lane: Lane, before: Option<Receiver<()>>) -> Result<Handle, String> {
@@ -162,7 +215,7 @@ impl Dispatcher {
     /// Takes a notice for all channels that want it. Never waits for a network; on the hub the rows are durable when
     /// this returns. False when they could not be written: the cause is in the log.
     pub fn notify(&self, notice: &Notice) -> bool {
-        self.keep(&self.rows(notice))
+        self.keep(&self.rows_for(notice, |config| wants(config, notice)))
     }
 
     /// The same for the channel of that name (`*`: all of them), whatever it is set to be told. False also when there is
@@ -175,6 +228,11 @@ impl Dispatcher {
     fn keep(&self, rows: &[NewNotice]) -> bool {
         match self.shared.queue.add(rows) {
             Ok(()) => {
+                // A channel may have gone since its row was made, and nobody else would look for it.
+                let now = self.now();
+                if !rows.iter().all(|row| now.iter().any(|channel| channel.config.name == row.channel)) {
+                    self.settle(None);
+                }
                 self.ring();
                 true
             }
@@ -183,12 +241,6 @@ impl Dispatcher {
                 false
             }
         }
-    }
-
-    /// The rows of a notice, for whoever writes them in a transaction of its own ([`crate::store::notices::insert`])
-    /// and then calls [`Dispatcher::ring`].
-    pub fn rows(&self, notice: &Notice) -> Vec<NewNotice> {
-        self.rows_for(notice, |config| wants(config, notice))
     }
 
     fn rows_for(&self, notice: &Notice, wants: impl Fn(&ChannelConfig) -> bool) -> Vec<NewNotice> {
@@ -211,7 +263,7 @@ impl Dispatcher {
     }
 
     /// Wakes the channels: there are new rows. Never waits.
-    pub fn ring(&self) {
+    fn ring(&self) {
         for channel in self.now().iter() {
             let _ = channel.bell_tx.try_send(()); // one ring in waiting says it all
         }
@@ -224,15 +276,15 @@ impl Dispatcher {
         }
     }
 
-    /// Sends a test notice on its own, once, at once; `done` hears how it went, on the channel's thread. False when
-    /// there is no such channel.
-    pub fn test(&self, channel: &str, done: TestDone) -> bool {
+    /// Sends a test notice on its own, once, at once; `done` hears in any case how it went, on the channel's thread or,
+    /// when there is no such channel or it was just changed, at once.
+    pub fn test(&self, channel: &str, done: TestDone) {
+        let test = Test(Some(done));
         let channels = self.now();
-        let Some(found) = channels.iter().find(|known| known.config.name == channel) else { return false };
-        if let Err(error) = found.test_tx.try_send(done) {
-            (error.into_inner())(Err("too many tests are waiting for this channel; try again later".to_owned()));
+        let found = channels.iter().find(|known| known.config.name == channel);
+        if let Some(Err(TrySendError::Full(test))) = found.map(|found| found.test_tx.try_send(test)) {
+            test.untried("too many tests are waiting for this channel; try again later");
         }
-        true
     }
 
     /// The channels, by name.
@@ -321,7 +373,8 @@ fn has_labels(config: &ChannelConfig, notice: &Notice) -> bool {
 struct Worker {
     lane: Lane,
     bell_rx: Receiver<()>,
-    test_rx: Receiver<TestDone>,
+    /// Tests that are left in it are answered when it is dropped.
+    test_rx: Receiver<Test>,
     cancel: Cancel,
     stop: Stop,
     /// The channel of this name before this one; two at once would send everything twice.
@@ -343,17 +396,15 @@ impl Worker {
             });
             select! {
                 recv(self.bell_rx) -> bell => if bell.is_err() { break }, // its dispatcher is gone
-                recv(self.test_rx) -> done => if let Ok(done) = done {
-                    done(self.lane.test(&test_notice(), clock::unix_ms(), &self.cancel));
+                recv(self.test_rx) -> test => if let Ok(test) = test {
+                    let result = self.lane.test(&test_notice(), clock::unix_ms(), &self.cancel);
+                    test.done(result.map_err(|text| TestError { text, was_tried: !self.cancel.is_set() }));
                 },
                 recv(timer) -> _ => {}
                 recv(self.stop.signal()) -> _ => {}
             }
         }
         self.lane.close();
-        for done in self.test_rx.try_iter() {
-            done(Err("the channel was just changed; try again".to_owned()));
-        }
     }
 }
 
@@ -367,3 +418,7 @@ fn test_notice() -> Notice {
         ..Notice::default()
     }
 }
+
+#[cfg(test)]
+#[path = "dispatcher_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ mod summary;
 mod template;
 mod web;
 
-pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Ready, Setup, TestDone};
+pub use dispatcher::{ChannelInfo, Dispatcher, HUB_TOPIC, Ready, Setup, TestDone, TestError};
 pub use lane::ChannelStatus;
 pub use notice::{Kind, Notice};
 pub use queue::{MemoryQueue, Queue};

@@ -17,7 +17,7 @@ pub trait Queue: Send + Sync {
     fn told(&self, ids: &[i64]) -> Result<(), StoreError>;
     fn of_keys(&self, channel: &str, keys: &[String]) -> Result<Vec<NoticeRow>, StoreError>;
     fn list(&self, rows_max: usize) -> Result<Vec<NoticeRow>, StoreError>;
-    fn keep_channels(&self, known: &[&str]) -> Result<(), StoreError>;
+    fn keep_channels(&self, running: &[&str], known: &[&str]) -> Result<(), StoreError>;
 }
 
 impl Queue for NoticeStore {
@@ -53,8 +53,8 @@ impl Queue for NoticeStore {
         self.list(rows_max)
     }
 
-    fn keep_channels(&self, known: &[&str]) -> Result<(), StoreError> {
-        self.keep_channels(known)
+    fn keep_channels(&self, running: &[&str], known: &[&str]) -> Result<(), StoreError> {
+        self.keep_channels(running, known)
     }
 }
 
@@ -183,7 +183,7 @@ impl Queue for MemoryQueue {
         Ok(rows)
     }
 
-    fn keep_channels(&self, _known: &[&str]) -> Result<(), StoreError> {
+    fn keep_channels(&self, _running: &[&str], _known: &[&str]) -> Result<(), StoreError> {
         Ok(()) // nothing outlives the process
     }
 }

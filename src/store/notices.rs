@@ -96,11 +96,12 @@ impl NoticeStore {
         })
     }
 
-    /// Another state, next attempt and error, for rows that are still there. A failed attempt counts.
+    /// Another state, next attempt and error, for rows that are still there and not given up. A failed attempt counts.
     pub fn mark(&self, ids: &[i64], state: &str, next_at: i64, error: &str) -> Result<(), StoreError> {
         let tried = i64::from(!error.is_empty());
         self.db.write(|tx| {
-            let sql = "UPDATE notices SET state = ?2, next_at = ?3, error = ?4, attempts = attempts + ?5 WHERE id = ?1";
+            let sql = "UPDATE notices SET state = ?2, next_at = ?3, error = ?4, attempts = attempts + ?5
+                WHERE id = ?1 AND state <> 'failed'";
             let mut statement = tx.prepare_cached(sql)?;
             for id in ids {
                 statement.execute(params![id, state, next_at, error, tried])?;
@@ -144,17 +145,19 @@ impl NoticeStore {
         Ok(self.rows("id = ?1", &[&id])?.pop())
     }
 
-    /// Channels that are gone take nothing any more: their rows count as failed.
-    pub fn keep_channels(&self, known: &[&str]) -> Result<(), StoreError> {
-        let marks = vec!["?"; known.len()].join(",");
+    /// Channels that do not run take nothing any more: what waits for them counts as failed. What they told is
+    /// forgotten only when they are not known either: one that is switched on again tells the ends.
+    pub fn keep_channels(&self, running: &[&str], known: &[&str]) -> Result<(), StoreError> {
+        let marks = |names: &[&str]| vec!["?"; names.len()].join(",");
         self.db.write(|tx| {
-            let sql = format!("DELETE FROM notices WHERE state = 'told' AND channel NOT IN ({marks})");
+            let sql = format!("DELETE FROM notices WHERE state = 'told' AND channel NOT IN ({})", marks(known));
             tx.execute(&sql, params_from_iter(known))?;
             let sql = format!(
-                "UPDATE notices SET state = 'failed', error = 'its channel is not configured any more'
-                 WHERE state IN ('waiting', 'held') AND channel NOT IN ({marks})"
+                "UPDATE notices SET state = 'failed', error = 'its channel is gone or switched off'
+                 WHERE state IN ('waiting', 'held') AND channel NOT IN ({})",
+                marks(running)
             );
-            tx.execute(&sql, params_from_iter(known))?;
+            tx.execute(&sql, params_from_iter(running))?;
             Ok(())
         })
     }
@@ -168,8 +171,7 @@ impl NoticeStore {
     }
 }
 
-/// Adds rows in the transaction of what they tell of, so that neither is there without the other.
-pub fn insert(tx: &Transaction<'_>, new: &[NewNotice]) -> Result<(), StoreError> {
+fn insert(tx: &Transaction<'_>, new: &[NewNotice]) -> Result<(), StoreError> {
     for notice in new {
         let NewNotice { channel, dedup, body, next_at, created_at } = notice;
         tx.prepare_cached(INSERT)?.execute(params![channel, dedup, body, next_at, created_at])?;
@@ -286,7 +288,13 @@ mod tests {
         store.told(&[again]).unwrap();
         let told = store.of_keys("a", &["x".into(), "z".into()]).unwrap();
         assert_eq!(told.iter().map(|row| (row.id, row.state.as_str())).collect::<Vec<_>>(), [(again, "told")]);
-        store.keep_channels(&["b"]).unwrap();
+        store.keep_channels(&["b"], &["a", "b"]).unwrap();
+        assert_eq!(store.of_keys("a", &["x".into()]).unwrap().len(), 1, "it is only switched off");
+        store.keep_channels(&["b"], &["b"]).unwrap();
+        assert_eq!(store.of_keys("a", &["x".into()]).unwrap(), []);
+        // What its thread says of it afterwards comes too late.
+        let given_up = store.list(10).unwrap().into_iter().find(|row| row.channel == "a").unwrap().id;
+        store.mark(&[given_up], "waiting", 9, "no route").unwrap();
         let left = store.list(10).unwrap();
         let left: Vec<_> =
             left.iter().map(|row| (row.channel.as_str(), row.dedup.as_str(), row.state.as_str())).collect();

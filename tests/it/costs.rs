@@ -328,17 +328,32 @@ fn limits_and_prices_are_set_while_the_hub_runs() {
         ("limits", json!({"daily_limit_hard": "much"}), "daily_limit_hard must be a number"),
         ("limits", json!({"daily_limit_soft": 60}), "costs.daily_limit_soft: must not be above the hard limit of 50"),
         ("prices", json!({"input": 1}), "model is required"),
-        ("prices", json!({"model": "m", "input": -1}), "input: must be 0 or more"),
+        ("limits", json!({}), "give at least one of daily_limit_soft"),
+        ("limits", json!({"name": "default", "daily_limit_hard": 1}), "name: works with scope agent and key only"),
+        ("limits", json!({"scope": "key", "name": "key:", "daily_limit_hard": 1}), "name is required"),
+        ("limits", json!({"scope": "key", "name": "nokey", "daily_limit_hard": 1}), "name: there is no key \"nokey\""),
+        ("limits", json!({"scope": "key", "name": "user:", "daily_limit_hard": 1}), "name: there is no key \"user:\""),
+        ("prices", json!({"model": "m", "input": -1, "output": 1}), "input: must be 0 or more"),
+        ("prices", json!({"model": "test-model", "outptu": 9}), "give at least one of input, output, cached_input"),
+        ("prices", json!({"model": "test-model", "input": null}), "give input and output"),
+        ("prices", json!({"model": "m", "output": 1}), "give input and output"),
+        ("prices", json!({"model": "m", "cached_input": 1}), "give input and output"),
     ] {
         let (status, told) = patch(path, body.clone());
         assert!(status == 400 && told["error"].as_str().unwrap().contains(text), "{body}: {told}");
     }
     assert_eq!(file(), before);
     assert_eq!(reader.send("PATCH", "/api/v1/costs/limits", "{}").status, 403);
+    // A login has limits too, whether it was seen or not.
+    assert_eq!(patch("limits", json!({"scope": "key", "name": "user:a@b.net", "total_limit_hard": 0})), done);
+    // What is not given stays.
+    assert_eq!(patch("prices", json!({"model": "test-model", "cached_input": 50})), done);
+    assert!(file().contains("input = 100") && file().contains("cached_input = 50"), "{}", file());
     // None any more.
     let none = json!({"scope": "key", "name": "my.reader", "daily_limit_hard": null, "daily_limit_soft": 0, "monthly_limit_hard": null});
     assert_eq!(patch("limits", none), done);
     assert_eq!(limits().as_array().unwrap().len(), 2);
     assert_eq!(patch("prices", json!({"model": "test-model", "input": null, "output": null})), done);
+    assert!(!file().contains("cached_input"), "{}", file());
     assert_eq!(say(1), 402);
 }

@@ -299,25 +299,44 @@ fn channels_are_made_changed_and_removed_while_the_hub_runs() {
         assert!(status == 400 && told["error"].as_str().unwrap().contains(text), "{name} {body}: {told}");
     }
     assert_eq!(file(), before);
-    // Another place, the same secret: given as it was shown, or left out.
+    // The secret stays when it is given as it was shown, or left out; another server must be given it again.
     for masked in [true, false] {
-        let mut body = phone(&second);
-        if masked {
-            body["token"] = json!("***");
-            body["topic"] = json!("house");
-        }
-        assert_eq!(put("phone", body), done);
-        assert_eq!(test("phone"), 200);
+        let token = if masked { json!({"token": "***"}) } else { json!({}) };
+        let with_token = |mut body: Value| {
+            body.as_object_mut().unwrap().extend(token.as_object().unwrap().clone());
+            body
+        };
+        let (status, told) = put("phone", with_token(phone(&second)));
+        let said = told["error"].as_str().unwrap();
+        assert_eq!((status, said), (400, "token: give the token again: the server changed"));
+        let mut body = with_token(phone(&first));
+        body["type"] = json!("NTFY");
+        body["topic"] = json!(if masked { "house" } else { "home" });
+        assert_eq!((put("phone", body), test("phone")), (done.clone(), 200));
     }
-    let asked = second.requests();
-    assert!(asked.len() == 2 && asked.iter().all(|request| request.contains(&format!("Bearer {SECRET}"))), "{asked:?}");
-    assert_eq!(body(&asked[1])["topic"], "home");
+    let asked = first.requests();
+    let asked = &asked[asked.len() - 2..];
+    assert!(asked.iter().all(|request| request.contains(&format!("Bearer {SECRET}"))), "{asked:?}");
+    assert_eq!((&body(&asked[0])["topic"], &body(&asked[1])["topic"]), (&json!("house"), &json!("home")));
+    made["server"] = json!(second.url(""));
+    assert_eq!((put("phone", made.clone()), test("phone")), (done.clone(), 200));
+    assert!(second.requests()[0].contains(&format!("Bearer {SECRET}")));
+    // A new secret is not lost to a change that leaves it out.
+    for round in 0..8 {
+        made["token"] = json!(format!("{SECRET}{round}"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(put("phone", made.clone()), done));
+            assert_eq!(put("phone", phone(&second)), done);
+        });
+        assert_eq!(test("phone"), 200);
+        assert!(second.requests().pop().unwrap().contains(&format!("Bearer {SECRET}{round}\r\n")));
+    }
     // An empty one is none any more.
     let mut body = phone(&second);
     body["token"] = json!("");
     assert_eq!(put("phone", body), done);
     assert_eq!(test("phone"), 200);
-    assert!(!second.requests()[2].contains("Bearer"));
+    assert!(!second.requests().pop().unwrap().contains("Bearer"));
     let hook = json!({"type": "webhook", "url": first.url("/hook"), "headers": {"X-Key": SECRET}});
     assert_eq!(put("hook", hook), done);
     let settings = shown("hook")["settings"].clone();
@@ -361,5 +380,19 @@ fn channels_are_made_changed_and_removed_while_the_hub_runs() {
     assert_eq!(audit.matches("notification.remove").count(), 2, "{audit}");
     for text in [audit, before, hub.log_tail(), settings.to_string()] {
         assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn words_are_shown_as_they_count_however_they_are_spelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = "type = \"Console\"\nmin_level = \"warning\"\n";
+    let config = format!("[notify.on]\n{table}[notify.off]\nenabled = false\n{table}");
+    let hub = Builder::new(dir.path()).config(&config).start();
+    let shown = listed(&client(&hub));
+    for channel in shown["channels"].as_array().unwrap() {
+        for of in [channel, &channel["settings"]] {
+            assert_eq!((&of["type"], &of["min_level"]), (&json!("console"), &json!("Warning")), "{channel}");
+        }
     }
 }

@@ -37,6 +37,13 @@ fn the_pin_sets_the_password_which_outlives_a_restart() {
     refused(&account(&client, &pin, "1234567"), 400, "password must be at least 8 characters");
     refused(&account(&client, &pin, &"x".repeat(73)), 400, "password must be at most 72 bytes");
     refused(&account(&client, wrong(&pin), "long enough"), 401, "invalid PIN");
+    // A value elsewhere in the file that cannot be used is named.
+    let path = dir.path().join("holt.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}\n[notify.x]\ntype = \"pager\"\n")).unwrap();
+    let answer = account(&client, &pin, "pass wörd");
+    assert!(answer.status == 400 && answer.text().contains("notify.x.type: must be one of"), "{}", answer.text());
+    std::fs::write(&path, text).unwrap();
     let answer = account(&client, &format!(" {pin} "), "pass wörd");
     assert_eq!((answer.status, answer.json()), (200, json!({"authenticated": true, "email": "admin"})));
     let me = client.with_cookie_of(&answer);
@@ -50,7 +57,6 @@ fn the_pin_sets_the_password_which_outlives_a_restart() {
     );
     // Login works at once, and the file holds the hash, its comments and nothing readable by others.
     assert_eq!(client.post("/auth/login", r#"{"password":"pass wörd"}"#).status, 200);
-    let path = dir.path().join("holt.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("# mine") && text.contains("$2b$13$") && !text.contains("pass w"), "{text}");
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);

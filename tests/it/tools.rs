@@ -370,6 +370,12 @@ fn tools_and_servers_are_switched_off_and_on() {
     let has = |name: &str| offered().as_array().unwrap().contains(&json!(name));
     assert!(has("a__echo") && has("b__echo") && !has("echo"));
     let path = "/api/v1/tools/a/disabled-tools";
+    // A value elsewhere in the file that cannot be used is named.
+    let (place, text) = (bench.dir.path().join("holt.toml"), bench.file());
+    std::fs::write(&place, format!("{text}\n[notify.x]\ntype = \"pager\"\n")).unwrap();
+    let answer = bench.tools.send("PUT", path, r#"{"disabled_tools":["echo"]}"#);
+    assert!(answer.status == 400 && answer.text().contains("notify.x.type: must be one of"), "{}", answer.text());
+    std::fs::write(&place, text).unwrap();
     let answer = bench.tools.send("PUT", path, r#"{"disabled_tools":["echo","env"]}"#);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(!has("a__echo") && has("b__echo") && has("a__fail"), "{}", offered());

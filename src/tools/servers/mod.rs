@@ -24,7 +24,7 @@ use serde_json::Value;
 
 pub use change::{ChangeError, START_FAILED, audit_detail};
 pub use login::LoginError;
-pub use write::Write;
+pub use write::{Write, WriteError};
 
 use self::connect::Connector;
 use self::run::{Health, Run, State};

@@ -5,9 +5,17 @@ use serde_json::Value;
 use super::{ChangeError, ToolServers};
 use crate::config::{ConfigError, Document, ToolServerConfig, edit, write_tool_server};
 
-/// Changes the configuration file and puts the result in force; the text says why not.
+/// Changes the configuration file and puts the result in force.
 pub type Write =
-    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), String> + Send + Sync>;
+    Box<dyn Fn(&mut dyn FnMut(&mut Document) -> Result<(), ConfigError>) -> Result<(), WriteError> + Send + Sync>;
+
+/// Why the configuration is as it was.
+pub enum WriteError {
+    /// A start would refuse it: which setting, and why. It need not be one that was to be changed.
+    Refused(String),
+    /// It could not be read or written; for the log.
+    Failed(String),
+}
 
 impl ToolServers {
     /// How the configuration is changed; the first call counts. What it puts in force comes back to [`Self::apply`],
@@ -23,9 +31,11 @@ impl ToolServers {
         step: &'static str,
         edit: &mut dyn FnMut(&mut Document) -> Result<(), ConfigError>,
     ) -> Result<(), ChangeError> {
-        let done =
-            self.shared.write.get().map_or_else(|| Err("the hub is just starting".to_owned()), |write| write(edit));
-        done.map_err(|cause| ChangeError::Persist { step, name: name.to_owned(), cause })
+        let starting = || Err(WriteError::Failed("the hub is just starting".to_owned()));
+        self.shared.write.get().map_or_else(starting, |write| write(edit)).map_err(|error| match error {
+            WriteError::Refused(reason) => ChangeError::Invalid(reason),
+            WriteError::Failed(cause) => ChangeError::Persist { step, name: name.to_owned(), cause },
+        })
     }
 
     pub(super) fn write(
