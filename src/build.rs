@@ -193,7 +193,7 @@ impl Script<'_> {
     }
 
     fn refuse(&self, why: &str) -> ! {
-        let line = 1 + self.s[..self.i.min(self.s.len())].iter().filter(|&&byte| byte == b'\n').count();
+        let line = self.s[..self.i.min(self.s.len())].split(|&byte| byte == b'\n').count();
         panic!("src/web/assets/{}:{line}: {why}", self.name);
     }
 }

@@ -13,8 +13,8 @@ use crate::api::message::{Reply, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::api::server_settings::names;
-use crate::config::edit;
-use crate::costs::{Budgets, CostReport, LimitState};
+use crate::config::{ModelPrice, edit};
+use crate::costs::{Budgets, CostReport, LimitState, PriceTable};
 use crate::limits;
 use crate::rt::json::quoted;
 use crate::rt::order::gather;
@@ -65,7 +65,9 @@ pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Ok(Reply::Full(json_response(200, body.to_vec())));
     }
     let report = budgets.report(asked.0.as_deref(), asked.1)?;
-    let mut body = wire::to_vec(&shape(&report, asked.0.is_some()));
+    let mut shape = shape(&report, asked.0.is_some());
+    shape["prices"] = own_prices(&budgets.prices());
+    let mut body = wire::to_vec(&shape);
     body.push(b'\n');
     let mut reports = lock(&ctx.cost_reports.0);
     reports.retain(|report| report.asked != asked);
@@ -172,6 +174,16 @@ fn shape(report: &CostReport, of_one_agent: bool) -> Value {
         "today": today,
         "limits": report.limits.iter().map(limit).collect::<Vec<_>>(),
     })
+}
+
+/// The operator's own, in dollars per million tokens; tokens from the cache cost as others if nothing is said of them.
+fn own_prices(table: &PriceTable) -> Value {
+    let price = |price: &ModelPrice| {
+        let cached = Some(price.cached_input).filter(|cached| *cached > 0.0);
+        json!({"input": price.input, "output": price.output, "cached_input": cached})
+    };
+    let all: Map<String, Value> = gather(table.own().iter().map(|(model, own)| (model.clone(), price(own))));
+    all.into()
 }
 
 /// The figures that every group has; `messages` counts calls of models, as in the reference.
