@@ -13,8 +13,8 @@ use crate::api::message::{Reply, json_response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
 use crate::api::server_settings::names;
-use crate::config::{ModelPrice, edit};
-use crate::costs::{Budgets, CostReport, LimitState, PriceTable};
+use crate::config::edit;
+use crate::costs::{Budgets, CostReport, LimitState};
 use crate::limits;
 use crate::rt::json::quoted;
 use crate::rt::order::gather;
@@ -66,7 +66,7 @@ pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     let report = budgets.report(asked.0.as_deref(), asked.1)?;
     let mut shape = shape(&report, asked.0.is_some());
-    shape["prices"] = own_prices(&budgets.prices());
+    shape["prices"] = own_prices(budgets);
     let mut body = wire::to_vec(&shape);
     body.push(b'\n');
     let mut reports = lock(&ctx.cost_reports.0);
@@ -177,13 +177,14 @@ fn shape(report: &CostReport, of_one_agent: bool) -> Value {
 }
 
 /// The operator's own, in dollars per million tokens; tokens from the cache cost as others if nothing is said of them.
-fn own_prices(table: &PriceTable) -> Value {
-    let price = |price: &ModelPrice| {
-        let cached = Some(price.cached_input).filter(|cached| *cached > 0.0);
-        json!({"input": price.input, "output": price.output, "cached_input": cached})
-    };
-    let all: Map<String, Value> = gather(table.own().iter().map(|(model, own)| (model.clone(), price(own))));
-    all.into()
+fn own_prices(budgets: &Budgets) -> Value {
+    let table = budgets.prices();
+    let prices = table.own().iter().map(|(model, own)| {
+        let cached = Some(own.cached_input).filter(|cached| *cached > 0.0);
+        (model.clone(), json!({"input": own.input, "output": own.output, "cached_input": cached}))
+    });
+    let prices: Map<String, Value> = gather(prices);
+    prices.into()
 }
 
 /// The figures that every group has; `messages` counts calls of models, as in the reference.
