@@ -142,7 +142,7 @@ impl Script<'_> {
         let rest = &self.s[self.i..];
         let line = &rest[..rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len())];
         let before = self.out.trim_ascii_end().last().copied().filter(|_| self.out.last() != Some(&b'\n'));
-        let word = self.word();
+        let word = before.map_or("", |_| self.word());
         let begins = |bytes: &[u8]| before.is_some_and(|before| bytes.contains(&before));
         if line.starts_with(b"//") {
             self.i += line.len();
@@ -169,7 +169,7 @@ impl Script<'_> {
             self.take(end + 1);
         } else if begins(b"]'\"`")
             || begins(b")") && !self.is_head
-            || !word.is_empty() && !BEFORE_PATTERNS.contains(&word)
+            || !word.is_empty() && !BEFORE_PATTERNS.split(' ').any(|known| known == word)
         {
             self.take(1);
         } else {
@@ -179,7 +179,7 @@ impl Script<'_> {
 
     /// The word or number that was read last, with what it is a property of; empty if something else stands behind.
     fn word(&self) -> &str {
-        let out = self.out.strip_suffix(b" ").unwrap_or(&self.out);
+        let out = self.out.trim_ascii_end();
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_$.".contains(byte) || *byte >= 0x80;
         let begin = out.iter().rposition(|byte| !is_part(byte)).map_or(0, |at| at + 1);
         let word = std::str::from_utf8(&out[begin..]).unwrap_or_default();
@@ -199,23 +199,7 @@ impl Script<'_> {
 }
 
 /// Words that an operand follows; `return` is known.
-const BEFORE_PATTERNS: [&str; 15] = [
-    "await",
-    "case",
-    "default",
-    "delete",
-    "do",
-    "else",
-    "extends",
-    "in",
-    "instanceof",
-    "new",
-    "of",
-    "throw",
-    "typeof",
-    "void",
-    "yield",
-];
+const BEFORE_PATTERNS: &str = "await case default delete do else extends in instanceof new of throw typeof void yield";
 
 /// Comments have lines of their own; what is quoted stays as it is.
 fn lean_style(name: &str, text: &str) -> String {
