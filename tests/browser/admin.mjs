@@ -60,7 +60,7 @@ const tests = {
     await page.keyboard.press('Enter');
     await page.getByText('Please fill this in.').waitFor();
     await page.keyboard.type('backup-script');
-    await page.getByRole('button', { name: 'Everything' }).press('Enter');
+    await page.getByRole('button', { name: 'Everything', exact: true }).press('Enter');
     await page.getByText('owns this Holt', { exact: false }).waitFor();
     await page.getByRole('button', { name: 'Read only' }).press('Enter');
     assert.equal(await page.getByText('owns this Holt', { exact: false }).count(), 0);
