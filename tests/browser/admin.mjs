@@ -75,6 +75,7 @@ const tests = {
     assert.equal((await withKey(hub, key, '/api/v1/keys')).status, 403);
     await page.getByRole('button', { name: 'I have it' }).press('Enter');
     await page.getByRole('cell', { name: 'backup-script', exact: true }).waitFor();
+    await page.locator('dialog').waitFor({ state: 'detached' });
     assert.ok(!(await page.content()).includes(key), 'the key stays on the page');
     await page.getByRole('button', { name: 'Rotate backup-script' }).click();
     await page.getByRole('button', { name: 'Rotate', exact: true }).click();
