@@ -67,7 +67,9 @@ pub(super) fn costs(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         return Ok(Reply::Full(json_response(200, body.to_vec())));
     }
     let report = budgets.report(asked.0.as_deref(), asked.1)?;
-    let mut body = wire::to_vec(&shape(&report, asked.0.is_some()));
+    let mut shape = shape(&report, asked.0.is_some());
+    shape["prices"] = own_prices(budgets);
+    let mut body = wire::to_vec(&shape);
     body.push(b'\n');
     let mut reports = lock(&ctx.cost_reports.0);
     reports.retain(|report| report.asked != asked);
@@ -199,6 +201,17 @@ fn shape(report: &CostReport, of_one_agent: bool) -> Value {
         "today": today,
         "limits": report.limits.iter().map(limit).collect::<Vec<_>>(),
     })
+}
+
+/// The operator's own, in dollars per million tokens; tokens from the cache cost as others if nothing is said of them.
+fn own_prices(budgets: &Budgets) -> Value {
+    let table = budgets.prices();
+    let prices = table.own().iter().map(|(model, own)| {
+        let cached = Some(own.cached_input).filter(|cached| *cached > 0.0);
+        (model.clone(), json!({"input": own.input, "output": own.output, "cached_input": cached}))
+    });
+    let prices: Map<String, Value> = gather(prices);
+    prices.into()
 }
 
 /// The figures that every group has; `messages` counts calls of models, as in the reference.

@@ -153,6 +153,11 @@ impl PriceTable {
         self.fallback
     }
 
+    /// What the operator says, by the beginning of models' names.
+    pub fn own(&self) -> &[(String, ModelPrice)] {
+        &self.own
+    }
+
     /// How many entries the operator made.
     pub fn n_own(&self) -> usize {
         self.own.len()

@@ -75,6 +75,7 @@ const tests = {
     assert.equal((await withKey(hub, key, '/api/v1/keys')).status, 403);
     await page.getByRole('button', { name: 'I have it' }).press('Enter');
     await page.getByRole('cell', { name: 'backup-script', exact: true }).waitFor();
+    await page.locator('dialog').waitFor({ state: 'detached' });
     assert.ok(!(await page.content()).includes(key), 'the key stays on the page');
     await page.getByRole('button', { name: 'Rotate backup-script' }).click();
     await page.getByRole('button', { name: 'Rotate', exact: true }).click();
@@ -175,6 +176,10 @@ const tests = {
     await page.getByRole('button', { name: 'Save and test' }).click();
     await page.getByText('Step 2 of 3').waitFor();
     await page.getByText('Nobody is told yet.', { exact: false }).waitFor();
+    await page.getByRole('button', { name: 'Back' }).click();
+    assert.equal(await page.getByLabel('Address').inputValue(), model.baseUrl, 'a step is built again');
+    await page.getByRole('button', { name: 'Next' }).click();
+    await page.getByText('Step 2 of 3').waitFor();
   },
 
   async 'notifications: a channel is added and tried out, changed, removed'({ hub, open }) {
@@ -202,6 +207,7 @@ const tests = {
       await dialog.getByLabel('Topic').fill('home');
       await dialog.getByRole('button', { name: 'Save and test' }).click();
       await dialog.getByText('It is saved, but the test failed.', { exact: false }).waitFor();
+      assert.ok(await dialog.getByLabel('How do you want to be told?').isHidden(), 'a saved channel becomes one of another kind');
       await shot(page, 'channel');
       answer = 200;
       await dialog.getByRole('button', { name: 'Save and test' }).click();
@@ -255,6 +261,28 @@ const tests = {
     await dialog.getByLabel('Stop at $ a day').fill('');
     await dialog.getByRole('button', { name: 'Save' }).click();
     await page.getByText('Nothing stops spending', { exact: false }).waitFor();
+    // A model of this machine costs nothing, and has no price to set.
+    assert.equal(await page.getByRole('button', { name: /^Price of/ }).count(), 0);
+    await page.route('**/api/v1/costs?*', async (route) => { const response = await route.fetch(); await route.fulfill({ response, body: (await response.text()).replaceAll('"free":', '"registry":') }); });
+    await page.reload();
+    const price = page.getByRole('button', { name: 'Price of scripted' });
+    const amount = (name) => dialog.getByLabel('$ for a million ' + name);
+    await price.click();
+    await amount('tokens in').fill('2');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await dialog.getByText('Please fill this in.').waitFor();
+    assert.equal(await amount('tokens out').getAttribute('aria-invalid'), 'true');
+    await amount('tokens out').fill('0');
+    await dialog.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('Saved. It counts', { exact: false }).waitFor();
+    await until(hub, '/api/v1/costs', (costs) => costs.prices.scripted?.input === 2);
+    await page.reload();
+    await price.click();
+    assert.deepEqual([await amount('tokens in').inputValue(), await amount('tokens out').inputValue(), await amount('from the cache').inputValue()], ['2', '0', '']);
+    await shot(page, 'price');
+    await dialog.getByRole('button', { name: 'Remove this price' }).click();
+    await page.getByText('Removed.', { exact: false }).waitFor();
+    assert.deepEqual((await hub.get('/api/v1/costs')).prices, {});
   },
 
   async 'agents: made, changed, and deleted'({ hub, open }) {

@@ -28,6 +28,7 @@ const tests = {
     await dialog.getByLabel('On', { exact: true }).fill('2020-01-01T10:00');
     await dialog.getByText('It would never run', { exact: false }).waitFor();
     await how.selectOption('Once a week');
+    assert.equal(await dialog.getByLabel('On', { exact: true }).inputValue(), '1');
     await dialog.getByLabel('At', { exact: true }).fill('07:30');
     await dialog.getByLabel('On', { exact: true }).selectOption('Friday');
     const zone = dialog.getByLabel('Time zone');

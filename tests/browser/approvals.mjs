@@ -63,6 +63,18 @@ const tests = {
     await hub.send('DELETE', '/api/v1/tools/parrot');
   },
 
+  async 'approval: a sentence for whatever is asked'({ open }) {
+    const page = await open({ where: '/#/approvals' });
+    const said = await page.evaluate(async () => {
+      const { wish, request } = await import(document.querySelector('script[src]').src.replace('app.js', 'approvals.js'));
+      const text = (nodes) => nodes.map((node) => node.textContent ?? node).join('');
+      const calls = [['mystery', '{"undefined":"x"}'], ['mystery', 'null'], ['kv_delete', '{"key":null}'], ['kv_delete', '{"key":{"toString":1}}'], ['constructor', '{}'], ['kv_set', '{"key":"a","value":', ''], ['kv_set', '{"key":"a","value":"b"}', 'mine']];
+      for (const server of ['constructor', '__proto__', 'toString']) request({ tool: 'x', server, payload: '{}' });
+      return calls.map((call) => text(wish(...call)));
+    });
+    assert.deepEqual(said, ['Run mystery', 'Run mystery', 'Run kv_delete', 'Forget what is under “{"toString":1}”', 'Run constructor', 'Run kv_set', 'Run kv_set of the tool server mine']);
+  },
+
   async 'approval: denied on the page, the model is told'({ open, hub }) {
     const page = await open();
     await connected(page);

@@ -102,10 +102,13 @@ const tests = {
     await page.keyboard.press('Escape');
     await page.reload();
     await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
-    // Elsewhere the text is back in the box for a new chat.
+    await ask(page, 'Which one?');
+    await page.locator('.status', { hasText: 'the disk is full' }).nth(1).waitFor();
+    await messageBox(page).fill('And since when?');
+    // Elsewhere all of it is back in the box for a new chat.
     await page.evaluate(() => { location.hash = '#/chat'; });
     await page.getByText('What would you like to know?').waitFor();
-    assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?');
+    assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?\n\nWhich one?\n\nAnd since when?');
     await messageBox(page).press('Enter');
     await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
     full = false;

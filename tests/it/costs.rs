@@ -60,6 +60,7 @@ fn an_empty_hub_shows_the_contracts_keys() {
         ("by_key", json!([])),
         ("by_model", json!([])),
         ("limits", json!([])),
+        ("prices", json!({})),
     ] {
         assert_eq!(costs[key], expected, "{key}");
     }
@@ -87,6 +88,7 @@ fn costs_are_put_together_by_session_agent_key_model_and_day() {
     let agent = json!({"agent": "default", "cost": 2.75, "input_tokens": 300, "output_tokens": 150, "messages": 3, "sessions": 2});
     assert!(costs["by_agent"].as_array().unwrap().contains(&agent), "{costs}");
     assert_eq!(costs["pricing_config"]["custom_model_count"], 1);
+    assert_eq!(costs["prices"], json!({"x": {"input": 1, "output": 0, "cached_input": null}}));
     let key = costs["by_key"].as_array().unwrap().iter().find(|key| key["identity"] == "key:laptop").unwrap();
     assert_eq!((&key["cost"], &key["messages"]), (&json!(3.5), &json!(3)));
     assert_eq!(

@@ -72,23 +72,28 @@ const SAYS = {
 // What a call would do, in plain words. `args`: its arguments as JSON.
 export function wish(tool, args, server) {
   let values = {};
-  try { values = JSON.parse(args); } catch { /* cut off: only the name is said */ }
+  try { values = Object(JSON.parse(args)); } catch { /* cut off: only the name is said */ }
   const parts = (!server && SAYS[tool] || '').split(/[{}]/);
-  if (values?.[parts[1]] == null) return ['Run ', h('code', null, tool), ...(server ? [' of the tool server ', h('code', null, server)] : [])];
+  if (parts.length < 2 || !Object.hasOwn(values, parts[1]) || values[parts[1]] === null) return ['Run ', h('code', null, tool), ...(server ? [' of the tool server ', h('code', null, server)] : [])];
   return parts.map((part, i) => {
-    const text = String(values[part] ?? '');
+    const value = values[part] ?? '';
+    const text = typeof value === 'string' ? value : JSON.stringify(value);
     return i % 2 ? h('bdi', null, text.length > 200 ? text.slice(0, 200) + '…' : text) : part;
   });
 }
 
-// What its server says about a tool: its own words.
-const known = {};
+// What its server says about a tool: its own words. Another server may have the name tomorrow.
+const known = new Map();
 function described({ server, tool }) {
   const el = h('p', { class: 'soft', dir: 'auto' });
   if (server) {
-    known[server] ||= api.get(path`tools/${server}/defs`).catch(() => ({ tools: [] }));
-    known[server].then(({ tools }) => {
-      const text = tools.find(({ name }) => tool === name || tool.endsWith('__' + name))?.description;
+    const forget = () => { known.delete(server); return {}; };
+    if (!known.has(server)) {
+      known.set(server, api.get(path`tools/${server}/defs`).catch(forget));
+      setTimeout(forget, 60e3);
+    }
+    known.get(server).then(({ tools }) => {
+      const text = tools?.find(({ name }) => tool === name || tool.endsWith('__' + name))?.description;
       if (text) el.textContent = `${server} says of it: ${text}`;
     });
   }

@@ -187,9 +187,10 @@ export class Chat {
     this.saveDraft();
     if (this.current && this.current.id === id && id && this.opened) return;
     this.opened = true;
-    // A message that never became a chat goes back into the message box.
+    // Messages that never became a chat go back into the message box, behind what is there.
     if (this.current?.unborn) {
-      tab.set('draft:', this.current.locals.at(-1).text);
+      tab.set('draft:' + this.current.id, null);
+      tab.set('draft:', [tab.get('draft:'), ...this.current.locals.map((entry) => entry.text), this.input.value].filter(Boolean).join('\n\n'));
       this.drop(this.current.id);
     }
     this.current = id ? this.session(id) : null;

@@ -3,7 +3,7 @@ import { h } from './dom.js';
 import { api, query } from './api.js';
 import { money, number } from './format.js';
 import { bars, meter, share } from './plot.js';
-import { action, ask, choice, dialog, empty, facts, field, form, live, perhaps, section, table, toast } from './ui.js';
+import { action, choice, dialog, empty, facts, field, form, live, perhaps, section, table, toast } from './ui.js';
 
 export default function show(page) {
   let days = 30;
@@ -41,7 +41,7 @@ function draw(costs, chats, agents, refresh) {
     budget,
     costs.by_day?.length ? [costs.by_day.some((day) => day.cost) ? bars('Cost a day', costs.by_day.map((day) => [day.day, day.cost]), { unit: money }) : null, bars('Tokens a day', costs.by_day.map((day) => [day.day, day.input_tokens + day.output_tokens]), { unit: short, height: 130 })] : null,
     each('By agent', 'Agent', costs.by_agent, (row) => called(row.agent)),
-    each('By model', 'Model', costs.by_model, (row) => [row.model, h('span', { class: 'soft' }, ' ' + (row.provider || ''))], [['', (row) => (row.pricing_sources?.free ? null : action('Price', () => price(row.model, refresh), { kind: 'small', 'aria-label': `Price of ${row.model}` })), 'end']]),
+    each('By model', 'Model', costs.by_model, (row) => [row.model, h('span', { class: 'soft' }, ' ' + (row.provider || ''))], [['', (row) => (row.pricing_sources?.free ? null : action('Price', () => price(row.model, costs, refresh), { kind: 'small', 'aria-label': `Price of ${row.model}` })), 'end']]),
     each('By key or login', 'Who', costs.by_key, (row) => who(row.identity)),
     dear.length ? section('Dearest chats', table('Dearest chats', [['Chat', (row) => h('a', { href: '#/chat/' + encodeURIComponent(row.id) }, title(row.id))], ...COLUMNS], dear)) : null,
   ].flat();
@@ -49,7 +49,7 @@ function draw(costs, chats, agents, refresh) {
 
 const short = (value) => new Intl.NumberFormat([], { notation: 'compact', maximumFractionDigits: 1 }).format(value);
 
-const dollars = (name, label, value, hint) => field(name, label, { value: value || '', inputmode: 'decimal', optional: true, hint, check: (text) => (text === '' || Number(text) >= 0 ? '' : 'Please enter an amount such as 2.50, or nothing.') });
+const dollars = (name, label, value, hint, required) => field(name, label, { value: required ? value : value || '', inputmode: 'decimal', optional: !required, required, hint, check: (text) => (text === '' || Number(text) >= 0 ? '' : 'Please enter an amount such as 2.50, or nothing.') });
 const amounts = (values) => Object.fromEntries(Object.entries(values).map(([name, text]) => [name, text === '' ? null : Number(text)]));
 
 async function limit(refresh) {
@@ -78,7 +78,11 @@ async function limit(refresh) {
   if (done) { toast('Saved.'); refresh(); }
 }
 
-async function price(model, refresh) {
-  if (await ask(`Price of ${model}`, [dollars('input', '$ for a million tokens in', '', 'The provider’s price list tells. Both empty: Holt goes by its own list.'), dollars('output', '$ for a million tokens out')],
-    { work: (values) => api.patch('costs/prices', { model, ...amounts(values) }) })) { toast('Saved. It counts from the next call on.'); refresh(); }
+async function price(model, costs, refresh) {
+  const now = costs.prices?.[model];
+  const change = (values) => api.patch('costs/prices', { model, ...values });
+  const said = await dialog(`Price of ${model}`, (close) => form([dollars('input', '$ for a million tokens in', now?.input, 'The provider’s price list tells.', true), dollars('output', '$ for a million tokens out', now?.output, '', true), dollars('cached_input', '$ for a million from the cache', now?.cached_input, 'Empty: as tokens in.')],
+    { cancel: () => close(), work: async (values) => { await change(amounts(values)); close('Saved. It counts from the next call on.'); },
+      extra: now && action('Remove this price', async () => { await change({ input: null, output: null, cached_input: null }); close('Removed. Holt goes by its own list.'); }) }));
+  if (said) { toast(said); refresh(); }
 }

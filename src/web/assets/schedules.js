@@ -28,7 +28,7 @@ function read(text = '') {
   if (at) return { how: 'hour', minute: at[1] };
   at = found(/^(\d+) (\d+) (\*|\d+) \* (\*|1-5|[0-7])$/);
   if (!at || at[3] !== '*' && at[4] !== '*') return { how: 'own' };
-  return { how: at[3] !== '*' ? 'month' : at[4] === '*' ? 'day' : at[4] === '1-5' ? 'work' : 'week', time: two(at[2]) + ':' + two(at[1]), day: at[3], weekday: at[4] % 7 };
+  return { how: at[3] !== '*' ? 'month' : at[4] === '*' ? 'day' : at[4] === '1-5' ? 'work' : 'week', time: two(at[2]) + ':' + two(at[1]), day: at[3], weekday: /^\d$/.test(at[4]) ? at[4] % 7 : undefined };
 }
 
 function inWords(text) {
@@ -90,17 +90,19 @@ export default function show(page) {
   page.el.append(list.el);
 }
 
-// The next runs of a schedule: asked once for each expression, again when the first has passed.
+// The next runs of a schedule: asked once for each, again when it changed or the first has passed.
 const known = new Map();
 async function coming(item) {
   const key = [item.expression, item.timezone, item.next_run].join();
-  if (known.has(key)) return known.get(key);
-  const { next } = await api.post('schedules/preview', { schedule: item.expression, timezone: item.timezone || '', n: 12 }).catch(() => ({ next: [] }));
+  const old = known.get(item.name);
+  if (old?.key === key) return old.times;
+  const next = await api.post('schedules/preview', { schedule: item.expression, timezone: item.timezone || '', n: 12 }).then((answer) => answer.next, () => null);
   const first = Date.parse(item.next_run);
   // Intervals count from when it began, not from now.
-  const times = next.map((time) => Date.parse(time) - Date.parse(next[0]) + first).filter((time) => time >= first);
-  known.set(key, times.length || !first ? times : [first]);
-  return known.get(key);
+  let times = (next || []).map((time) => Date.parse(time) - Date.parse(next[0]) + first).filter((time) => time >= first);
+  if (!times.length && first) times = [first];
+  if (next) known.set(item.name, { key, times });
+  return times;
 }
 
 // From an hour to a year: as far as shows the next three.

@@ -89,7 +89,7 @@ export class Shell {
     removeEventListener('keydown', this.keys);
     document.removeEventListener('visibilitychange', this.seen);
     this.timers.forEach(clearInterval);
-    clearInterval(this.stopTimer);
+    [this.stopTimer, this.noticed, this.countTimer].forEach(clearTimeout);
     this.page?.close();
     this.chat?.close();
     closeDialogs();

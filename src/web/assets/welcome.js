@@ -10,10 +10,11 @@ export default function show(page) {
   page.title('Welcome');
   const place = h('div', { class: 'page' });
   const steps = [['Who answers', who], ['How you are told', told], ['Your first machine', machine]];
+  const built = [];
   const go = (at) => {
     if (at >= steps.length) { location.hash = '#/chat'; return; }
     const [title, draw] = steps[at];
-    place.replaceChildren(h('p', { class: 'soft' }, `Step ${at + 1} of ${steps.length}`), section(title, draw(page, () => go(at + 1))),
+    place.replaceChildren(h('p', { class: 'soft' }, `Step ${at + 1} of ${steps.length}`), built[at] ||= section(title, draw(page, () => go(at + 1))),
       h('div', { class: 'ask-row' }, at ? action('Back', async () => go(at - 1)) : null, h('button', { type: 'button', class: 'btn primary', onclick: () => go(at + 1) }, at + 1 < steps.length ? 'Next' : 'To the chat')));
     page.shell.heading.focus({ preventScroll: true });
   };
