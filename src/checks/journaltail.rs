@@ -115,6 +115,9 @@ impl Check for Journal {
             context.unavailable(
                 "the journal of the system cannot be read: is there one, and is our user in the group systemd-journal?",
             );
+            // What cannot be seen is not known to be well.
+            context.incomplete();
+            return Vec::new();
         }
         vec![matches.reading(MATCH, &self.target, self.level)]
     }
@@ -194,6 +197,9 @@ mod tests {
     use crate::checks::each::tests::lines;
     use crate::checks::testing::Bench;
 
+    /// A file of the journal that can be read.
+    const READABLE: &str = "var/log/journal/0079d06f/system.journal";
+
     fn entry(cursor: &str, message: &Value) -> String {
         format!("{}\n", json!({"__CURSOR": cursor, "MESSAGE": message, "SYSLOG_IDENTIFIER": "kernel"}))
     }
@@ -204,6 +210,8 @@ mod tests {
         let table = json!({"units": ["a.service", "b"], "priority": "warning"});
         let mut checks = bench.build(build, &table);
         bench.program("journalctl", 0, "");
+        assert!(bench.gather(&mut checks).is_empty() && bench.incomplete.get(), "a journal that nobody may read");
+        bench.write(READABLE, "");
         let readings = bench.gather(&mut checks);
         assert_eq!(lines(&readings), ["journaltail::match a.service,b Ok: no line matches any more"]);
         let oom = entry("s=1;i=2", &json!("Out of memory: Killed process 7 token=abc"));
@@ -222,7 +230,8 @@ mod tests {
                    --priority=warning --unit=a.service --unit=b";
         assert_eq!(ran[0], format!("{all} --since=@1774170000"));
         assert_eq!(ran[1], format!("{all} --since=@1774170000"));
-        assert_eq!(ran[2], format!("{all} --after-cursor=s=1;i=4"));
+        assert_eq!(ran[2], format!("{all} --since=@1774170000"));
+        assert_eq!(ran[3], format!("{all} --after-cursor=s=1;i=4"));
     }
 
     #[test]
@@ -231,6 +240,7 @@ mod tests {
         let mut checks = bench.build(build, &json!({}));
         assert!(bench.gather(&mut checks).is_empty());
         assert!(bench.incomplete.get() && bench.unavailable.take()[0].contains("no journal"));
+        bench.write(READABLE, "");
         checks[0].restore(&json!({"cursor": "gone", "since": 5}));
         bench.program("journalctl", 1, "");
         assert_eq!(bench.gather(&mut checks)[0].level, Level::Critical);

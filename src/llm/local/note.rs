@@ -37,7 +37,7 @@ const TEXT_BYTES_MAX: usize = 2000;
 const NAME_WORDS_MAX: usize = 6;
 
 /// What a note is called by in a question, even where it begins with the word for a part of the machine: "wifi password".
-const PRIVATE: &[&str] = &["password", "passphrase", "code", "pin", "birthday", "phone", "email"];
+const PRIVATE: &[&str] = &["password", "passphrase", "code", "note", "pin", "birthday", "phone", "email"];
 
 /// Words around a name.
 const AROUND: &[&str] =
@@ -53,7 +53,7 @@ pub(super) fn understand(text: &str) -> Option<Note> {
     if let Some(rest) = after(text, &all) {
         return Some(key(rest).map_or(Note::List, |key| Note::Get { key, guess: false }));
     }
-    if let Some(rest) = after(text, &["do you remember", "do you still remember"]) {
+    if let Some(rest) = after(text, &["do you remember", "do you still remember", "recall"]) {
         return key(rest).map(|key| Note::Get { key, guess: false });
     }
     // "Forget that, show me the memory" is about the memory.

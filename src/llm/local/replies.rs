@@ -19,7 +19,7 @@ const FOLLOW_UPS: &str =
     "\nThen go on with \"which process?\", \"and memory?\", \"why?\", \"since when?\" or \"more\".\n";
 
 const REAL_MODEL: &str = "\
-\nFor everything else I need a real language model. Name one in `holt.toml` (or in Holt's settings), e.g. one that runs \
+\nFor everything else I need a real language model. Name one in Holt's settings, or in `holt.toml`, e.g. one that runs \
 in your own house:
 
 ```toml

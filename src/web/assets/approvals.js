@@ -14,7 +14,7 @@ export default function show(page) {
   const rules = live(page, () => api.get('auto-approve'), (all, refresh) => section('Rules', h('p', { class: 'soft' }, 'What a rule names is approved without asking.'),
     all?.length ? table('Rules', [['Agent', (rule) => rule.agent_name], ['Tool', (rule) => h('code', null, rule.tool_name)],
       ['For', (rule) => (rule.scope === 'session' ? ['this chat, until ', when(rule.expires_at)] : 'always')],
-      ['', (rule) => (rule.id ? action('Remove', () => remove(rule, refresh), { kind: 'small' }) : null), 'end']], all) : h('p', null, 'There are none: agents always ask.'),
+      ['', (rule) => (rule.id ? action('Remove', () => remove(rule, refresh), { kind: 'small' }) : null), 'end']], all) : h('p', null, 'There are none: agents ask before they change anything.'),
     action('Add a rule', () => add(refresh), { icon: 'plus' })), { every: 30000 });
   page.el.append(list.el, rules.el);
 }

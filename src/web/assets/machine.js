@@ -36,7 +36,7 @@ export default function show(page) {
   const alerts = live(page, () => api.get('alerts?state=open&machine=' + encodeURIComponent(id)), ({ alerts: list }) => (list.length ? section(plural(list.length, 'open alert'), alertRows(list, true)) : []), { every: 15000 });
   const sessions = live(page, () => api.get(at + '/sessions'), ({ sessions: list }) => section('Last looks and chats', list.length ? table('Sessions', [
     ['What', (each) => (each.conversation_id ? h('a', { href: '#/chat/' + encodeURIComponent(each.conversation_id) }, each.type) : each.type)],
-    ['State', (each) => [each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]],
+    ['State', (each) => [each.state === 'ok' ? 'done' : each.state, each.error && h('span', { class: 'soft' }, ' ' + each.error)]],
     ['Tokens', (each) => number(each.tokens_in + each.tokens_out), 'end'], ['When', (each) => when(each.started_at)]], list.slice(0, 20)) : h('p', { class: 'soft' }, 'Nobody asked it anything yet.')), { every: 20000 });
   page.el.append(now.el, alerts.el, section('History', history.el), more, sessions.el);
 }
@@ -89,7 +89,7 @@ function look(machine, type, chat) {
   const plugins = (machine.plugins || []).map((plugin) => [plugin, plugin]);
   return ask(type === 'inspect' ? `Inspect ${machine.name}` : `Diagnose ${machine.name}`, [
     field('plugin', 'What', { kind: 'select', value: '', options: [['', 'The whole system'], ...plugins.filter(([name]) => name !== 'system')] }),
-    field('target', 'Of it', { optional: true, hint: 'Such as a service or a disk.' }),
+    field('target', 'Which one', { optional: true, hint: 'Such as a service or a disk.' }),
     ...(type === 'diagnose' ? [field('descriptions', 'What is wrong', { kind: 'textarea', optional: true, rows: 3 })] : []),
   ], { submit: type === 'inspect' ? 'Inspect' : 'Diagnose', intro: type === 'inspect' ? 'The machine looks at itself and reports. Nothing is changed.' : 'The machine looks for the cause. Nothing is changed.', work: (values) => chat({ type, ...values }) });
 }

@@ -70,7 +70,7 @@ function command(box, code, refresh, close) {
     h('li', null, 'Run this there. It dials out to Holt and tells how the machine is; nothing is opened or changed there.',
       copyBox(code.command, 'Command for the machine'),
       own ? h('p', { class: 'banner' }, h('span', null, 'This address works on Holt’s own machine only. For others start Holt with ', h('code', null, '--listen 0.0.0.0:8080'), ' or set its address under ', h('a', { href: '#/settings' }, 'Settings'), ', then make a new command.')) : null,
-      h('p', { class: 'hint' }, 'It works once, until ', when(code.expires_at), '. From then on ', h('code', null, 'holt agent'), ' is enough, or ', h('code', null, 'holt service install --agent'), ' to start with the machine.')),
+      h('p', { class: 'hint' }, 'It works once and ends ', when(code.expires_at), '. From then on ', h('code', null, 'holt agent'), ' is enough, or ', h('code', null, 'holt service install --agent'), ' to start with the machine.')),
     h('li', null, state, help)));
   box.querySelector('button').focus();
   refresh();

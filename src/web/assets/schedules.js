@@ -160,7 +160,7 @@ async function edit(item, refresh) {
   const names = agents.filter((agent) => agent.online === undefined).map((agent) => [agent.name, agent.display_name || agent.name]);
   const sent = await dialog(item ? `Edit ${item.name}` : 'Add a schedule', (close) => {
     const next = h('p', { class: 'field hint', role: 'status' });
-    const prompt = field('prompt', 'What to do', { kind: 'textarea', rows: 3, value: item?.prompt, optional: true, hint: 'What the agent is asked each time, such as: Is anything wrong with my machines?' });
+    const prompt = field('prompt', 'What to do', { kind: 'textarea', rows: 3, value: item?.prompt, hint: 'What the agent is asked each time, such as: Is this machine all right?' });
     const skill = field('skill', 'Skill', { value: item?.skill, optional: true, list: 'skills', hint: 'The name of one of the agent’s skills, if one is needed for it.' });
     const skills = h('datalist', { id: 'skills' });
     const agent = field('agent', 'Agent', { kind: 'select', options: names, value: item?.agent || 'default' });
@@ -190,6 +190,7 @@ async function edit(item, refresh) {
       field('tags', 'Tags', { kind: 'list', rows: 2, value: item?.tags, optional: true, hint: 'One a line.' }),
       field('enabled', 'It is on', { kind: 'checkbox', value: item ? item.enabled : true })].filter(Boolean),
     { submit: item ? 'Save' : 'Add', cancel: () => close(), work: async (values) => {
+      if (!values.prompt && !values.skill) throw new Error('Say what to do, or name a skill.');
       if (!values.session_tier && !item) delete values.session_tier;
       await (item ? api.patch(path`schedules/${item.name}`, values) : api.post('schedules', values));
       close(true);

@@ -255,7 +255,7 @@ export class Shell {
   // --- everything is stopped ------------------------------------------------------------------------------------------
 
   stopAll() {
-    return confirm(STOP + '?', 'Every running answer and tool ends now.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
+    return confirm(STOP + '?', 'Every running answer and tool ends now, and nothing begins until you resume.', STOP, async () => { await api.post('panic'); await this.count(); this.page?.refresh(); });
   }
 
   async resume() { await api.post('resume'); await this.count(); }

@@ -53,5 +53,5 @@ function who(page, next) {
 
 const told = (page) => [h('p', null, 'Holt can tell your phone or mailbox when something is wrong. You can do this later in Settings.'), notifications(page).el];
 
-const machine = (page, next) => [h('p', null, 'The machine that Holt runs on is there already: just ask. Others join with one command, and need no open port.'),
+const machine = (page, next) => [h('p', null, 'The agent looks at the machine that Holt runs on: just ask. To watch it and others, each joins with one command, and needs no open port.'),
   h('div', { class: 'ask-row' }, action('Add a machine', async () => { if (await add(page, () => {})) next(); }, { icon: 'plus' }), link('All machines', '#/machines'))];
