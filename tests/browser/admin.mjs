@@ -263,7 +263,12 @@ const tests = {
     await page.getByText('Nothing stops spending', { exact: false }).waitFor();
     // A model of this machine costs nothing, and has no price to set.
     assert.equal(await page.getByRole('button', { name: /^Price of/ }).count(), 0);
-    await page.route('**/api/v1/costs?*', async (route) => { const response = await route.fetch(); await route.fulfill({ response, body: (await response.text()).replaceAll('"free":', '"registry":') }); });
+    await page.route('**/api/v1/costs?*', async (route) => {
+      try {
+        const response = await route.fetch();
+        await route.fulfill({ response, body: (await response.text()).replaceAll('"free":', '"registry":') });
+      } catch { /* The page has gone on meanwhile. */ }
+    });
     await page.reload();
     const price = page.getByRole('button', { name: 'Price of scripted' });
     const amount = (name) => dialog.getByLabel('$ for a million ' + name);

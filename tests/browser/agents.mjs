@@ -38,6 +38,9 @@ const tests = {
     await dialog.getByText(/^Next: Fri.*30.*Asia\/Tokyo/).waitFor();
     await shot(page, 'schedule-form');
     await dialog.getByRole('button', { name: 'Add' }).click();
+    await dialog.getByText('Say what to do, or name a skill.').waitFor();
+    await dialog.getByLabel('What to do').fill('Is this machine all right?');
+    await dialog.getByRole('button', { name: 'Add' }).click();
     await page.getByText('every Friday at 07:30').waitFor();
     await page.getByRole('img', { name: /^Next runs of morning-report/ }).waitFor();
     assert.ok(await page.locator('.plot .dot').count() >= 3, 'too few runs are drawn');

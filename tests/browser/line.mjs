@@ -95,7 +95,8 @@ const tests = {
     await countedTo(other, 80);
     await ask(page, 'count to 6');
     await settled(page);
-    await other.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2 && document.querySelectorAll('.msg.user').length === 2);
+    await other.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2 && document.querySelectorAll('.msg.user').length === 2)
+      .catch(async (error) => { throw new Error(`${error.message}: ${await other.locator('.messages, main').first().innerText()}`); });
     await settled(other);
     await countedTo(other, 6);
   },

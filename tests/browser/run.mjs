@@ -15,21 +15,30 @@ for (const { default: suite } of suites) {
   try {
     world = suite.before ? await suite.before() : {};
     for (const [name, test] of tests) {
-      const started = Date.now();
-      const pages = [];
-      const open = async (options) => { const page = await browser.page(world.hub, options); pages.push(page); return page; };
-      try {
-        const result = await test({ ...world, open });
-        const complaints = pages.flatMap((page) => page.complaints);
-        if (complaints.length) throw new Error(`the page complained:\n${complaints.join('\n')}`);
-        if (result === 'skipped') { skipped += 1; console.log(`skip  ${name}`); } else { passed += 1; console.log(`ok    ${name} (${Date.now() - started} ms)`); }
-      } catch (error) {
-        failed += 1;
-        console.log(`FAIL  ${name}\n${String(error.stack || error).replace(/^/gm, '      ')}`);
-        for (const page of pages) await shot(page, 'fail-' + name.replace(/\W+/g, '-')).catch(() => {});
-        if (world.hub && world.hub.log) console.log(world.hub.log.split('\n').slice(-8).join('\n').replace(/^/gm, '      | '));
+      // What waits for a busy machine in vain gets a second try, and is told of: one that never passes fails.
+      for (let again = false; ; again = true) {
+        const started = Date.now();
+        const pages = [];
+        const open = async (options) => { const page = await browser.page(world.hub, options); pages.push(page); return page; };
+        let isOver = true;
+        try {
+          const result = await test({ ...world, open });
+          const complaints = pages.flatMap((page) => page.complaints);
+          if (complaints.length) throw new Error(`the page complained:\n${complaints.join('\n')}`);
+          if (result === 'skipped') { skipped += 1; console.log(`skip  ${name}`); } else { passed += 1; console.log(`ok    ${name} (${Date.now() - started} ms${again ? ', second try' : ''})`); }
+        } catch (error) {
+          isOver = again || !/Timeout/.test(String(error));
+          if (isOver) failed += 1;
+          console.log(`${isOver ? 'FAIL ' : 'again'} ${name}\n${String(error.stack || error).replace(/^/gm, '      ')}`);
+          for (const page of pages) await shot(page, 'fail-' + name.replace(/\W+/g, '-')).catch(() => {});
+          if (world.hub && world.hub.log) console.log(world.hub.log.split('\n').slice(-8).join('\n').replace(/^/gm, '      | '));
+        }
+        for (const page of pages) {
+          await page.unrouteAll({ behavior: 'ignoreErrors' });
+          await page.context().close();
+        }
+        if (isOver) break;
       }
-      for (const page of pages) await page.context().close();
     }
   } catch (error) {
     failed += tests.length;

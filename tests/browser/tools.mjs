@@ -62,7 +62,7 @@ const tests = {
     await shot(page, 'tool-refused');
     await dialog.getByRole('textbox', { name: 'Program' }).fill('/usr/bin/false');
     await dialog.getByRole('button', { name: 'Add', exact: true }).tap();
-    await dialog.locator('.problem', { hasText: 'exit status' }).waitFor();
+    await dialog.locator('.problem', { hasText: 'closed the connection' }).waitFor();
   },
 };
 
