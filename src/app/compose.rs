@@ -29,7 +29,7 @@ use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::fleet::hub::alerts::{Alerts, Teller};
 use crate::fleet::hub::gateway::{self, Gateway};
-use crate::fleet::hub::{Fleet, FleetParts};
+use crate::fleet::hub::{Fleet, FleetParts, MachinesTool};
 use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
 use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
@@ -72,6 +72,8 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
     let mut tools = built_in_tools(&db, &kv_store, &budgets);
     tools.extend(skill_tools(&skills, &journal));
+    let machines = Arc::new(MachinesTool::new(&db, &config.fleet.access));
+    tools.push(Arc::clone(&machines) as Arc<dyn Tool>);
     let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
     let names = gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late));
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
@@ -84,6 +86,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
+    let _ = machines.settings.set(Arc::clone(&live) as Arc<dyn sched::Changes>); // only here
     journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
