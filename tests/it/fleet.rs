@@ -165,6 +165,32 @@ fn machines_borrow_the_hubs_model() {
 }
 
 #[test]
+fn a_machine_that_comes_before_the_setup_is_told_so_and_joins_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Builder::new(dir.path()).listen("0.0.0.0:0").start();
+    let port = hub.address.rsplit_once(':').unwrap().1.to_owned();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut join = Command::new(env!("CARGO_BIN_EXE_holt"));
+    join.env_clear().args(["machines", "join", "--url", &url, "--data-dir"]).arg(dir.path());
+    let made = join.output().unwrap();
+    let line = String::from_utf8(made.stdout).unwrap();
+    let code = line.split_whitespace().skip_while(|word| *word != "--join").nth(1).unwrap_or_else(|| panic!("{line}"));
+    let machine = Machine::start(&dir.path().join("pi"), "", &["--hub", &url, "--join", code]);
+    wait_until("it is told what is missing", || machine.log().contains("the hub is not set up yet").then_some(()));
+    let log = machine.log();
+    assert!(log.contains(&format!("open {url} first")) && !log.contains("does not know"), "{log}");
+    // Nobody asks: it comes again by itself, with the code that is still good.
+    let body = json!({"name": "admin", "scopes": ["admin", "machines:read"], "pin": hub.pin});
+    let answer = Client::new(&format!("127.0.0.1:{port}")).post("/api/v1/setup", &body.to_string());
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let admin = Client::new(&format!("127.0.0.1:{port}")).with_key(answer.json()["key"].as_str().unwrap());
+    wait_until("it has joined", || {
+        let machines = admin.get("/api/v1/machines").json()["machines"].clone();
+        (machines[0]["presence"] == "online").then_some(())
+    });
+}
+
+#[test]
 fn the_built_in_agent_tells_of_joined_machines_to_those_who_may_see_them() {
     let dir = tempfile::tempdir().unwrap();
     let hub = Hub::start(dir.path());
