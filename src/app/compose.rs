@@ -16,7 +16,7 @@ use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_dir, data_secret, keeper, plugins, serve, tls};
-use crate::audit::AuditLog;
+use crate::audit::{AuditLog, Entry, Outcome};
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
 use crate::auth::oidc::OidcProvider;
@@ -182,6 +182,15 @@ fn start_servers(deps: &Deps) {
         if let Err(error) = approvals.forget_server(name) {
             log::error!("forget what was allowed for tool server {name}: {error}");
         }
+    });
+    let audit = Arc::clone(&deps.audit);
+    servers.on_revoked(move |name, said| {
+        let (result, detail) = match said {
+            Ok(true) => (Outcome::Ok, "revoked at its login server".to_owned()),
+            Ok(false) => (Outcome::Ok, "forgotten; its login server takes no tokens back".to_owned()),
+            Err(why) => (Outcome::Failed, format!("forgotten, not revoked at its login server: {why}")),
+        };
+        audit.record(&Entry { target: name, detail: &detail, result, ..Entry::ok("tool_server.token_revoke") });
     });
     servers.start();
 }
