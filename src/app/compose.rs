@@ -16,7 +16,7 @@ use crate::app::again::inherited;
 use crate::app::live::{self, Live, engine_settings};
 use crate::app::minds::{Maker, Minds};
 use crate::app::{App, AppError, Parts, Started, assemble, data_dir, data_secret, keeper, plugins, serve, tls};
-use crate::audit::{AuditLog, Entry, Outcome};
+use crate::audit::AuditLog;
 use crate::auth::SessionManager;
 use crate::auth::cookie::key_of;
 use crate::auth::oidc::OidcProvider;
@@ -70,12 +70,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let skills = Arc::new(Skills::default());
     let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
-    let mut tools = built_in_tools(&db, &kv_store, &budgets);
-    tools.extend(skill_tools(&skills, &journal));
     let machines = Arc::new(MachinesTool::new(&db, &config.fleet.access));
-    tools.push(Arc::clone(&machines) as Arc<dyn Tool>);
-    let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
-    let names = gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late));
+    let mut tools = built_in_tools(&db, &kv_store, &budgets, &machines);
+    tools.extend(skill_tools(&skills, &journal));
+    let names = taken_names(&tools);
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
@@ -103,8 +101,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.cost_tracker = Some(budgets);
     plugins::write_by(&servers, &live);
     (deps.plugins, deps.browser) = (Some(Arc::clone(&plugins)), browser);
-    // All agents share their providers.
-    let catalog = Arc::new(Catalog::new(providers));
+    let catalog = Arc::new(Catalog::new(providers)); // all agents share them
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
     (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
@@ -112,8 +109,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
     let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
-    deps.scheduler = Some(Arc::clone(&scheduler));
-    deps.tls.clone_from(&tls);
+    (deps.scheduler, deps.tls) = (Some(Arc::clone(&scheduler)), tls.clone());
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts {
         engine: engine.clone(),
@@ -183,15 +179,7 @@ fn start_servers(deps: &Deps) {
             log::error!("forget what was allowed for tool server {name}: {error}");
         }
     });
-    let audit = Arc::clone(&deps.audit);
-    servers.on_revoked(move |name, said| {
-        let (result, detail) = match said {
-            Ok(true) => (Outcome::Ok, "revoked at its login server".to_owned()),
-            Ok(false) => (Outcome::Ok, "forgotten; its login server takes no tokens back".to_owned()),
-            Err(why) => (Outcome::Failed, format!("forgotten, not revoked at its login server: {why}")),
-        };
-        audit.record(&Entry { target: name, detail: &detail, result, ..Entry::ok("tool_server.token_revoke") });
-    });
+    builtin::record_revocations(servers, &deps.audit);
     servers.start();
 }
 
@@ -310,12 +298,24 @@ fn gateway(
 }
 
 /// What every agent can do inside the hub, whatever the configuration says.
-fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Vec<Arc<dyn Tool>> {
+fn built_in_tools(
+    db: &Arc<Db>,
+    kv: &Arc<KvStore>,
+    budgets: &Arc<Budgets>,
+    machines: &Arc<MachinesTool>,
+) -> Vec<Arc<dyn Tool>> {
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
     tools.push(cost_tool(budgets));
     tools.push(builtin::conversation_search(Arc::clone(db)));
+    tools.push(Arc::clone(machines) as Arc<dyn Tool>);
     tools
+}
+
+/// Names that tools of servers must not have: of these, and of those that are made later.
+fn taken_names(tools: &[Arc<dyn Tool>]) -> Vec<String> {
+    let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
+    gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late))
 }
 
 /// What cookies, buttons and secrets at rest are made with.

@@ -177,7 +177,7 @@ pub fn approvals(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, St
             let (mut summary, mut payload) = (text(row, 4)?, text(row, 5)?);
             let adds = ["Execute tool \"tool_add\"", "Execute tool \"plugin_add\""];
             if let Some(plain) = adds.into_iter().find(|add| summary.starts_with(add)) {
-                summary = plain.to_owned();
+                plain.clone_into(&mut summary);
                 payload.clear();
             } else if kind == "install_tool" {
                 payload.clear();

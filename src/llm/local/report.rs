@@ -172,13 +172,16 @@ fn alone() -> String {
 
 /// The same, and how those are that joined.
 fn with_joined(machines: &Value) -> String {
-    let first = list(machines, "machines").first().and_then(|row| text(row, "name")).unwrap_or_default();
     match joined(machines) {
         (_, 0) => alone(),
-        (1, 1) => format!("This machine and {} are fine", code(first)),
+        (1, 1) => format!("This machine and {} are fine", first_name(machines)),
         (online, total) if online == total => format!("This machine and the {total} that joined are fine"),
         (online, total) => format!("{}, and {online} of {total} joined machines are online", alone()),
     }
+}
+
+fn first_name(machines: &Value) -> String {
+    code(list(machines, "machines").first().and_then(|row| text(row, "name")).unwrap_or_default())
 }
 
 /// The first half of the verdict for questions that want a fact rather than a judgement.
@@ -210,11 +213,12 @@ fn direct_answer(look: &Look, looked: &[Looked]) -> Option<String> {
             Some(format!("The log ({source}) has {lines}"))
         }
         Topic::Machines => {
-            let (online, total) = joined(of(MACHINES)?);
-            Some(if total == 0 {
-                "No machine has joined this hub".to_owned()
-            } else {
-                format!("{online} of {total} joined machines are online")
+            let machines = of(MACHINES)?;
+            Some(match joined(machines) {
+                (_, 0) => "No machine has joined this hub".to_owned(),
+                (1, 1) => format!("{} is online", first_name(machines)),
+                (online, total) if online == total => format!("All {total} joined machines are online"),
+                (online, total) => format!("{online} of {total} joined machines are online"),
             })
         }
         Topic::Temperature => {

@@ -145,6 +145,7 @@ fn joined_machines_are_told_of_after_this_one() {
     let asked = Look::at(&[Topic::Machines]);
     assert_eq!(first_line(&asked, &[joined(0, &none, json!([]))]), "No machine has joined this hub.");
     assert_eq!(first_line(&asked, &[joined(1, &two, json!([]))]), "1 of 2 joined machines are online.");
+    assert_eq!(first_line(&asked, &[joined(1, &one, json!([]))]), "`nas` is online.");
 }
 
 #[test]
