@@ -6,7 +6,7 @@ import { action, ask, confirm, facts, field, live, passwordFault, section, table
 
 export default function show(page) {
   const about = live(page, () => api.get('auth/status'), (status) => h('div', { class: 'panel' }, facts([['Password', status.password_enabled ? 'on' : 'off'], ['Organisation login', status.oidc_enabled ? 'on' : 'off'], ['Logins now', status.active_session_count]]),
-    status.password_enabled ? h('div', null, action('Change the password', () => change(list.refresh), { icon: 'key' })) : null));
+    status.password_enabled ? h('div', null, action('Change the password', () => change(() => { about.refresh(); list.refresh(); }), { icon: 'key' })) : null));
   const list = live(page, () => api.get('auth/sessions'), (sessions, refresh) => section('Logins', sessions.length ? [table('Logins', [
     ['Device', (each) => device(each.user_agent)], ['From', (each) => each.ip], ['Since', (each) => dateTime(each.created_at)], ['Last seen', (each) => when(each.last_seen_at)], ['Ends', (each) => dateTime(each.expires_at)],
     ['', (each) => action('End', async () => { if (await confirm('End this login?', `${device(each.user_agent)} from ${each.ip} must log in again.`, 'End it', () => api.del(path`auth/sessions/${each.id}`))) { toast('Ended.'); refresh(); } }, { kind: 'small' }), 'end']], sessions),
