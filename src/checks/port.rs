@@ -119,6 +119,7 @@ impl Talk {
                 Ok(n) if self.expect.is_empty() || self.is_answer(&buffer[..n]) => return Ok(()),
                 Ok(_) => strange = true,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.to_string()),
             }
         }

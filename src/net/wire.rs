@@ -152,6 +152,20 @@ impl<'a> Wire<'a> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
+
+    /// One read or write with the time that is left. A socket with a time limit says "interrupted" after the process was
+    /// stopped for a while (a suspended machine, a paused container; signal(7)): that ends no exchange. It says "would
+    /// block" when its time is over.
+    fn resumed<T>(&mut self, mut io: impl FnMut(&mut Socket, Option<Duration>) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            let left = self.left()?;
+            match io(&mut self.socket, Some(left)) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+                done => return done,
+            }
+        }
+    }
 }
 
 /// A server that hangs may have a full queue, and to connect then waits: as long as a write may.
@@ -180,31 +194,23 @@ impl Socket {
     }
 }
 
-/// A socket says "would block" when its time is over.
-fn timed<T>(result: io::Result<T>) -> io::Result<T> {
-    result
-        .map_err(|error| if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error })
-}
-
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = Some(self.left()?);
-        let read = match &mut self.socket {
+        let read = self.resumed(|socket, left| match socket {
             Socket::Tcp(socket) => socket.set_read_timeout(left).and_then(|()| socket.read(buffer)),
             Socket::Unix(socket) => socket.set_read_timeout(left).and_then(|()| socket.read(buffer)),
-        };
+        });
         // An end that the cancel made is no end of an answer.
         if self.cancel.is_set() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        timed(read)
+        read
     }
 }
 
 impl Write for Wire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let left = Some(self.left()?);
-        timed(match &mut self.socket {
+        self.resumed(|socket, left| match socket {
             Socket::Tcp(socket) => socket.set_write_timeout(left).and_then(|()| socket.write(bytes)),
             Socket::Unix(socket) => socket.set_write_timeout(left).and_then(|()| socket.write(bytes)),
         })

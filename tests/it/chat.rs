@@ -244,3 +244,24 @@ fn event_streams_carry_the_same_frames() {
     let unknown = sse.chat(json!({"session_id": "nope", "resume_after_seq": 3}));
     assert_eq!(unknown.events()[0]["code"], "replay_unavailable");
 }
+
+/// A suspended laptop, a paused container: every wait on a socket is interrupted when the process goes on (signal(7)).
+#[test]
+fn a_hub_that_was_stopped_for_a_while_loses_no_answer() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), Model::start());
+    let hub = Builder::new(dir.path()).model(&model).start();
+    let mut socket = Socket::open(&hub.admin());
+    socket.chat("s1", "gate 2 3");
+    model.wait_at_gate();
+    socket.read_deltas(2);
+    hub.signal("STOP");
+    let state = format!("/proc/{}/stat", hub.pid());
+    wait_until("the hub stands still", || std::fs::read_to_string(&state).unwrap().contains(") T ").then_some(()));
+    hub.signal("CONT");
+    assert_eq!(hub.client().get("/api/v1/health").status, 200);
+    model.open_gate();
+    let frames = socket.turn();
+    assert_eq!(kinds(&frames), ["content_delta", "usage", "content", "done"], "{frames:?}");
+    assert_eq!(frames[frames.len() - 2]["text"], words(5));
+    assert_eq!(model.requests().len(), 1, "asked again");
+}

@@ -150,7 +150,8 @@ fn trickle(stream: &mut TcpStream, byte: u8) -> String {
     loop {
         match stream.read(&mut first) {
             Ok(_) => break,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             Err(error) => panic!("{error}"),
         }
         assert!(Instant::now() < deadline, "the hub puts up with it for ever");

@@ -5,6 +5,7 @@ use tungstenite::Message;
 
 use crate::support::agent::{Agent, ID, id};
 use crate::support::hub::Builder;
+use crate::support::ws::read;
 use crate::support::{Client, Hub, Socket, wait_until};
 
 const SHARED: &str = "a token that all machines share";
@@ -40,7 +41,7 @@ fn is_connected(client: &Client) -> bool {
 /// Reads until the hub pings.
 fn next_ping(agent: &mut Agent) {
     loop {
-        match agent.ws.read().unwrap() {
+        match read(&mut agent.ws).unwrap() {
             Message::Text(text) if serde_json::from_str::<Value>(&text).unwrap()["type"] == "ping" => return,
             _ => {}
         }
@@ -59,7 +60,7 @@ fn an_idle_machine_is_pinged_and_stays_a_silent_one_goes() {
     }
     assert!(is_connected(&client));
     // From here on it says nothing, and hears pings until the hub has had enough.
-    let heard = std::iter::from_fn(|| agent.ws.read().ok()).filter(|message| message.is_text()).count();
+    let heard = std::iter::from_fn(|| read(&mut agent.ws).ok()).filter(|message| message.is_text()).count();
     assert!(heard >= 2, "pings go on until the end, {heard} came");
     wait_until("it is gone", || (!is_connected(&client)).then_some(()));
 }
@@ -79,7 +80,7 @@ fn a_connection_that_is_silent_gives_way_to_another_machine() {
         (ack["ok"] == true).then_some(agent)
     });
     let ending = loop {
-        match old.ws.read().unwrap() {
+        match read(&mut old.ws).unwrap() {
             Message::Close(frame) => break frame.unwrap(),
             Message::Text(text) => assert!(!text.contains("\"disconnect\""), "it would wait before it comes back"),
             _ => {}

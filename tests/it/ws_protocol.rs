@@ -10,6 +10,7 @@ use tungstenite::{Bytes, Message};
 
 use crate::support::http::{raw, read_answer, read_head, read_to_end};
 use crate::support::hub::Builder;
+use crate::support::ws::read;
 use crate::support::{Answer, Client, Hub, Model, Socket, wait_until};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -287,7 +288,7 @@ fn closes_are_echoed_and_vanished_peers_forgotten() {
 fn alive(client: &Client) -> Option<Socket> {
     let mut socket = Socket::open(client);
     socket.ws.send(Message::Ping(Bytes::from_static(b"?"))).ok()?;
-    matches!(socket.ws.read(), Ok(Message::Pong(_))).then_some(socket)
+    matches!(read(&mut socket.ws), Ok(Message::Pong(_))).then_some(socket)
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn bad_requests_are_answered_and_a_flood_of_them_is_cut_off() {
         if socket.ws.send(Message::text("{")).is_err() {
             break socket.close_code();
         }
-        match socket.ws.read() {
+        match read(&mut socket.ws) {
             Ok(Message::Text(_)) => answers += 1,
             Ok(Message::Close(close)) => break close.map(|close| (close.code.into(), close.reason.to_string())),
             other => panic!("{other:?}"),

@@ -152,6 +152,7 @@ fn read_all(mut socket: WebSocket<ReadHalf>, events_tx: &Sender<FromSocket>) -> 
             Err(Error::Io(error)) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Closed::Lost("the hub has gone silent".to_owned());
             }
+            Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {} // the machine was asleep
             Err(error) => return Closed::Lost(error.to_string()),
         }
     }

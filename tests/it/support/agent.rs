@@ -10,6 +10,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Error, Message, WebSocket};
 
 use super::PATIENCE;
+use super::ws::read;
 
 /// The machine of most tests.
 pub const ID: &str = "11111111-2222-4333-8444-555555555555";
@@ -118,7 +119,7 @@ impl Agent {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no message came");
-            match self.ws.read() {
+            match read(&mut self.ws) {
                 Ok(Message::Text(text)) => {
                     let message: Value = serde_json::from_str(&text).unwrap();
                     if message["type"] != "ping" {
@@ -184,7 +185,7 @@ impl Agent {
     /// The code and reason of the close frame that ends the connection; None when it just ends.
     pub fn close_code(&mut self) -> Option<(u16, String)> {
         loop {
-            match self.ws.read() {
+            match read(&mut self.ws) {
                 Ok(Message::Close(Some(frame))) => return Some((frame.code.into(), frame.reason.to_string())),
                 Ok(_) => {}
                 Err(_) => return None,
@@ -195,7 +196,7 @@ impl Agent {
     /// Whether a message comes within that time; for what must not come.
     pub fn hears(&mut self, within: Duration) -> Option<Value> {
         self.ws.get_ref().set_read_timeout(Some(within)).unwrap();
-        let heard = match self.ws.read() {
+        let heard = match read(&mut self.ws) {
             Ok(Message::Text(text)) => serde_json::from_str(&text).ok(),
             _ => None,
         };

@@ -160,6 +160,7 @@ pub fn read_to_end(stream: &mut impl Read) -> String {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
             Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes)),
         }

@@ -10,6 +10,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::PATIENCE;
+use super::ws::read;
 
 /// A listener that agents dial.
 pub struct LinkHub {
@@ -138,7 +139,7 @@ impl LinkConn {
 
     pub fn try_next(&mut self) -> Result<Value, Error> {
         loop {
-            match self.ws.read()? {
+            match read(&mut self.ws)? {
                 Message::Text(text) => return Ok(serde_json::from_str(text.as_str()).unwrap()),
                 Message::Close(frame) => {
                     let code = frame.as_ref().map_or(0, |frame| u16::from(frame.code));

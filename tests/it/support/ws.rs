@@ -1,6 +1,6 @@
 //! A WebSocket client that keeps every frame it was sent.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ impl<S: Read + Write> Socket<S> {
         let deadline = std::time::Instant::now() + PATIENCE;
         loop {
             assert!(std::time::Instant::now() < deadline, "no frame came");
-            match self.ws.read() {
+            match read(&mut self.ws) {
                 Ok(Message::Text(text)) => return text.to_string(),
                 Ok(Message::Ping(_) | Message::Pong(_)) => {}
                 other => panic!("no frame: {other:?}"),
@@ -134,12 +134,22 @@ impl<S: Read + Write> Socket<S> {
     /// The code and reason of the close frame that ends the socket; None when it just ends.
     pub fn close_code(&mut self) -> Option<(u16, String)> {
         loop {
-            match self.ws.read() {
+            match read(&mut self.ws) {
                 Ok(Message::Close(Some(frame))) => return Some((frame.code.into(), frame.reason.to_string())),
                 Ok(_) => {}
                 Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_) | Error::Protocol(_)) => return None,
                 Err(error) => panic!("{error}"),
             }
+        }
+    }
+}
+
+/// The next message. A read with a time limit is interrupted when the machine of the test stands still for a moment.
+pub fn read<S: Read + Write>(ws: &mut WebSocket<S>) -> Result<Message, Error> {
+    loop {
+        match ws.read() {
+            Err(Error::Io(error)) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
