@@ -61,8 +61,11 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     ))
 }
 
+/// What takes the time of a password check.
+type Work = Box<dyn FnOnce(&Ctx) -> Result<Response, ApiError> + Send>;
+
 /// Answers from the password lane; 503 when it is full.
-pub(super) fn in_lane(ctx: &Ctx, work: Box<dyn FnOnce(&Ctx) -> Result<Response, ApiError> + Send>) -> Reply {
+pub(super) fn in_lane(ctx: &Ctx, work: Work) -> Reply {
     let ctx = ctx.clone();
     Reply::Later(Box::new(move |responder| {
         let slot = Arc::new(Mutex::new(Some(responder)));
