@@ -37,6 +37,7 @@ mod notifications;
 mod oidc;
 mod openapi;
 mod panic;
+mod password;
 mod paths;
 mod persona;
 mod plugins;

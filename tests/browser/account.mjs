@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { Hub, PASSWORD, shot } from './hub.mjs';
-import { messageBox } from './steps.mjs';
+<<<<<<< HEAD
+import { eventually, messageBox } from './steps.mjs';
+=======
+import { go, messageBox, noSideways } from './steps.mjs';
+>>>>>>> page
 
-// In order: the account that one test makes is the one the next logs in to.
+// The account that the second test has made, unless this hub is a new one.
+async function owned(hub) {
+  if (hub.external) return;
+  const { setup_required } = await (await fetch(hub.url + '/api/v1/setup')).json();
+  if (setup_required) await hub.post('/api/v1/setup/account', { pin: await hub.setupPin(), password: PASSWORD });
+}
+
+// In order: the first two are about a hub without an account.
 const tests = {
   async 'first run: a wrong PIN is refused in words'({ hub, open }) {
     if (hub.external) return 'skipped';
@@ -25,8 +36,8 @@ const tests = {
     const pin = await hub.setupPin();
     const page = await open({ login: false, where: `/#pin=${pin}` });
     await page.getByLabel('Setup PIN').waitFor();
-    assert.equal(await page.getByLabel('Setup PIN').inputValue(), pin);
-    assert.ok(!page.url().includes(pin), 'the PIN stays in the address');
+    await eventually(async () => assert.equal(await page.getByLabel('Setup PIN').inputValue(), pin));
+    await eventually(() => assert.ok(!page.url().includes(pin), 'the PIN stays in the address'));
     await page.getByLabel('New password').fill('short');
     await page.getByRole('button', { name: 'Create my account' }).click();
     await page.getByText('at least 8 characters.', { exact: false }).last().waitFor();
@@ -45,6 +56,7 @@ const tests = {
   },
 
   async 'wrong password, login, reload, logout'({ hub, open }) {
+    await owned(hub);
     const page = await open({ login: false });
     await page.getByLabel('Password', { exact: true }).fill('not the one');
     await page.getByRole('button', { name: 'Log in' }).click();
@@ -61,7 +73,8 @@ const tests = {
     await shot(page, 'login');
   },
 
-  async 'a bad API key is refused'({ open }) {
+  async 'a bad API key is refused'({ hub, open }) {
+    await owned(hub);
     const page = await open({ login: false });
     await page.getByRole('button', { name: 'Use an API key' }).click();
     await page.getByLabel('API key', { exact: true }).fill('dk_wrong');
@@ -71,6 +84,7 @@ const tests = {
 
   async 'a hub that is down is not a logout'({ hub, open }) {
     if (hub.external) return 'skipped';
+    await owned(hub);
     const page = await open({ login: false });
     await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
     await page.getByRole('button', { name: 'Log in' }).click();
@@ -80,13 +94,55 @@ const tests = {
     await shot(page, 'offline');
     assert.ok(await messageBox(page).isVisible());
     await hub.revive();
-    await page.locator('.line[data-state=open]').waitFor({ timeout: 30000 });
+    await page.locator('.line[data-state=open]').waitFor({ timeout: 60000 });
+  },
+
+  async 'the password is changed: this login stays, others end, and only the new one opens the door'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const NEW = PASSWORD + ' again';
+    const enter = async (page, password) => { await page.getByLabel('Password', { exact: true }).fill(password); await page.getByRole('button', { name: 'Log in' }).click(); };
+    const page = await open({ login: false, viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await enter(page, PASSWORD);
+    await messageBox(page).waitFor();
+    const other = await open({ login: false });
+    await enter(other, PASSWORD);
+    await messageBox(other).waitFor();
+    await go(page, 'Settings');
+    await page.getByRole('link', { name: 'Password and logins' }).tap();
+    await page.getByRole('button', { name: 'Change the password' }).tap();
+    const dialog = page.getByRole('dialog');
+    const fill = async (now, fresh, again) => {
+      await dialog.getByLabel('Current password').fill(now);
+      await dialog.getByLabel('New password').fill(fresh);
+      await dialog.getByLabel('The new one again').fill(again);
+      await dialog.getByRole('button', { name: 'Change it' }).tap();
+    };
+    await fill(PASSWORD, 'short', 'short');
+    await dialog.getByText('The password needs at least 8 characters.').waitFor();
+    await fill(PASSWORD, NEW, NEW + '!');
+    await dialog.getByText('The two passwords differ.').waitFor();
+    await fill('not the one', NEW, NEW);
+    await dialog.getByText('That is not the password.').waitFor();
+    assert.ok(await dialog.getByLabel('Current password').evaluate((el) => el === document.activeElement), 'the field with the fault has no focus');
+    await shot(page, 'password');
+    await noSideways(page, 'the change of the password');
+    await fill(PASSWORD, NEW, NEW);
+    await page.getByText('The password is changed.').waitFor();
+    await dialog.waitFor({ state: 'detached' });
+    await shot(page, 'password-changed');
+    await other.getByText('Your login has ended.', { exact: false }).waitFor();
+    assert.equal(await page.locator('.cardlike tbody tr').count(), 1, 'other logins are still listed');
+    await enter(other, PASSWORD);
+    await other.getByText('That password is not right.').waitFor();
+    await enter(other, NEW);
+    await messageBox(other).waitFor();
   },
 };
 
 export default {
   name: 'account',
-  before: async () => ({ hub: await Hub.start() }),
+  // More tries than people need.
+  before: async () => ({ hub: await Hub.start('[api]\nlogin_rate_limit = 50\n') }),
   after: ({ hub }) => hub.close(),
   tests,
 };

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Hub, shot } from './hub.mjs';
 import { until } from './fleet.mjs';
 import { PAGES } from '../../src/web/assets/pages.js';
-import { connected, loaded, noSideways } from './steps.mjs';
+import { connected, eventually, loaded, messageBox, noSideways, visit } from './steps.mjs';
 
 const AXE = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TOOL = fileURLToPath(new URL('mcp.mjs', import.meta.url));
@@ -16,9 +16,7 @@ const DESTROYS = /^(Delete|Remove|Revoke|Rotate|Forget|Disconnect|Log (it|them) 
 
 const asked = (url) => url.pathname.startsWith('/api/v1/') && !url.pathname.endsWith('/ws');
 
-async function go(page, name) {
-  await page.evaluate((hash) => { location.hash = '#/nowhere'; location.hash = hash; }, '#/' + name.split('/').map(encodeURIComponent).join('/'));
-}
+const go = (page, name) => visit(page, name.split('/').map(encodeURIComponent).join('/'));
 
 async function faults(page) {
   await page.evaluate(AXE);
@@ -64,7 +62,7 @@ const tests = {
       await page.route(asked, async (route) => { await held; await route.continue().catch(() => {}); });
       await go(page, name);
       const waits = page.locator('.outlet :is(.loading, .wait, [aria-busy=true], .skeleton)').first();
-      await waits.waitFor({ timeout: 4000 }).catch(() => wrong.push(`${name}: does not say that it loads`));
+      await waits.waitFor().catch(() => wrong.push(`${name}: does not say that it loads`));
       let_go();
       await page.unrouteAll({ behavior: 'ignoreErrors' });
       await loaded(page);
@@ -72,7 +70,7 @@ const tests = {
         await page.route(asked, (route) => (route.request().method() === 'GET' ? fail(route) : route.continue()));
         await go(page, name);
         const failed = page.locator('.outlet .failed');
-        try { await failed.first().waitFor({ timeout: 4000 }); } catch { wrong.push(`${name}, ${what}: does not say that it failed`); }
+        try { await failed.first().waitFor(); } catch { wrong.push(`${name}, ${what}: does not say that it failed`); }
         if (what === '500') {
           if (await failed.count() && !(await failed.first().textContent()).includes('e7')) wrong.push(`${name}: does not name the id in the log: ${await failed.first().textContent()}`);
           await noSideways(page, name).catch((error) => wrong.push(error.message));
@@ -82,8 +80,9 @@ const tests = {
         await shot(page, `failed-${what}-${name.replaceAll('/', '-')}`);
         await page.unrouteAll({ behavior: 'ignoreErrors' });
         for (let i = 0; i < 8 && await failed.count(); i += 1) {
-          await failed.first().getByRole('button', { name: 'Try again' }).click({ timeout: 3000 }).catch((error) => wrong.push(`${name}, ${what}: ${error.message.split('\n')[0]}`));
-          await page.waitForTimeout(50);
+          const before = await failed.count();
+          await failed.first().getByRole('button', { name: 'Try again' }).click().catch((error) => wrong.push(`${name}, ${what}: ${error.message.split('\n')[0]}`));
+          await page.waitForFunction((n) => document.querySelectorAll('.outlet .failed').length < n, before).catch(() => {});
           await loaded(page);
         }
         if (await failed.count()) wrong.push(`${name}, ${what}: does not come back`);
@@ -104,8 +103,9 @@ const tests = {
     await page.getByText('The list could not be loaded.').waitFor();
     assert.deepEqual(await faults(page), []);
     await page.unrouteAll({ behavior: 'ignoreErrors' });
-    await page.locator('.list-note').getByRole('button', { name: 'Try again' }).tap();
+    await page.locator('.list-note').getByRole('button', { name: 'Try again' }).press('Enter');
     await page.locator('.convs a').first().waitFor();
+    assert.ok(await page.locator('.convs a').first().evaluate((el) => el === document.activeElement), 'the focus is lost after a second try');
     await page.getByRole('button', { name: 'Close the list' }).tap();
     await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
     await page.locator('.blank').getByRole('button', { name: /again/i }).tap();
@@ -128,7 +128,7 @@ const tests = {
         const note = (request) => { if (request.method() !== 'GET') changes.push(`${request.method()} ${request.url()}`); };
         page.on('request', note);
         await button.click();
-        await page.getByRole('dialog').first().waitFor({ timeout: 3000 }).catch(() => {});
+        await page.getByRole('dialog').first().waitFor().catch(() => {});
         page.off('request', note);
         found.push(`${name}: ${label}`);
         if (changes.length) wrong.push(`${name}: ${label} does it at once: ${changes}`);
@@ -144,6 +144,50 @@ const tests = {
     assert.deepEqual(wrong, []);
     console.log(`      ${found.length} ask: ${found.join(', ')}`);
     for (const name of ['schedules', 'tools/echo', 'kv', 'keys', 'approvals']) assert.ok(found.some((each) => each.startsWith(name + ':')), `${name} offers nothing to delete`);
+  },
+
+  async 'toasts lie over nothing: what they speak of, the message box, the buttons of a dialog'({ open }) {
+    for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 800 }]) {
+      const page = await open({ where: '/#/approvals', viewport });
+      const say = (text) => page.evaluate(async (said) => { (await import(document.querySelector('script[src]').src.replace('app.js', 'ui.js'))).toast(said, { bad: true }); }, text);
+      const LONG = 'Something went wrong, and this tells it in a whole sentence that takes more than one line on a phone.';
+      // What is drawn at the middle and the corners of an element is the element.
+      const free = (selector) => page.locator(selector).evaluateAll((all) => all.filter((el) => el.checkVisibility()).map((el) => {
+        const { left, right, top, bottom } = el.getBoundingClientRect();
+        const inside = [[(left + right) / 2, (top + bottom) / 2], [left + 9, (top + bottom) / 2], [right - 9, (top + bottom) / 2]].every(([x, y]) => { const at = document.elementFromPoint(x, y); return at && (el.contains(at) || at.contains(el)); });
+        return inside ? '' : `${el.className} ${el.textContent}`;
+      }).filter(Boolean));
+      await connected(page);
+      await loaded(page);
+      // A button at the very end of what can be seen.
+      const button = page.getByRole('button', { name: 'Remove' }).first();
+      await button.evaluate((el) => {
+        const box = el.closest('.outlet');
+        el.closest('.page').style.paddingBlock = '2000px';
+        box.scrollTop += el.getBoundingClientRect().bottom - box.getBoundingClientRect().bottom + 1;
+        el.focus({ preventScroll: true });
+        el.id = 'pressed';
+      });
+      await say(LONG);
+      assert.deepEqual(await free('.toast, #pressed, .top, .tabs > *'), []);
+      await shot(page, `toast-${viewport.width}`);
+      await go(page, 'chat');
+      await messageBox(page).focus();
+      await say(LONG);
+      await say('And another one.');
+      assert.deepEqual(await free('.toast, .composer, .tabs > *, .send'), []);
+      await shot(page, `toast-chat-${viewport.width}`);
+      await go(page, 'keys');
+      await page.getByRole('button', { name: 'Create a key' }).first().click();
+      await say(LONG);
+      await page.getByRole('button', { name: 'Cancel' }).focus();
+      assert.deepEqual(await free('.toast, .dialog .row .btn'), []);
+      assert.equal(await page.locator('.dialog .toast').count(), 2, 'a toast is hidden by the dialog');
+      await shot(page, `toast-dialog-${viewport.width}`);
+      await page.getByRole('button', { name: 'Cancel' }).click();
+      await page.locator('.body .toast').first().waitFor();
+      assert.deepEqual(await free('.toast'), []);
+    }
   },
 
   async 'full pages on small phones scroll down only'({ open }) {
