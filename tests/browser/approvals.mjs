@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { fileURLToPath } from 'node:url';
 import { Hub, shot } from './hub.mjs';
 import { startModel } from './model.mjs';
-import { answers, ask, connected, noSideways, settled } from './steps.mjs';
+import { answers, ask, connected, eventually, noSideways, settled } from './steps.mjs';
 
 const WISH = (key) => `call kv_set {"key":"${key}","value":"hello"}`;
 const button = (page, name) => page.locator('.ask').getByRole('button', { name, exact: true });
@@ -16,10 +16,10 @@ const tests = {
     await connected(page);
     await ask(page, WISH('plain'));
     await button(page, 'Allow once').waitFor();
-    assert.equal(await page.locator('.says').textContent(), 'Remember under “plain”: hello');
+    await page.getByText('Remember under “plain”: hello', { exact: true }).waitFor();
     await page.getByText('Agent default asked').waitFor();
     await page.getByText('runs out in').waitFor();
-    assert.deepEqual(JSON.parse(await page.locator('.what .args').textContent()), { key: 'plain', value: 'hello' });
+    await eventually(async () => assert.deepEqual(JSON.parse(await page.locator('.what .args').textContent()), { key: 'plain', value: 'hello' }));
     assert.equal(await stored(hub, 'plain'), undefined);
     await shot(page, 'approval');
     await button(page, 'Allow once').click();
@@ -36,6 +36,7 @@ const tests = {
     const says = async (call, text) => {
       await ask(page, `call ${call}`);
       await page.locator('.says', { hasText: text }).waitFor();
+      await page.getByText('Agent default asked').waitFor(); // all of the request is there
       await noSideways(page, call);
       assert.ok(!(await page.locator('.what').innerText()).includes('s3cret'), 'a secret is shown');
       await button(page, 'Deny').click();
@@ -90,12 +91,12 @@ const tests = {
     await connected(page);
     await ask(page, WISH('second'));
     await button(page, 'Allow once').waitFor();
-    const phone = await open({ where: new URL(page.url()).hash ? `/${new URL(page.url()).hash}` : '/', viewport: { width: 390, height: 780 } });
-    await phone.goto(page.url());
+    await page.waitForURL(/#\/chat\/./);
+    const phone = await open({ where: '/' + new URL(page.url()).hash, viewport: { width: 390, height: 780 } });
     await button(phone, 'Allow once').click();
     await settled(page);
     await settled(phone);
-    assert.equal(await button(page, 'Allow once').count(), 0);
+    for (const each of [page, phone]) await button(each, 'Allow once').waitFor({ state: 'detached' });
     assert.equal(await stored(hub, 'second'), 'hello');
   },
 
@@ -123,7 +124,7 @@ const tests = {
       window.WebSocket = class extends Real { constructor(url) { super(url.replace('/api/v1/ws', '/api/v1/nothing')); } };
     });
     await page.goto(new URL('/#/chat', page.url()).href);
-    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 60000 });
     await ask(page, WISH('http'));
     await button(page, 'Allow once').click();
     await settled(page);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { Hub, keep, shot } from './hub.mjs';
-import { answers, ask, connected, messageBox, noSideways, questions, settled } from './steps.mjs';
+import { answers, ask, connected, eventually, messageBox, noSideways, questions, settled } from './steps.mjs';
 
 const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
 const open_list = (page) => page.getByRole('button', { name: 'Open the list of chats' }).tap();
@@ -22,7 +22,7 @@ const tests = {
     await shot(page, 'answer-light');
     await keep(page, 'chat');
     await page.locator('.step > summary').first().click();
-    assert.ok(await page.locator('.step-body').first().isVisible());
+    await page.locator('.step-body').first().waitFor();
   },
 
   async 'phone: the built-in agent asks before it remembers, remembers, and is asked back'({ hub, open }) {
@@ -93,7 +93,7 @@ const tests = {
     let full = true;
     await page.route('**/api/v1/chat', (route) => (full ? route.fulfill({ status: 507, contentType: 'application/json', body: '{"error":"the disk is full"}' }) : route.continue()));
     await page.goto(new URL('/#/chat', page.url()).href);
-    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 30000 });
+    await page.locator('.line[data-state=sse]').waitFor({ state: 'attached', timeout: 60000 });
     await ask(page, 'Is a disk filling up?');
     await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
     await open_list(page);
@@ -108,7 +108,7 @@ const tests = {
     // Elsewhere all of it is back in the box for a new chat.
     await page.evaluate(() => { location.hash = '#/chat'; });
     await page.getByText('What would you like to know?').waitFor();
-    assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?\n\nWhich one?\n\nAnd since when?');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'Is a disk filling up?\n\nWhich one?\n\nAnd since when?'));
     await messageBox(page).press('Enter');
     await page.locator('.status', { hasText: 'the disk is full' }).waitFor();
     full = false;
@@ -124,11 +124,11 @@ const tests = {
     const page = await open({ ...PHONE, where: '/#/chat/' + made.session_id });
     await answers(page).first().waitFor();
     const heading = page.locator('.top h1');
-    assert.equal(await heading.getAttribute('title'), await heading.textContent());
-    assert.ok(await heading.evaluate((el) => el.scrollWidth > el.clientWidth), 'the title is not cut');
+    await page.waitForFunction((text) => { const el = document.querySelector('.top h1'); return el.title === text && el.textContent === text; }, await heading.textContent());
+    await eventually(async () => assert.ok(await heading.evaluate((el) => el.scrollWidth > el.clientWidth), 'the title is not cut'));
     await page.evaluate(async () => { (await import(document.querySelector('script[src]').src.replace('app.js', 'ui.js'))).toast('Something happened that takes a whole sentence to tell.'); });
-    const [toast, composer] = await Promise.all(['.toast', '.composer'].map((name) => page.locator(name).boundingBox()));
-    assert.ok(toast.y + toast.height <= composer.y || toast.y >= composer.y + composer.height, 'a toast lies over the message box');
+    const [toast, composer] = await page.evaluate(() => ['.toast', '.composer'].map((name) => document.querySelector(name).getBoundingClientRect().toJSON()));
+    assert.ok(toast.bottom <= composer.top || toast.top >= composer.bottom, 'a toast lies over the message box');
     await noSideways(page);
   },
 
@@ -143,11 +143,12 @@ const tests = {
     assert.equal(await questions(page).count(), 1);
     assert.equal(await answers(page).count(), 1);
     assert.equal(await answers(page).last().locator('.md').innerText(), text);
-    await page.getByRole('link', { name: 'New chat' }).click();
+    await page.locator('.side a.new').click();
     await page.getByText('What would you like to know?').waitFor();
     await page.goBack();
     await answers(page).first().waitFor();
-    assert.ok(await page.locator('.convs li.here').count() === 1);
+    await page.locator('.convs li.here').waitFor();
+    assert.equal(await page.locator('.convs li.here').count(), 1);
   },
 
   async 'drafts stay with their chat'({ open }) {
@@ -156,15 +157,15 @@ const tests = {
     await ask(page, 'Is a disk filling up?');
     await settled(page);
     await messageBox(page).fill('half a thought');
-    await page.getByRole('link', { name: 'New chat' }).click();
+    await page.locator('.side a.new').click();
     await page.getByText('What would you like to know?').waitFor();
-    assert.equal(await messageBox(page).inputValue(), '');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), ''));
     await page.goBack();
     await answers(page).first().waitFor();
-    assert.equal(await messageBox(page).inputValue(), 'half a thought');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'half a thought'));
     await page.reload();
     await answers(page).first().waitFor();
-    assert.equal(await messageBox(page).inputValue(), 'half a thought');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'half a thought'));
   },
 
   async 'a question is edited and asked again'({ open }) {
@@ -174,17 +175,18 @@ const tests = {
     await settled(page);
     await questions(page).last().hover();
     await questions(page).last().getByRole('button', { name: 'Edit and ask again' }).click();
-    assert.equal(await messageBox(page).inputValue(), 'What uses the most memory?');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'What uses the most memory?'));
     await messageBox(page).fill('What uses the most processor?');
     await messageBox(page).press('Enter');
     await page.waitForFunction(() => document.querySelectorAll('.msg.assistant').length === 2);
     await settled(page);
     await messageBox(page).press('ArrowUp');
-    assert.equal(await messageBox(page).inputValue(), 'What uses the most processor?');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'What uses the most processor?'));
     await messageBox(page).fill('');
   },
 
   async 'chats are searched, and what another device asked is unread until it is opened'({ hub, open }) {
+    for (const message of ['What uses the most memory?', 'How is this machine doing?']) await hub.send('POST', '/api/v1/chat', { message });
     const page = await open();
     await connected(page);
     await page.locator('.convs li').first().waitFor();
@@ -202,6 +204,9 @@ const tests = {
     await page.getByRole('button', { name: 'Look inside the chats' }).click();
     await page.getByText('Nothing was found.').waitFor();
     await page.getByLabel('Search chats').fill('memory');
+    const titled = page.locator('.convs li', { hasText: /memory/i });
+    await titled.first().waitFor();
+    await page.waitForFunction(() => [...document.querySelectorAll('.convs li')].every((el) => /memory/i.test(el.textContent)));
     const before = await page.locator('.convs li').count();
     await page.getByRole('button', { name: 'Look inside the chats' }).click();
     await page.waitForFunction((n) => document.querySelectorAll('.convs li').length > n, before);
@@ -212,6 +217,7 @@ const tests = {
     await page.reload();
     await answers(page).first().waitFor();
     assert.ok(page.url().includes(made.session_id));
+    await page.locator('.convs li.here').waitFor();
     assert.equal(await page.locator('.convs li.unread').count(), 0);
   },
 
@@ -252,7 +258,7 @@ const tests = {
     await page.keyboard.type('How is this');
     await page.keyboard.press('Shift+Enter');
     await page.keyboard.type('machine doing?');
-    assert.equal(await messageBox(page).inputValue(), 'How is this\nmachine doing?');
+    await eventually(async () => assert.equal(await messageBox(page).inputValue(), 'How is this\nmachine doing?'));
     await page.keyboard.press('Enter');
     await settled(page);
     // Back from the message box lie the answer's steps.

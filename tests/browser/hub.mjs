@@ -6,7 +6,13 @@ import path from 'node:path';
 import { chromium } from 'playwright-core';
 
 export const PASSWORD = process.env.HOLT_PASSWORD || 'otters hold hands';
-const START_MS = 20000;
+// Generous: nobody waits for it but a test that fails, and the machine may have much else to do.
+const START_MS = 60000;
+const STEP_MS = 30000;
+
+// What this run has started and not ended yet: nothing of it stays behind.
+export const children = new Set();
+process.on('exit', () => { for (const child of children) child.kill('SIGKILL'); });
 
 export class Hub {
   // config: text of holt.toml, or nothing.
@@ -31,6 +37,8 @@ export class Hub {
     for (const name of Object.keys(env)) if (/^(HOLT|DENKEEPER)_/.test(name) && name !== 'HOLT_WEB_DIR') delete env[name];
     const child = spawn(process.env.HOLT_BIN, ['serve', '--listen', listen, '--data-dir', this.dir], { env, stdio: ['ignore', 'pipe', 'pipe'] });
     this.child = child;
+    children.add(child);
+    child.once('exit', () => children.delete(child));
     this.log = '';
     const address = new Promise((ready, fail) => {
       const timer = setTimeout(() => fail(new Error(`no address within ${START_MS} ms:\n${this.log}`)), START_MS);
@@ -49,7 +57,7 @@ export class Hub {
 
   // The PIN may be printed just after the address.
   async setupPin() {
-    for (let i = 0; i < 100 && !this.pin; i += 1) await new Promise((later) => setTimeout(later, 50));
+    for (let i = 0; i < 600 && !this.pin; i += 1) await new Promise((later) => setTimeout(later, 50));
     if (!this.pin) throw new Error(`no PIN in the log:\n${this.log}`);
     return this.pin;
   }
@@ -120,7 +128,7 @@ export class Browser {
     const context = await this.chromium.newContext({ viewport: { width: 1100, height: 760 }, ...options });
     if (login) await context.addCookies([await hub.account()]);
     const page = await context.newPage();
-    page.setDefaultTimeout(15000);
+    context.setDefaultTimeout(STEP_MS);
     page.complaints = [];
     page.on('pageerror', (error) => page.complaints.push(String(error)));
     page.on('console', (message) => { if (/Content.Security.Policy|Uncaught/i.test(message.text())) page.complaints.push(message.text()); });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { Hub, shot } from './hub.mjs';
-import { ask, connected, messageBox, noSideways, settled } from './steps.mjs';
+import { ask, connected, eventually, messageBox, noSideways, settled } from './steps.mjs';
 
 const PHONE = { viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
 
@@ -37,12 +37,11 @@ const tests = {
     assert.equal(await side.evaluate((el) => el.inert), true);
     await page.getByRole('button', { name: 'Open the list of chats' }).tap();
     await page.locator('.side.open').waitFor();
-    await page.waitForTimeout(300);
+    await eventually(async () => assert.ok(await page.evaluate(() => document.querySelector('.side').contains(document.activeElement))));
     await shot(page, 'phone-drawer');
-    assert.ok(await page.evaluate(() => document.querySelector('.side').contains(document.activeElement)));
     await page.keyboard.press('Escape');
     await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
-    assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), 'Open the list of chats');
+    await eventually(async () => assert.equal(await page.evaluate(() => document.activeElement.getAttribute('aria-label')), 'Open the list of chats'));
     await page.getByRole('button', { name: 'Open the list of chats' }).tap();
     await page.locator('.convs a').first().tap();
     await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
@@ -58,13 +57,13 @@ const tests = {
     await shot(page, 'answer-dark');
     const button = page.getByRole('button', { name: /^Theme/ });
     await button.click();
+    await eventually(async () => assert.notEqual(dark, await background(page)));
     const light = await background(page);
-    assert.notEqual(dark, light);
     await page.reload();
     await connected(page);
     assert.equal(await background(page), light, 'the choice is forgotten');
     await button.click();
-    assert.equal(await background(page), dark);
+    await eventually(async () => assert.equal(await background(page), dark));
   },
 
   async 'text has enough contrast in both themes'({ open }) {
@@ -105,8 +104,7 @@ const tests = {
     await page.evaluate(() => { document.documentElement.dir = 'rtl'; });
     await ask(page, 'How is this machine doing?');
     await settled(page);
-    const side = await page.locator('.nav').boundingBox();
-    assert.ok(side.x > 500, 'the list stays on the left');
+    await eventually(async () => assert.ok((await page.locator('.nav').boundingBox()).x > 500, 'the list stays on the left'));
     await noSideways(page);
     await shot(page, 'rtl');
   },

@@ -5,7 +5,7 @@ import { Hub, keep } from './hub.mjs';
 import { ALERTING, Machine, machines, until } from './fleet.mjs';
 import { startModel } from './model.mjs';
 import { PAGES } from '../../src/web/assets/pages.js';
-import { answers, ask, connected, countedTo, loaded, noSideways, settled } from './steps.mjs';
+import { answers, ask, connected, countedTo, eventually, loaded, noSideways, settled, visit } from './steps.mjs';
 
 const AXE = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const PHONE = { viewport: { width: 360, height: 640 }, hasTouch: true, isMobile: true };
@@ -37,10 +37,9 @@ const tests = {
       await connected(page);
       const wrong = [];
       for (const name of [...names, ...world.details]) {
-        await page.evaluate((hash) => { location.hash = hash; }, '#/' + name);
-        await page.waitForFunction((hash) => location.hash.startsWith(hash), '#/' + name);
+        await visit(page, name);
         await loaded(page);
-        assert.ok((await page.locator('h1').textContent()).length > 2, name);
+        await eventually(async () => assert.ok((await page.locator('h1').textContent()).length > 2, name));
         wrong.push(...(await faults(page)).map((each) => `${name}, ${colorScheme}: ${each}`));
         if (colorScheme === 'light' && world.shots[name]) await keep(page, world.shots[name]);
         if (colorScheme === 'dark' && name === 'home') await keep(page, 'home-dark');
@@ -53,7 +52,7 @@ const tests = {
     const page = await open({ where: '/#/home', ...PHONE });
     await connected(page);
     for (const name of [...names, ...world.details]) {
-      await page.evaluate((hash) => { location.hash = hash; }, '#/' + name);
+      await visit(page, name);
       await loaded(page);
       await noSideways(page, name);
       const small = await page.evaluate(() => [...document.querySelectorAll('.outlet :is(button, .btn, input, select, textarea), .tabs > *, .top :is(a, button)')]
@@ -66,7 +65,7 @@ const tests = {
   async 'dialogs and forms have no serious accessibility faults'({ world, open }) {
     const page = await open({ where: '/#/keys' });
     const look = async (where, button) => {
-      await page.evaluate((hash) => { location.hash = hash; }, '#/' + where);
+      await visit(page, where);
       await loaded(page);
       await page.locator('.top, .outlet').getByRole('button', { name: button }).first().click();
       await page.getByRole('dialog').waitFor();
@@ -92,7 +91,7 @@ const tests = {
     await page.goto(page.url().replace('home', world.details[0]));
     await page.getByRole('img', { name: /^CPU: now/ }).waitFor();
     // What was not told for a while is not joined.
-    assert.ok(await page.locator('.figure', { hasText: 'Temperature' }).locator('path.stroke').count() >= 2);
+    await page.locator('.figure', { hasText: 'Temperature' }).locator('path.stroke').nth(1).waitFor({ state: 'attached' });
     assert.ok(await page.locator('.plot path.stroke').first().getAttribute('d'));
     await page.getByRole('button', { name: '7 days' }).click();
     await page.getByRole('img', { name: /^Memory: now/ }).waitFor();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Hub, shot } from './hub.mjs';
 import { startService } from './service.mjs';
-import { connected, loaded, noSideways } from './steps.mjs';
+import { connected, eventually, loaded, noSideways } from './steps.mjs';
 
 const PHONE = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
 
@@ -36,7 +36,7 @@ const tests = {
     await refused.close();
     await shot(page, 'tool-login-refused');
     await page.getByRole('dialog').getByRole('button', { name: 'Close' }).tap();
-    assert.equal((await hub.get('/api/v1/tools/mail')).status, 'pending_auth');
+    await eventually(async () => assert.equal((await hub.get('/api/v1/tools/mail')).status, 'pending_auth'));
 
     service.mood = 'yes';
     const done = await logIn();
