@@ -1,23 +1,42 @@
 // A scripted model server (OpenAI chat completions): `count to N` answers with N numbered lines, slowly; anything else
-// with one sentence that repeats the question. `call NAME {..}` calls that tool and repeats its result.
+// with one sentence that repeats the question. `call NAME {..}` calls that tool and repeats its result. `count to N, wait at M P`
+// stops after line M, and again after line P, until the test says `go`: what is in the middle of an answer stays there.
 import http from 'node:http';
 
 export async function startModel(delayMs = 25) {
+  const held = new Set();
+  // Until the test says so, or nobody listens any more.
+  const hold = (response) => new Promise((go) => {
+    held.add(go);
+    response.once('close', () => { held.delete(go); go(); });
+  });
   const server = http.createServer((request, response) => {
     let body = '';
     request.on('data', (chunk) => { body += chunk; });
-    request.on('end', () => answer(request, body, response, delayMs));
+    request.on('end', () => answer(request, body, response, { delayMs, hold }));
   });
   await new Promise((ready) => server.listen(0, '127.0.0.1', ready));
   return {
     baseUrl: `http://127.0.0.1:${server.address().port}/v1`,
     close: () => { server.closeAllConnections(); server.close(); },
+    // Lets an answer that waits go on; waits until one does.
+    async go() {
+      for (let i = 0; i < 1500 && !held.size; i += 1) await new Promise((later) => setTimeout(later, 20));
+      const [first] = held;
+      if (!first) throw new Error('no answer waits');
+      held.delete(first);
+      first();
+    },
   };
 }
 
+function question(messages) {
+  const last = [...messages].reverse().find((message) => message.role === 'user');
+  return Array.isArray(last?.content) ? last.content.map((part) => part.text || '').join('') : last?.content || '';
+}
+
 function textFor(messages) {
-  const question = [...messages].reverse().find((message) => message.role === 'user');
-  const said = Array.isArray(question?.content) ? question.content.map((part) => part.text || '').join('') : question?.content || '';
+  const said = question(messages);
   const last = messages[messages.length - 1];
   if (last?.role === 'tool') return [`The tool said: ${last.content}`];
   const count = /count to (\d+)/i.exec(said);
@@ -32,7 +51,7 @@ function callFor(messages) {
   return wish ? { name: wish[1], arguments: wish[2] } : null;
 }
 
-async function answer(request, body, response, delayMs) {
+async function answer(request, body, response, { delayMs, hold }) {
   if (!request.url.endsWith('/chat/completions')) {
     response.writeHead(200, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify({ object: 'list', data: [{ id: 'scripted', object: 'model' }] }));
@@ -59,10 +78,12 @@ async function answer(request, body, response, delayMs) {
     response.end('data: [DONE]\n\n');
     return;
   }
-  for (const part of parts) {
+  const stops = (/, wait at ([\d ]+)/.exec(question(asked.messages))?.[1] || '').split(' ').map(Number);
+  for (const [i, part] of parts.entries()) {
     if (response.destroyed) return;
     await new Promise((later) => setTimeout(later, delayMs));
     send({ content: part }, null);
+    if (stops.includes(i + 1)) await hold(response);
   }
   send({}, 'stop', { usage });
   response.end('data: [DONE]\n\n');

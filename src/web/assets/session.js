@@ -206,6 +206,8 @@ export class Session {
       this.saveOutbox();
     }
     if (!this.epoch || !this.title) this.learn();
+    // A list that came before the end may lack the question, or hold the answer already.
+    if ((!turn.question || turn.question.stored) && this.history.at(-1)?.role !== 'user') this.refreshSoon();
     this.changed(this, 'done');
   }
 
@@ -320,10 +322,14 @@ export class Session {
 
   refreshSoon() {
     clearTimeout(this.refreshTimer);
-    this.refreshTimer = setTimeout(async () => {
-      try { this.showHistory(await api.messages(this.id)); } catch { return; }
+    const timer = setTimeout(async () => {
+      let messages;
+      try { messages = await api.messages(this.id); } catch { return; }
+      if (timer !== this.refreshTimer) return; // a newer list is on its way
+      this.showHistory(messages);
       this.changed(this, 'frame');
     }, 150);
+    this.refreshTimer = timer;
   }
 
   // --- the stored messages --------------------------------------------------------------------------------------
@@ -351,6 +357,8 @@ export class Session {
         return el;
       };
       if (message.role === 'user') return keep(() => userBubble(message.content, message.created_at, this.edit).el);
+      // Stored before its end is told.
+      if (i === messages.length - 1 && this.live?.text.trim() === message.content.trim()) return this.live.el;
       let at = pool.length - 1;
       while (at >= 0 && pool[at].text.trim() !== message.content.trim()) at -= 1;
       if (at >= 0) {
@@ -368,7 +376,7 @@ export class Session {
       items.push(entry.el);
       if (entry.turn && entry.turn.el) items.push(entry.turn.el);
     }
-    if (this.live && !this.locals.some((entry) => entry.turn === this.live)) {
+    if (this.live && !items.includes(this.live.el)) {
       const at = items.findIndex((el) => this.locals.some((entry) => entry.el === el));
       items.splice(at < 0 ? items.length : at, 0, this.live.el);
     }
