@@ -1,5 +1,7 @@
 //! `/auth/*`: password login, logout, who am I (contract 3.1).
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::json;
 
 use crate::api::audit;
@@ -12,7 +14,10 @@ use crate::api::server::Ctx;
 use crate::audit::Entry;
 use crate::auth::{Credential, SessionManager, password, scope};
 use crate::rt::fields::typed;
-use crate::rt::json as wire;
+use crate::rt::{json as wire, lock};
+
+/// The name of the one account, for logins with the password.
+pub(super) const ACCOUNT: &str = "admin";
 
 #[derive(Default)]
 struct LoginBody {
@@ -39,34 +44,45 @@ pub(super) fn login(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
     }
     let body: LoginBody = decode(&call.req.body, "invalid request body")?;
     let visitor = Visitor::of(ctx, call);
+    Ok(in_lane(
+        ctx,
+        Box::new(move |ctx| {
+            if password::verify(&body.password, &hash) {
+                let _one = lock(&ctx.account);
+                // Not if it was changed meanwhile: the logins of the old one have ended.
+                if ctx.password_hash().as_ref() == Some(&hash) {
+                    return log_in(ctx, "login.password", &visitor);
+                }
+            }
+            log::warn!("login failed from {address}");
+            audit::refused(ctx, "login.password", &address, "wrong password");
+            Err(ApiError::new(401, "invalid_password", "invalid password"))
+        }),
+    ))
+}
+
+/// What takes the time of a password check.
+type Work = Box<dyn FnOnce(&Ctx) -> Result<Response, ApiError> + Send>;
+
+/// Answers from the password lane; 503 when it is full.
+pub(super) fn in_lane(ctx: &Ctx, work: Work) -> Reply {
     let ctx = ctx.clone();
-    let busy = ctx.clone();
-    Ok(Reply::Later(Box::new(move |responder| {
-        let slot = std::sync::Arc::new(std::sync::Mutex::new(Some(responder)));
-        let inside = std::sync::Arc::clone(&slot);
-        let queued = busy.lane.run(move || {
-            let result = if password::verify(&body.password, &hash) {
-                log_in(&ctx, "login.password", &visitor)
-            } else {
-                log::warn!("login failed from {address}");
-                audit::refused(&ctx, "login.password", &address, "wrong password");
-                Err(ApiError::new(401, "invalid_password", "invalid password"))
-            };
-            if let Some(responder) = crate::rt::lock(&inside).take() {
+    Reply::Later(Box::new(move |responder| {
+        let slot = Arc::new(Mutex::new(Some(responder)));
+        let (inside, lane) = (Arc::clone(&slot), ctx.clone());
+        let queued = lane.lane.run(move || {
+            let result = work(&ctx);
+            if let Some(responder) = lock(&inside).take() {
                 responder.respond(result.unwrap_or_else(ApiError::into_response));
             }
         });
         if queued.is_err()
-            && let Some(responder) = crate::rt::lock(&slot).take()
+            && let Some(responder) = lock(&slot).take()
         {
-            responder.respond(lane_full().into_response());
+            let full = ApiError::new(503, "busy", "too many password checks at once; try again");
+            responder.respond(full.with_header("Retry-After", "2").into_response());
         }
-    })))
-}
-
-/// 503 for a full password lane.
-pub(super) fn lane_full() -> ApiError {
-    ApiError::new(503, "busy", "too many password checks at once; try again").with_header("Retry-After", "2")
+    }))
 }
 
 /// Counts an attempt of that address; 429 when it is one too many.
@@ -99,7 +115,7 @@ impl Visitor {
 pub(super) fn log_in(ctx: &Ctx, action: &str, visitor: &Visitor) -> Result<Response, ApiError> {
     let scopes = scope::dashboard_scopes();
     let Visitor { user_agent, address, is_https } = visitor;
-    let cookie = ctx.deps.sessions.create_with_request("admin", &scopes, user_agent, address)?;
+    let cookie = ctx.deps.sessions.create_with_request(ACCOUNT, &scopes, user_agent, address)?;
     log::info!("login of admin from {address}");
     ctx.deps.audit.record(&Entry { actor: "user:admin", source: address, detail: user_agent, ..Entry::ok(action) });
     let mut response = json_response(200, b"{\"authenticated\":true,\"email\":\"admin\"}\n".to_vec());

@@ -36,6 +36,7 @@ mod notifications;
 mod oidc;
 mod openapi;
 mod panic;
+mod password;
 mod paths;
 mod persona;
 mod plugins;

@@ -8,8 +8,8 @@ use crate::api::server::Ctx;
 use crate::api::{
     agent_link, agents, agents_change, alerts, approvals, audit, backup, browser, channels, chat, costs, doctor,
     gateway, health, journal, keys, kv, llm_settings, login, login_sessions, machine_sessions, machines, mcp, metrics,
-    models, notifications, oidc, openapi, panic, persona, plugins, schedules, server_settings, sessions, setup, skills,
-    tools, tools_oauth, ws,
+    models, notifications, oidc, openapi, panic, password, persona, plugins, schedules, server_settings, sessions,
+    setup, skills, tools, tools_oauth, ws,
 };
 use crate::auth::{ANY_SCOPE, Identity};
 use crate::limits;
@@ -111,6 +111,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/v1/auth/sessions", ADMIN, login_sessions::list),
     route("DELETE", "/api/v1/auth/sessions", ADMIN, login_sessions::revoke_all),
     route("DELETE", "/api/v1/auth/sessions/{id}", ADMIN, login_sessions::revoke),
+    route("POST", "/api/v1/auth/password", ADMIN, password::change),
     route("GET", "/api/v1/auth/status", ADMIN, login_sessions::status),
     route("GET", "/api/v1/audit", Guard::Scope(&["audit:read"]), audit::list),
     route("GET", "/api/v1/audit/stats", Guard::Scope(&["audit:read"]), audit::stats),

@@ -120,8 +120,8 @@ pub struct CtxInner {
     pub setup: Setup,
     /// Guarded by this mutex: the bcrypt hash in force. Nothing is taken under it.
     password_hash: Mutex<Option<String>>,
-    /// Serialises account setups, so that of many only one writes the configuration: held over that write.
-    pub account_setup: Mutex<()>,
+    /// Serialises setups of the account, changes of its password and logins with it: held over their writes.
+    pub account: Mutex<()>,
     /// The hub listens beyond this machine.
     reachable: bool,
     /// Setup is known to be done.
@@ -225,7 +225,7 @@ impl Server {
             lane: PasswordLane::start()?,
             setup: Setup::new(Arc::clone(&deps.db)),
             password_hash: Mutex::new(deps.password_hash.clone()),
-            account_setup: Mutex::new(()),
+            account: Mutex::new(()),
             reachable: !is_loopback(&config.listen),
             set_up: AtomicBool::new(false),
             sse_open: Arc::new(AtomicUsize::new(0)),

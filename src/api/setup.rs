@@ -1,14 +1,12 @@
 //! First-run setup (contract 3.4; W-2, W-3).
 
-use std::sync::{Arc, Mutex};
-
 use serde_json::json;
 
 use crate::api::audit;
 use crate::api::error::ApiError;
 use crate::api::guard::origin_refused;
 use crate::api::keys::{self, created};
-use crate::api::login::{Visitor, decode, lane_full, log_in, ok, throttle};
+use crate::api::login::{Visitor, decode, in_lane, log_in, ok, throttle};
 use crate::api::message::{Reply, Response};
 use crate::api::routes::Call;
 use crate::api::server::Ctx;
@@ -109,29 +107,14 @@ pub(super) fn account(ctx: &Ctx, call: &Call<'_>) -> Result<Reply, ApiError> {
         PinCheck::NonePending => return Err(not_available()),
     }
     let visitor = Visitor::of(ctx, call);
-    let (inside, lane) = (ctx.clone(), ctx.clone());
-    Ok(Reply::Later(Box::new(move |responder| {
-        let slot = Arc::new(Mutex::new(Some(responder)));
-        let shared = Arc::clone(&slot);
-        let queued = lane.lane.run(move || {
-            let result = finish_account(&inside, &body, &visitor, &address);
-            if let Some(responder) = lock(&shared).take() {
-                responder.respond(result.unwrap_or_else(ApiError::into_response));
-            }
-        });
-        if queued.is_err()
-            && let Some(responder) = lock(&slot).take()
-        {
-            responder.respond(lane_full().into_response());
-        }
-    })))
+    Ok(in_lane(ctx, Box::new(move |ctx| finish_account(ctx, &body, &visitor, &address))))
 }
 
 fn finish_account(ctx: &Ctx, body: &AccountBody, visitor: &Visitor, address: &str) -> Result<Response, ApiError> {
     let hash = password::hash(&body.password).ok_or_else(|| ApiError::internal(&"bcrypt refused a password"))?;
     {
         // One at a time: whoever comes second finds setup done.
-        let _one = lock(&ctx.account_setup);
+        let _one = lock(&ctx.account);
         if ctx.setup.check_pin(&body.pin)? != PinCheck::Right {
             return Err(not_available());
         }

@@ -69,10 +69,14 @@ struct DisabledToolsBody {
 
 typed!(DisabledToolsBody { disabled_tools });
 
-/// All servers, by name.
+/// All servers, by name, and whether there is a browser beside them.
 pub(super) fn list(ctx: &Ctx, _call: &Call<'_>) -> Result<Reply, ApiError> {
     let servers: Vec<Value> = ctx.tool_servers()?.list().iter().map(status_shape).collect();
-    Ok(Reply::Full(json_line(200, &json!({"tools": servers}))))
+    let mut shape = json!({"tools": servers});
+    if ctx.deps.browser.is_some() {
+        shape["browser"] = json!(true);
+    }
+    Ok(Reply::Full(json_line(200, &shape)))
 }
 
 /// One server with its configuration.

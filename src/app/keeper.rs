@@ -17,7 +17,6 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Gives memory back when the hub has nothing to do: what work needed of the heap, and pages of code, which come back
 /// from the system's cache when they are needed.
-#[derive(Default)]
 struct Rest {
     /// Grows with the work.
     seen: u64,
@@ -26,6 +25,11 @@ struct Rest {
 }
 
 impl Rest {
+    /// The start is work too.
+    fn new() -> Self {
+        Self { seen: 0, since: Some(Instant::now()) }
+    }
+
     fn look(&mut self, work: u64) {
         if work != self.seen {
             self.seen = work;
@@ -60,7 +64,7 @@ impl Keeper {
         let mut purged: Option<Instant> = None;
         let mut kv_purged: Option<Instant> = None;
         let mut certified = Instant::now();
-        let mut rest = Rest::default();
+        let mut rest = Rest::new();
         let kv_interval = self.server.ctx().deps.settings.current().kv.cleanup_interval;
         while !self.stop.wait(limits::REVOCATION_INTERVAL) {
             self.hub.reap_revoked();

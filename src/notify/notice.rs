@@ -124,9 +124,10 @@ impl Notice {
             dedup: format!("{APPROVAL}{}", row.id),
             kind: Kind::Approval,
             title: format!("Approval: {agent} wants to use {tool}"),
-            body: "Look at what it is for, then approve or deny it.".to_owned(),
+            body: purpose(tool, &row.server) + "Look at the details, then approve or deny it.",
             labels,
             time: row.created_at,
+            link: "/#/approvals".to_owned(),
             ..Self::default()
         }
     }
@@ -201,6 +202,26 @@ impl Notice {
             link: text("link"),
         })
     }
+}
+
+/// What a tool is for, in words for whoever never saw its name. Those that come from a server have only that.
+fn purpose(tool: &str, server: &str) -> String {
+    if !server.is_empty() {
+        return format!("{tool} is a tool of the server {server}. ");
+    }
+    let what = match tool {
+        "kv_set" | "kv_set_nx" => "remember something",
+        "kv_delete" => "forget something",
+        "web_fetch" => "read a page of the web",
+        "web_search" => "search the web",
+        "schedule_add" | "schedule_update" => "do something at set times",
+        "schedule_delete" => "end a schedule",
+        "tool_add" | "plugin_add" => "add tools",
+        "tool_remove" | "plugin_remove" => "remove tools",
+        "skill_create" | "skill_update" | "skill_delete" | "persona_update" => "change itself",
+        _ => return String::new(),
+    };
+    format!("It wants to {what}. ")
 }
 
 /// See [`Notice::row_key`].

@@ -12,7 +12,7 @@ const COLUMNS: &str = "id, email, scopes, user_agent, ip, created_at, expires_at
 const INSERT: &str = "INSERT INTO sessions(id, email, scopes, user_agent, ip, created_at, expires_at, last_seen_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?6)";
 const DELETE: &str = "DELETE FROM sessions WHERE id = ?1";
-const DELETE_ALL: &str = "DELETE FROM sessions WHERE email = ?1";
+const DELETE_ALL: &str = "DELETE FROM sessions WHERE email = ?1 AND id <> ?2";
 const TOUCH: &str = "UPDATE sessions SET last_seen_at = ?2 WHERE id = ?1";
 const PURGE: &str = "DELETE FROM sessions WHERE expires_at <= ?1";
 const COUNT: &str = "SELECT count(*) FROM sessions WHERE expires_at > ?1";
@@ -106,7 +106,12 @@ impl SessionStore {
 
     /// Removes all logins of an e-mail; how many there were.
     pub fn delete_all_by_email(&self, email: &str) -> Result<usize, StoreError> {
-        self.db.write(|tx| Ok(tx.prepare_cached(DELETE_ALL)?.execute([email])?))
+        self.delete_others(email, "")
+    }
+
+    /// Removes the logins of an e-mail but this one; how many there were.
+    pub fn delete_others(&self, email: &str, id: &str) -> Result<usize, StoreError> {
+        self.db.write(|tx| Ok(tx.prepare_cached(DELETE_ALL)?.execute([email, id])?))
     }
 
     /// Notes that the login was seen now; written with others by [`SessionStore::flush_touched`].

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { Hub, PASSWORD, shot } from './hub.mjs';
+<<<<<<< HEAD
 import { eventually, messageBox } from './steps.mjs';
+=======
+import { go, messageBox, noSideways } from './steps.mjs';
+>>>>>>> page
 
 // The account that the second test has made, unless this hub is a new one.
 async function owned(hub) {
@@ -92,11 +96,53 @@ const tests = {
     await hub.revive();
     await page.locator('.line[data-state=open]').waitFor({ timeout: 60000 });
   },
+
+  async 'the password is changed: this login stays, others end, and only the new one opens the door'({ hub, open }) {
+    if (hub.external) return 'skipped';
+    const NEW = PASSWORD + ' again';
+    const enter = async (page, password) => { await page.getByLabel('Password', { exact: true }).fill(password); await page.getByRole('button', { name: 'Log in' }).click(); };
+    const page = await open({ login: false, viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+    await enter(page, PASSWORD);
+    await messageBox(page).waitFor();
+    const other = await open({ login: false });
+    await enter(other, PASSWORD);
+    await messageBox(other).waitFor();
+    await go(page, 'Settings');
+    await page.getByRole('link', { name: 'Password and logins' }).tap();
+    await page.getByRole('button', { name: 'Change the password' }).tap();
+    const dialog = page.getByRole('dialog');
+    const fill = async (now, fresh, again) => {
+      await dialog.getByLabel('Current password').fill(now);
+      await dialog.getByLabel('New password').fill(fresh);
+      await dialog.getByLabel('The new one again').fill(again);
+      await dialog.getByRole('button', { name: 'Change it' }).tap();
+    };
+    await fill(PASSWORD, 'short', 'short');
+    await dialog.getByText('The password needs at least 8 characters.').waitFor();
+    await fill(PASSWORD, NEW, NEW + '!');
+    await dialog.getByText('The two passwords differ.').waitFor();
+    await fill('not the one', NEW, NEW);
+    await dialog.getByText('That is not the password.').waitFor();
+    assert.ok(await dialog.getByLabel('Current password').evaluate((el) => el === document.activeElement), 'the field with the fault has no focus');
+    await shot(page, 'password');
+    await noSideways(page, 'the change of the password');
+    await fill(PASSWORD, NEW, NEW);
+    await page.getByText('The password is changed.').waitFor();
+    await dialog.waitFor({ state: 'detached' });
+    await shot(page, 'password-changed');
+    await other.getByText('Your login has ended.', { exact: false }).waitFor();
+    assert.equal(await page.locator('.cardlike tbody tr').count(), 1, 'other logins are still listed');
+    await enter(other, PASSWORD);
+    await other.getByText('That password is not right.').waitFor();
+    await enter(other, NEW);
+    await messageBox(other).waitFor();
+  },
 };
 
 export default {
   name: 'account',
-  before: async () => ({ hub: await Hub.start() }),
+  // More tries than people need.
+  before: async () => ({ hub: await Hub.start('[api]\nlogin_rate_limit = 50\n') }),
   after: ({ hub }) => hub.close(),
   tests,
 };

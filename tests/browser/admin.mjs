@@ -217,6 +217,7 @@ const tests = {
       answer = 200;
       await dialog.getByRole('button', { name: 'Save and test' }).click();
       await page.getByText('phone took the test message.').waitFor();
+      await page.getByRole('cell', { name: 'last sent now' }).waitFor({ timeout: 5000 });
       await page.getByRole('button', { name: 'Change phone' }).click();
       await dialog.getByLabel('Token').waitFor();
       assert.equal(await dialog.getByLabel('Token').inputValue(), '');
@@ -318,8 +319,13 @@ const tests = {
   },
 
   async 'tools: one is added, shows what it offers, is switched off and on, changed, removed'({ hub, open }) {
-    const page = await open({ where: '/#/tools' });
+    const page = await open({ where: '/#/home' });
+    const refused = [];
+    page.on('response', (response) => { if (response.status() >= 400) refused.push(response.url()); });
+    await go(page, 'Tools');
     await page.getByRole('heading', { name: 'No tool servers' }).waitFor();
+    await loaded(page);
+    assert.deepEqual(refused, [], 'asked for what is not there');
     await page.getByRole('button', { name: 'Add a tool' }).last().click();
     await page.getByRole('textbox', { name: 'Name' }).fill('echo');
     await page.getByRole('textbox', { name: 'Program' }).fill('/no/such/program');
@@ -409,6 +415,9 @@ const tests = {
     await page.locator('.stopped').getByRole('button', { name: 'Resume' }).click();
     await page.locator('.stopped').waitFor({ state: 'hidden' });
     assert.equal((await hub.get('/api/v1/panic')).panicked, false);
+    await go(page, 'Audit');
+    await page.getByRole('cell', { name: 'Everything stopped' }).waitFor();
+    await page.getByRole('cell', { name: 'Everything resumed' }).waitFor();
   },
 
   async 'a page that cannot load says so, and loads when asked again'({ hub, open }) {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Hub, shot } from './hub.mjs';
 import { until } from './fleet.mjs';
 import { PAGES } from '../../src/web/assets/pages.js';
-import { connected, eventually, loaded, noSideways, visit } from './steps.mjs';
+import { connected, eventually, loaded, messageBox, noSideways, visit } from './steps.mjs';
 
 const AXE = fs.readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const TOOL = fileURLToPath(new URL('mcp.mjs', import.meta.url));
@@ -103,8 +103,9 @@ const tests = {
     await page.getByText('The list could not be loaded.').waitFor();
     assert.deepEqual(await faults(page), []);
     await page.unrouteAll({ behavior: 'ignoreErrors' });
-    await page.locator('.list-note').getByRole('button', { name: 'Try again' }).tap();
+    await page.locator('.list-note').getByRole('button', { name: 'Try again' }).press('Enter');
     await page.locator('.convs a').first().waitFor();
+    assert.ok(await page.locator('.convs a').first().evaluate((el) => el === document.activeElement), 'the focus is lost after a second try');
     await page.getByRole('button', { name: 'Close the list' }).tap();
     await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
     await page.locator('.blank').getByRole('button', { name: /again/i }).tap();
@@ -143,6 +144,50 @@ const tests = {
     assert.deepEqual(wrong, []);
     console.log(`      ${found.length} ask: ${found.join(', ')}`);
     for (const name of ['schedules', 'tools/echo', 'kv', 'keys', 'approvals']) assert.ok(found.some((each) => each.startsWith(name + ':')), `${name} offers nothing to delete`);
+  },
+
+  async 'toasts lie over nothing: what they speak of, the message box, the buttons of a dialog'({ open }) {
+    for (const viewport of [{ width: 360, height: 740 }, { width: 1280, height: 800 }]) {
+      const page = await open({ where: '/#/approvals', viewport });
+      const say = (text) => page.evaluate(async (said) => { (await import(document.querySelector('script[src]').src.replace('app.js', 'ui.js'))).toast(said, { bad: true }); }, text);
+      const LONG = 'Something went wrong, and this tells it in a whole sentence that takes more than one line on a phone.';
+      // What is drawn at the middle and the corners of an element is the element.
+      const free = (selector) => page.locator(selector).evaluateAll((all) => all.filter((el) => el.checkVisibility()).map((el) => {
+        const { left, right, top, bottom } = el.getBoundingClientRect();
+        const inside = [[(left + right) / 2, (top + bottom) / 2], [left + 9, (top + bottom) / 2], [right - 9, (top + bottom) / 2]].every(([x, y]) => { const at = document.elementFromPoint(x, y); return at && (el.contains(at) || at.contains(el)); });
+        return inside ? '' : `${el.className} ${el.textContent}`;
+      }).filter(Boolean));
+      await connected(page);
+      await loaded(page);
+      // A button at the very end of what can be seen.
+      const button = page.getByRole('button', { name: 'Remove' }).first();
+      await button.evaluate((el) => {
+        const box = el.closest('.outlet');
+        el.closest('.page').style.paddingBlock = '2000px';
+        box.scrollTop += el.getBoundingClientRect().bottom - box.getBoundingClientRect().bottom + 1;
+        el.focus({ preventScroll: true });
+        el.id = 'pressed';
+      });
+      await say(LONG);
+      assert.deepEqual(await free('.toast, #pressed, .top, .tabs > *'), []);
+      await shot(page, `toast-${viewport.width}`);
+      await go(page, 'chat');
+      await messageBox(page).focus();
+      await say(LONG);
+      await say('And another one.');
+      assert.deepEqual(await free('.toast, .composer, .tabs > *, .send'), []);
+      await shot(page, `toast-chat-${viewport.width}`);
+      await go(page, 'keys');
+      await page.getByRole('button', { name: 'Create a key' }).first().click();
+      await say(LONG);
+      await page.getByRole('button', { name: 'Cancel' }).focus();
+      assert.deepEqual(await free('.toast, .dialog .row .btn'), []);
+      assert.equal(await page.locator('.dialog .toast').count(), 2, 'a toast is hidden by the dialog');
+      await shot(page, `toast-dialog-${viewport.width}`);
+      await page.getByRole('button', { name: 'Cancel' }).click();
+      await page.locator('.body .toast').first().waitFor();
+      assert.deepEqual(await free('.toast'), []);
+    }
   },
 
   async 'full pages on small phones scroll down only'({ open }) {

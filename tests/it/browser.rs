@@ -63,7 +63,7 @@ fn the_container_and_the_profiles_are_there() {
         root.display()
     );
     assert_eq!(docker.args().unwrap(), line.split(' ').collect::<Vec<_>>());
-    assert_eq!(api.get("/api/v1/tools").json(), json!({"tools": []}));
+    assert_eq!(api.get("/api/v1/tools").json(), json!({"tools": [], "browser": true}));
 
     let profiles = api.get("/api/v1/browser/profiles").json()["profiles"].clone();
     let names: Vec<&str> =

@@ -159,6 +159,102 @@ fn logging_out_forgets_the_login() {
     closed_for_revocation(&mut socket);
 }
 
+fn change(client: &Client, current: &str, new: &str) -> Answer {
+    client.post("/api/v1/auth/password", &json!({"current_password": current, "new_password": new}).to_string())
+}
+
+#[test]
+fn who_knows_the_password_changes_it_and_other_logins_end() {
+    const NEW: &str = "battery staple";
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "login_rate_limit = 0");
+    let log_in_with = |password: &str| hub.client().post("/auth/login", &json!({ "password": password }).to_string());
+    let mut cookies = (0..2).map(|_| hub.client().with_cookie_of(&log_in(&hub.client())));
+    let (me, other) = (cookies.next().unwrap(), cookies.next().unwrap());
+    let mut sockets = [Socket::open(&me), Socket::open(&other)];
+    let (admin, chat) = (me.new_key("root", &["admin"]), me.new_key("phone", &["chat"]));
+    for client in [&me, &admin] {
+        refused(&change(client, "no", NEW), 403, "invalid_password");
+        refused(&change(client, "", NEW), 403, "invalid_password");
+        for new in ["", "1234567", &"x".repeat(73), &"ü".repeat(37)] {
+            let answer = change(client, PASSWORD, new);
+            refused(&answer, 400, "bad_request");
+            assert!(answer.json()["error"].as_str().unwrap().starts_with("new_password: "), "{}", answer.text());
+        }
+    }
+    for body in ["{", "[]", r#"{"current_password":7}"#] {
+        refused(&me.post("/api/v1/auth/password", body), 400, "bad_request");
+    }
+    refused(&change(&chat, PASSWORD, NEW), 403, "insufficient_scope");
+    refused(&change(&me.with("Origin", "http://evil.example"), PASSWORD, NEW), 403, "origin_not_allowed");
+    assert_eq!((session(&other)["authenticated"].clone(), log_in_with(PASSWORD).status), (json!(true), 200));
+
+    let own = me.with("Origin", &format!("http://{}", hub.address));
+    assert_eq!(change(&own, PASSWORD, NEW).json(), json!({"status": "updated", "revoked": 2}));
+    refused(&other.get("/api/v1/keys"), 401, "unauthorized");
+    closed_for_revocation(&mut sockets[1]);
+    sockets[0].send(&json!({"type": "ping"}));
+    assert_eq!((sockets[0].next()["type"].clone(), me.get("/api/v1/keys").status), (json!("pong"), 200));
+    refused(&log_in_with(PASSWORD), 401, "invalid_password");
+    assert_eq!(log_in_with(NEW).status, 200);
+    refused(&change(&me, PASSWORD, "another one"), 403, "invalid_password");
+    let told = me.get("/api/v1/audit?action=password.change").json();
+    let told: Vec<String> = told["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| format!("{} {} {}", e["actor"], e["result"], e["detail"]))
+        .collect();
+    assert_eq!(told, [r#""user:admin" "ok" "2 other logins ended""#, r#""user:admin" "denied" "wrong password""#]);
+    // A key changes it too, if whoever has it knows the password.
+    assert_eq!(change(&admin, NEW, PASSWORD).json(), json!({"status": "updated", "revoked": 2}));
+    closed_for_revocation(&mut sockets[0]);
+    assert_eq!(session(&me)["authenticated"], false);
+    let kept = std::fs::read_to_string(dir.path().join("holt.toml")).unwrap();
+    assert!(!kept.contains(PASSWORD) && !hub.log_tail().contains(PASSWORD), "{kept}");
+    drop(hub);
+    let hub = Hub::start(dir.path());
+    assert_eq!(log_in(&hub.client()).status, 200);
+    refused(&hub.client().post("/auth/login", &json!({ "password": NEW }).to_string()), 401, "invalid_password");
+}
+
+#[test]
+fn of_two_changes_at_once_one_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "login_rate_limit = 0");
+    let me = hub.client().with_cookie_of(&log_in(&hub.client()));
+    let mut changes: Vec<(u16, &str)> = std::thread::scope(|scope| {
+        let changes = ["the first", "the other"].map(|new| (scope.spawn(|| change(&me, PASSWORD, new).status), new));
+        changes.map(|(status, new)| (status.join().unwrap(), new)).into()
+    });
+    changes.sort_unstable();
+    assert_eq!([changes[0].0, changes[1].0], [200, 403]);
+    for (changed, new) in changes {
+        let answer = hub.client().post("/auth/login", &json!({ "password": new }).to_string());
+        assert_eq!(answer.status, if changed == 200 { 200 } else { 401 });
+    }
+}
+
+#[test]
+fn tries_at_the_password_are_counted_with_those_of_logins() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = start(dir.path(), "login_rate_limit = 3\nlogin_rate_window = '1h'");
+    let me = hub.client().with_cookie_of(&log_in(&hub.client()));
+    assert_eq!(change(&me, "no", "short").status, 400, "nothing was tried");
+    for _ in 0..2 {
+        refused(&change(&me, "no", "long enough"), 403, "invalid_password");
+    }
+    let answer = change(&me, PASSWORD, "long enough");
+    refused(&answer, 429, "too_many_attempts");
+    assert!((3500..=3600).contains(&answer.header("retry-after").parse::<u32>().unwrap()));
+    assert_eq!(log_in(&hub.client()).status, 429);
+    assert_eq!(me.get("/api/v1/keys").status, 200, "the login stays");
+    // Where there is no password there is none to change.
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    assert_eq!(change(&hub.admin(), "no", "long enough").status, 404);
+}
+
 #[test]
 fn revoked_keys_close_their_sockets_whoever_revoked_them() {
     let dir = tempfile::tempdir().unwrap();

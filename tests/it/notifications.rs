@@ -114,7 +114,8 @@ fn a_request_for_approval_is_told_without_its_arguments_and_outlives_a_kill() {
     assert_eq!(asked.len(), 1, "{asked:?}");
     let told = body(&asked[0]);
     assert_eq!(told["title"], "Approval: default wants to use kv_set");
-    assert_eq!(told["actions"][0]["url"], "http://hub.lan:8080/");
+    assert_eq!(told["message"], "It wants to remember something. Look at the details, then approve or deny it.");
+    assert_eq!(told["actions"][0]["url"], "http://hub.lan:8080/#/approvals");
     assert!(!asked[0].contains("diary") && !asked[0].contains("dear"), "{asked:?}");
 }
 

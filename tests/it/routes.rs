@@ -287,6 +287,8 @@ impl World {
                 let logins = self.logged_in().get("/api/v1/auth/sessions").json();
                 plain(on(logins[0]["id"].as_str().unwrap()))
             }
+            // The same again: others log in with it.
+            "POST /auth/password" => with(path, json!({"current_password": PASSWORD, "new_password": PASSWORD})),
             "GET /auth/oidc/login" => plain(path),
             "GET /auth/callback" => {
                 let begun = self.hub.client().get("/auth/oidc/login");

@@ -6,10 +6,14 @@ import { action, choice, empty, field, form, live, perhaps, table, tag } from '.
 
 const RESULTS = { ok: 'done', denied: 'denied', failed: 'failed' };
 const THINGS = { kv: 'value', llm: 'models', rule: 'standing approval', login_session: 'login', config: 'settings', server: 'hub', tool: 'tool', conversation: 'chat' };
-const DEEDS = { create: 'made', add: 'added', update: 'changed', change: 'changed', write: 'written', set: 'set', delete: 'deleted', remove: 'removed', revoke: 'revoked', revoke_all: 'all ended', rotate: 'renewed', approve: 'approved', deny: 'denied', expire: 'expired', run: 'run by hand', call: 'called', restart: 'restarted', reload: 'read again', enable: 'switched on', disable: 'switched off', forget: 'forgotten', connect: 'connected', join: 'joined', test: 'tested', password: 'with the password', logout: 'ended', pin: 'with the PIN' };
+const DEEDS = { create: 'made', add: 'added', update: 'changed', change: 'changed', write: 'written', set: 'set', delete: 'deleted', remove: 'removed', revoke: 'revoked', revoke_all: 'all ended', rotate: 'renewed', approve: 'approved', deny: 'denied', expire: 'expired', run: 'run by hand', call: 'called', restart: 'restarted', reload: 'read again', enable: 'switched on', disable: 'switched off', forget: 'forgotten', connect: 'connected', join: 'joined', acknowledge: 'acknowledged', silence: 'silenced', close: 'closed', password: 'with the password', logout: 'ended', pin: 'with the PIN' };
+
+const WORDS = { __proto__: null, panic: 'Everything stopped', resume: 'Everything resumed', backup: 'Backup taken', restore: 'Backup restored', import: 'Moved in', 'setup.account': 'Set up with a password', 'setup.key': 'Set up with a key', 'login.logout': 'Logged out', 'login.oidc': 'Login with the organisation', 'costs.limits': 'Spending limits changed', 'costs.price': 'Price of a model set', 'llm.provider': 'Model provider changed', 'llm.test': 'Model provider tried', 'notification.channel': 'Notification channel changed', 'notification.remove': 'Notification channel removed', 'notification.delete': 'Notice given up', 'notification.test': 'Notification channel tried', 'machine.join_code': 'Join code made', 'machine.join_code.delete': 'Join code removed', 'machine.inspect': 'Machine looked at', 'machine.diagnose': 'Machine diagnosed', 'machine.chat': 'Machine asked', 'approval.button': 'Decided in a notification', 'tool_server.disabled_tools': 'Offered tools chosen', 'tool_server.oauth_connect': 'Login at a tool begun', 'tool_server.oauth_connected': 'Login at a tool done', 'tool_server.oauth_revoke': 'Login at a tool ended' };
 
 // `key.create` as people say it.
 function inWords(name) {
+  if (name.endsWith('.throttled')) return inWords(name.slice(0, -10)) + ': too many tries';
+  if (WORDS[name]) return WORDS[name];
   const parts = name.split('.');
   const deed = parts.length > 1 ? parts.pop() : '';
   const text = [...parts.map((part) => THINGS[part] || part.replaceAll('_', ' ')), DEEDS[deed] || deed.replaceAll('_', ' ')].join(' ').trim();

@@ -1,6 +1,7 @@
 // Before the chat: first-run setup, login, and the page for a hub that does not answer.
 import { h, mark, icon } from './dom.js';
 import { auth, setApiKey, signedIn } from './api.js';
+import { explain, passwordFault } from './ui.js';
 
 function frame(...kids) {
   return h('main', { class: 'gate' }, h('div', { class: 'card' }, mark(72), ...kids));
@@ -51,16 +52,6 @@ function form(button, kids, work) {
 
 function complain(message, input) { return Object.assign(new Error(message), { field: input }); }
 
-function explain(error) {
-  if (error.status === 429) {
-    const minutes = Math.ceil((error.retryAfter || 60) / 60);
-    return `Too many tries. Please wait ${minutes === 1 ? 'a minute' : `${minutes} minutes`}.`;
-  }
-  if (error.status === 0) return 'Holt cannot be reached right now. Is it running?';
-  const text = error.message || 'That did not work.';
-  return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
-}
-
 export function wizard(root, pin, available, done) {
   if (!available) {
     root.replaceChildren(frame(h('h1', null, 'Welcome to Holt'),
@@ -80,10 +71,9 @@ export function wizard(root, pin, available, done) {
   root.replaceChildren(frame(h('h1', null, 'Welcome to Holt'),
     h('p', { class: 'lead' }, 'A cosy home for your agents and machines. Choose a password and you are in.'),
     form('Create my account', [name, code.el, first.el, again.el], async () => {
-      const size = new TextEncoder().encode(first.input.value).length;
       if (!code.input.value.trim()) throw complain('Please enter the PIN from the terminal.', code.input);
-      if (size < 8) throw complain('The password needs at least 8 characters.', first.input);
-      if (size > 72) throw complain('The password is too long: at most 72 bytes.', first.input);
+      const fault = passwordFault(first.input.value);
+      if (fault) throw complain(fault, first.input);
       if (first.input.value !== again.input.value) throw complain('The two passwords differ.', again.input);
       try { await auth.createAccount(code.input.value.trim(), first.input.value); } catch (error) {
         if (error.status === 401) throw complain('That PIN is not right. Look for FIRST-RUN SETUP PIN in the terminal.', code.input);

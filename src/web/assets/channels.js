@@ -24,8 +24,8 @@ const about = (type) => KINDS[type.toLowerCase()] || [type, '', []];
 
 export function notifications(page) {
   return live(page, () => perhaps(api.get('notifications')), (data, refresh) => (data ? section('Notifications', data.channels.length ? table('Channels', [['Channel', (each) => h('strong', null, each.name)], ['Kind', (each) => about(each.type)[0]], ['From', (each) => tag(each.min_level, each.min_level)],
-    ['State', (each) => (!each.enabled ? 'switched off' : each.error ? h('span', { class: 'problem' }, each.error) : ['last sent ', when(each.sent_at)])],
-    ['', (each) => h('div', { class: 'ask-row' }, each.enabled && action('Test', async () => { await test(each.name); refresh(); }, { kind: 'small', 'aria-label': `Test ${each.name}` }),
+    ['State', (each) => (!each.enabled ? 'switched off' : each.error ? h('span', { class: 'problem' }, each.error) : each.sent_at ? ['last sent ', when(each.sent_at)] : 'nothing sent since it started')],
+    ['', (each) => h('div', { class: 'ask-row' }, each.enabled && action('Test', () => test(each.name, refresh), { kind: 'small', 'aria-label': `Test ${each.name}` }),
       each.settings && [action('Change', () => edit(each, data.channels, refresh), { kind: 'small', 'aria-label': `Change ${each.name}` }), action('Remove', () => remove(each, refresh), { kind: 'small', 'aria-label': `Remove ${each.name}` })]), 'end']], data.channels)
     : h('p', { class: 'soft' }, 'Nobody is told yet. Holt can tell a phone, a mailbox, a web hook or Home Assistant when something is wrong or an agent asks for permission.'),
   h('div', { class: 'ask-row' }, action('Add a channel', () => edit(null, data.channels, refresh), { icon: 'plus', kind: data.channels.length ? '' : 'primary' })),
@@ -33,8 +33,8 @@ export function notifications(page) {
     ['', (each) => action('Give up', async () => { if (await confirm('Give this message up?', each.title, 'Give up', () => api.del(path`notifications/${each.id}`))) refresh(); }, { kind: 'small' }), 'end']], data.notices) : null) : []), { every: 15000 });
 }
 
-async function test(name) {
-  await api.post('notifications/test', { channel: name });
+async function test(name, refresh) {
+  try { await api.post('notifications/test', { channel: name }); } finally { refresh(); }
   toast(`${name} took the test message.`);
 }
 
@@ -63,7 +63,7 @@ function edit(each, all, refresh) {
         refresh();
         // A second try changes what the first has made.
         if (!each) { each = { name: called }; name.input.disabled = pick.el.hidden = true; }
-        if (values.enabled) try { await test(called); } catch (error) { throw new Error(`It is saved, but the test failed. ${explain(error)}`); }
+        if (values.enabled) try { await test(called, refresh); } catch (error) { throw new Error(`It is saved, but the test failed. ${explain(error)}`); }
         close();
       } })]);
     };

@@ -16,7 +16,7 @@ export class ChatList {
     this.wish = '';
     this.found = new Set(); // by a look inside, for this wish
     this.listEl = h('ul', { class: 'convs' });
-    this.note = h('p', { class: 'list-note', role: 'status', hidden: true });
+    this.note = h('p', { class: 'list-note', role: 'status', tabindex: '-1', hidden: true });
     this.el = h('aside', { class: 'side', id: 'chats', 'aria-label': 'Conversations' },
       h('div', { class: 'side-head only-narrow' }, h('h2', null, 'Chats'), iconButton('close', 'Close the list', () => chat.drawer(false))),
       h('a', { class: 'btn primary wide new', href: '#/chat', onclick: () => chat.drawer(false) }, icon('plus'), 'New chat'),
@@ -91,6 +91,7 @@ export class ChatList {
     const note = this.error && !items.length ? this.error.status === 403 ? 'This key may not list conversations.' : 'The list could not be loaded.'
       : !items.length ? 'Your chats will appear here.' : this.looked ?? (this.wish && !shown.length ? 'No chat has that in its title.' : '');
     const ask = this.wish.length > 2 && items.length && this.looked == null;
+    const held = this.note.contains(document.activeElement);
     this.note.hidden = !note && !ask;
     if (this.noted !== `${note} ${ask}`) {
       this.noted = `${note} ${ask}`;
@@ -121,6 +122,8 @@ export class ChatList {
     // Touch the page only where it differs, so that the focus stays where it is.
     wanted.forEach((el, i) => { if (this.listEl.children[i] !== el) this.listEl.insertBefore(el, this.listEl.children[i] || null); });
     while (this.listEl.children.length > wanted.length) this.listEl.lastChild.remove();
+    // The button that was pressed is gone: what it brought takes its place.
+    if (held && (this.note.hidden || !this.note.contains(document.activeElement))) (this.note.hidden ? wanted[0]?.firstChild : this.note)?.focus();
   }
 
   row(id) {

@@ -3,10 +3,10 @@ import { h } from './dom.js';
 import { api, headers, failure, path } from './api.js';
 import { notifications } from './channels.js';
 import { dateTime } from './format.js';
-import { action, ask, confirm, facts, field, form, live, perhaps, section, table, tag, toast } from './ui.js';
+import { action, ask, confirm, facts, field, form, link, live, perhaps, section, table, tag, toast } from './ui.js';
 
 export default function show(page) {
-  page.el.append(...[models(page), notifications(page), server(page), care(page), stop(page)].map((part) => part.el));
+  page.el.append(...[models(page), notifications(page), server(page), { el: section('Account', link('Password and logins', '#/logins', { icon: 'device' })) }, care(page), stop(page)].map((part) => part.el));
 }
 
 // --- models ------------------------------------------------------------------------------------------------------------

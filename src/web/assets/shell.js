@@ -5,7 +5,7 @@ import { Conn } from './conn.js';
 import { clock } from './format.js';
 import { GROUPS, PAGES } from './pages.js';
 import { device, tab } from './store.js';
-import { action, closeDialogs, confirm, dialog, empty, failed, loading, toast } from './ui.js';
+import { action, closeDialogs, confirm, dialog, empty, failed, loading, toast, toasts } from './ui.js';
 
 const COUNTS_MS = 20000;
 const STOPPED_MS = 3000; // while everything is stopped
@@ -126,7 +126,7 @@ export class Shell {
     this.banner = h('div', { class: 'stopped', role: 'status', hidden: true });
     this.outlet = h('main', { class: 'outlet', id: 'main' });
     const skip = h('button', { type: 'button', class: 'skip', onclick: () => (this.outlet.querySelector('#message') || this.heading).focus() }, 'Skip to the content');
-    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.banner, this.outlet), this.tabs));
+    this.root.replaceChildren(h('div', { class: 'shell' }, skip, this.nav, h('div', { class: 'body' }, this.top, this.banner, this.outlet, toasts), this.tabs));
     this.showLine();
   }
 

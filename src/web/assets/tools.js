@@ -9,17 +9,24 @@ const STATES = { connected: 'works', error: 'failed', disabled: 'off', pending_a
 export default function show(page) {
   if (page.args[0]) { one(page, page.args[0]); return; }
   page.actions(action('Add a tool', () => edit(null, list.refresh), { kind: 'primary small', icon: 'plus' }));
-  const list = live(page, () => api.get('tools'), ({ tools }, refresh) => (tools.length ? h('ul', { class: 'cards' }, tools.map((tool) => h('li', null, h('a', { class: 'card-link', href: '#/tools/' + encodeURIComponent(tool.name) },
+  let profiles; // asked for only where there is a browser
+  const list = live(page, () => api.get('tools'), ({ tools, browser }, refresh) => {
+    if (browser && !profiles) page.el.append((profiles = browserProfiles(page)).el);
+    return tools.length ? h('ul', { class: 'cards' }, tools.map((tool) => h('li', null, h('a', { class: 'card-link', href: '#/tools/' + encodeURIComponent(tool.name) },
     h('div', { class: 'card-head' }, h('span', { class: 'state', 'data-state': tool.status }), h('strong', null, tool.name), h('span', { class: 'soft' }, STATES[tool.status] || tool.status)),
     h('p', { class: 'soft' }, tool.command || tool.url || ''), tool.last_error ? h('p', { class: 'problem' }, tool.last_error) : null, h('p', null, plural(tool.tool_names?.length || 0, 'tool')))))
-    ) : empty('No tool servers', 'Agents have built-in tools. More come from MCP servers: a program on this machine, or an address.', action('Add a tool', () => edit(null, refresh), { kind: 'primary', icon: 'plus' }))), { every: 8000 });
+    ) : empty('No tool servers', 'Agents have built-in tools. More come from MCP servers: a program on this machine, or an address.', action('Add a tool', () => edit(null, refresh), { kind: 'primary', icon: 'plus' }));
+  }, { every: 8000 });
   const plugins = live(page, () => perhaps(api.get('plugins')), (found, refresh) => (found ? section('Plugins',
     found.plugins.length ? table('Plugins', [['Name', (each) => h('strong', null, each.name)], ['Kind', (each) => (each.type === 'docker' ? 'container' : 'program')], ['Runs', (each) => h('code', null, each.image || each.command)], ['State', (each) => tag(STATES[each.status] || each.status, each.status === 'connected' ? '' : each.status === 'error' ? 'failed' : 'plain')], ['Tools', (each) => (each.tool_names || []).join(', ')],
       ['', (each) => action('Remove', async () => { if (await confirm('Remove this plugin?', each.name, 'Remove', () => api.del(path`plugins/${each.name}`))) { toast('Removed.'); refresh(); } }, { kind: 'small' }), 'end']], found.plugins) : h('p', { class: 'soft' }, 'There are none. A plugin is a tool server that comes as one file, or as a container.'),
     action('Add a plugin', () => addPlugin(refresh), { icon: 'plus' })) : []), { every: 20000 });
-  const profiles = live(page, () => perhaps(api.get('browser/profiles')), (found, refresh) => (found?.profiles.length ? section('Browser profiles', table('Browser profiles', [['Agent', (each) => each.agent], ['Sites', (each) => (each.domains || []).join(', ') || number(each.domain_count)], ['Size', (each) => size(each.size_bytes)], ['Last used', (each) => when(each.last_used)],
+  page.el.append(list.el, plugins.el);
+}
+
+function browserProfiles(page) {
+  return live(page, () => perhaps(api.get('browser/profiles')), (found, refresh) => (found?.profiles.length ? section('Browser profiles', table('Browser profiles', [['Agent', (each) => each.agent], ['Sites', (each) => (each.domains || []).join(', ') || number(each.domain_count)], ['Size', (each) => size(each.size_bytes)], ['Last used', (each) => when(each.last_used)],
     ['', (each) => action('Delete', async () => { if (await confirm('Delete this profile?', `${each.agent} is logged out everywhere, and its browser forgets all.`, 'Delete', () => api.del(path`browser/profiles/${each.agent}`))) refresh(); }, { kind: 'small' }), 'end']], found.profiles)) : []));
-  page.el.append(list.el, plugins.el, profiles.el);
 }
 
 function one(page, name) {

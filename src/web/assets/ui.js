@@ -4,7 +4,7 @@ import { announce, copyText, h, icon, iconButton, mark } from './dom.js';
 // What went wrong, as a sentence.
 export function explain(error) {
   if (error.status === 0) return 'Holt cannot be reached right now. Nothing was changed.';
-  if (error.status === 429) return `Too many requests. Please wait ${error.retryAfter || 'a few'} seconds.`;
+  if (error.status === 429) return `Too many tries. Please wait ${error.retryAfter > 90 ? Math.ceil(error.retryAfter / 60) + ' minutes' : (error.retryAfter || 'a few') + ' seconds'}.`;
   if (error.code === 'panicked') return 'Everything is stopped: resume first.';
   if (error.status === 403 && /scope/.test(error.message)) return 'This login may not do that: a scope is missing.';
   if (error.status === 500 && error.id) return `Holt could not do that. The log tells why, under the id ${error.id}.`;
@@ -12,19 +12,38 @@ export function explain(error) {
   return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
 }
 
+export function passwordFault(text) {
+  const size = new TextEncoder().encode(text).length;
+  return size < 8 ? 'The password needs at least 8 characters.' : size > 72 ? 'The password is too long: at most 72 bytes.' : '';
+}
+
 // --- toasts -----------------------------------------------------------------------------------------------------------
 
-// There from the start, so that screen readers hear the first one too.
-const toasts = h('div', { class: 'toasts', role: 'status' });
-document.body.append(toasts);
+// There from the start, so that screen readers hear the first one too. They have a place of their own below the page, or
+// in the dialog that is open: nothing lies under them.
+export const toasts = h('div', { class: 'toasts', role: 'status' });
+function seat() {
+  const head = [...document.querySelectorAll('dialog[open] > .dialog-head')].at(-1);
+  if (head ? head.nextSibling === toasts : toasts.parentNode?.matches('.body')) return;
+  if (head) head.after(toasts);
+  else document.querySelector('.body')?.append(toasts);
+}
+
 // Says that something happened. `undo` is offered for ten seconds.
 export function toast(text, { bad = false, undo = null } = {}) {
-  while (toasts.children.length > 2) toasts.firstChild.remove();
+  while (toasts.children.length > 1) toasts.firstChild.remove();
+  seat();
+  // What they speak of stays in sight when their place takes some of the page's.
+  const on = document.activeElement;
+  const box = on?.closest('.scroll, .outlet, .dialog');
+  const below = () => on.getBoundingClientRect().bottom - box.getBoundingClientRect().bottom;
+  const inSight = box && below() <= 0;
   const el = h('div', { class: bad ? 'toast bad' : 'toast' }, h('span', null, text));
   const gone = () => el.remove();
   if (undo) el.append(h('button', { type: 'button', class: 'btn small', onclick: async () => { gone(); try { await undo(); } catch (error) { toast(explain(error), { bad: true }); } } }, 'Undo'));
   el.append(iconButton('close', 'Dismiss', gone));
   toasts.append(el);
+  if (inSight && below() > 0) box.scrollTop += below() + 8;
   let timer = setTimeout(gone, undo || bad ? 10000 : 5000);
   el.addEventListener('pointerenter', () => clearTimeout(timer));
   el.addEventListener('focusin', () => clearTimeout(timer));
@@ -65,7 +84,7 @@ export function dialog(title, build, { wide = false } = {}) {
     dialogs += 1;
     const id = 'dialog-' + dialogs;
     let result;
-    const el = h('dialog', { class: wide ? 'dialog wide' : 'dialog', 'aria-labelledby': id, onclose: () => { el.remove(); resolve(result); } });
+    const el = h('dialog', { class: wide ? 'dialog wide' : 'dialog', 'aria-labelledby': id, onclose: () => { el.remove(); seat(); resolve(result); } });
     const close = (value) => { result = value; el.close(); };
     el.append(h('div', { class: 'dialog-head' }, h('h2', { id }, title), iconButton('close', 'Close', () => close())), ...[build(close)].flat());
     document.body.append(el);
@@ -160,7 +179,7 @@ export function form(list, { submit = 'Save', kind = 'primary', cancel = null, w
       await work(Object.fromEntries(shown.map((each) => [each.name, each.value])));
     } catch (error) {
       const text = explain(error);
-      const named = error.status === 400 || error.status === 409 ? shown.map((each) => [error.message.search(new RegExp(`\\b${each.name}\\b`)), each]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0] : null;
+      const named = [400, 403, 409].includes(error.status) ? shown.map((each) => [error.message.search(new RegExp(`\\b${each.name}\\b`)), each]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0] : null;
       if (named) {
         const said = explain({ message: error.message.replace(new RegExp(`^(invalid )?\\S*\\b${named[1].name}: `), '') });
         named[1].set(said); focusOn(named[1]); announce(said);
