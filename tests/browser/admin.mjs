@@ -217,7 +217,7 @@ const tests = {
       answer = 200;
       await dialog.getByRole('button', { name: 'Save and test' }).click();
       await page.getByText('phone took the test message.').waitFor();
-      await page.getByRole('cell', { name: 'last sent now' }).waitFor({ timeout: 5000 });
+      await page.getByRole('cell', { name: 'last sent now' }).waitFor({ timeout: 10000 });
       await page.getByRole('button', { name: 'Change phone' }).click();
       await dialog.getByLabel('Token').waitFor();
       assert.equal(await dialog.getByLabel('Token').inputValue(), '');
