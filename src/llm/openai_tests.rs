@@ -363,7 +363,7 @@ fn cancel_ends_a_blocked_read_at_once() {
         let (result, _) = ask_with(&provider, stream, &cancel);
         let at = cancelled_rx.recv_timeout(LONG).unwrap();
         assert_eq!(result, Err(LlmError::Cancelled));
-        assert!(at.elapsed() < Duration::from_secs(2), "{:?}", at.elapsed());
+        assert!(at.elapsed() < LONG / 4, "{:?}", at.elapsed());
         assert!(threads.join_all(LONG).is_empty());
     };
     let hello = delta(&json!({"content": "hello"}));

@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
 import { Hub, PASSWORD, shot } from './hub.mjs';
-<<<<<<< HEAD
-import { eventually, messageBox } from './steps.mjs';
-=======
-import { go, messageBox, noSideways } from './steps.mjs';
->>>>>>> page
+import { eventually, go, messageBox, noSideways } from './steps.mjs';
 
 // The account that the second test has made, unless this hub is a new one.
 async function owned(hub) {
@@ -99,6 +95,7 @@ const tests = {
 
   async 'the password is changed: this login stays, others end, and only the new one opens the door'({ hub, open }) {
     if (hub.external) return 'skipped';
+    await owned(hub);
     const NEW = PASSWORD + ' again';
     const enter = async (page, password) => { await page.getByLabel('Password', { exact: true }).fill(password); await page.getByRole('button', { name: 'Log in' }).click(); };
     const page = await open({ login: false, viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
@@ -123,7 +120,7 @@ const tests = {
     await dialog.getByText('The two passwords differ.').waitFor();
     await fill('not the one', NEW, NEW);
     await dialog.getByText('That is not the password.').waitFor();
-    assert.ok(await dialog.getByLabel('Current password').evaluate((el) => el === document.activeElement), 'the field with the fault has no focus');
+    await eventually(async () => assert.ok(await dialog.getByLabel('Current password').evaluate((el) => el === document.activeElement), 'the field with the fault has no focus'));
     await shot(page, 'password');
     await noSideways(page, 'the change of the password');
     await fill(PASSWORD, NEW, NEW);
@@ -131,7 +128,7 @@ const tests = {
     await dialog.waitFor({ state: 'detached' });
     await shot(page, 'password-changed');
     await other.getByText('Your login has ended.', { exact: false }).waitFor();
-    assert.equal(await page.locator('.cardlike tbody tr').count(), 1, 'other logins are still listed');
+    await eventually(async () => assert.equal(await page.locator('.cardlike tbody tr').count(), 1, 'other logins are still listed'));
     await enter(other, PASSWORD);
     await other.getByText('That password is not right.').waitFor();
     await enter(other, NEW);

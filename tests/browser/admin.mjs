@@ -159,7 +159,7 @@ const tests = {
     await page.getByRole('dialog').waitFor({ state: 'detached' });
     await page.getByLabel('Time zone').fill('Europe/Nowhere');
     await page.getByRole('button', { name: 'Save' }).last().click();
-    await page.getByText('Must be a valid IANA timezone', { exact: false }).waitFor();
+    await page.locator('.outlet').getByText('Must be a valid IANA timezone', { exact: false }).waitFor();
     await page.getByLabel('Time zone').fill('Europe/Berlin');
     await page.getByRole('button', { name: 'Save' }).last().click();
     await page.waitForFunction(async () => (await (await fetch('/api/v1/server/config')).json()).timezone === 'Europe/Berlin');
@@ -217,7 +217,7 @@ const tests = {
       answer = 200;
       await dialog.getByRole('button', { name: 'Save and test' }).click();
       await page.getByText('phone took the test message.').waitFor();
-      await page.getByRole('cell', { name: 'last sent now' }).waitFor({ timeout: 5000 });
+      await page.getByRole('cell', { name: 'last sent now' }).waitFor({ timeout: 10000 });
       await page.getByRole('button', { name: 'Change phone' }).click();
       await dialog.getByLabel('Token').waitFor();
       assert.equal(await dialog.getByLabel('Token').inputValue(), '');

@@ -127,13 +127,8 @@ const tests = {
     await page.waitForFunction((text) => { const el = document.querySelector('.top h1'); return el.title === text && el.textContent === text; }, await heading.textContent());
     await eventually(async () => assert.ok(await heading.evaluate((el) => el.scrollWidth > el.clientWidth), 'the title is not cut'));
     await page.evaluate(async () => { (await import(document.querySelector('script[src]').src.replace('app.js', 'ui.js'))).toast('Something happened that takes a whole sentence to tell.'); });
-<<<<<<< HEAD
     const [toast, composer] = await page.evaluate(() => ['.toast', '.composer'].map((name) => document.querySelector(name).getBoundingClientRect().toJSON()));
-    assert.ok(toast.y + toast.height < composer.y, 'a toast lies over the message box');
-=======
-    const [toast, composer] = await Promise.all(['.toast', '.composer'].map((name) => page.locator(name).boundingBox()));
-    assert.ok(toast.y + toast.height <= composer.y || toast.y >= composer.y + composer.height, 'a toast lies over the message box');
->>>>>>> page
+    assert.ok(toast.bottom <= composer.top || toast.top >= composer.bottom, 'a toast lies over the message box');
     await noSideways(page);
   },
 

@@ -100,7 +100,7 @@ fn only_a_proper_ack_registers() {
 #[test]
 fn a_hub_that_does_not_answer_is_left() {
     let (hub, dir) = (LinkHub::start(), dir());
-    let timers = Timers { dial: SHORT * 3, ack: SHORT, ..fast() };
+    let timers = Timers { dial: SHORT * 20, ack: SHORT * 3, ..fast() };
     let _agent = TestLink::start(dir.path(), &hub.address(), timers);
     // Neither the upgrade nor the registration is answered.
     let mut silent = hub.dialled();
@@ -208,11 +208,11 @@ fn orders_to_leave_are_obeyed() {
 #[test]
 fn silence_is_measured_in_data() {
     let (hub, dir) = (LinkHub::start(), dir());
-    let _agent = TestLink::start(dir.path(), &hub.address(), Timers { silence: SHORT * 3, ..fast() });
+    let _agent = TestLink::start(dir.path(), &hub.address(), Timers { silence: SHORT * 10, ..fast() });
     let mut conn = hub.registered();
     conn.ws.get_mut().set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     // WebSocket pings do not keep it alive, messages do.
-    for _ in 0..30 {
+    for _ in 0..75 {
         conn.send(&json!({"type": "ping", "id": "p"}));
         let waiting = conn.try_next();
         assert!(matches!(waiting, Err(tungstenite::Error::Io(_))), "{waiting:?}");
@@ -265,7 +265,7 @@ fn alerts_are_kept_until_they_are_acknowledged() {
 #[test]
 fn a_hub_that_never_acknowledges_is_served_too() {
     let (hub, dir) = (LinkHub::start(), dir());
-    let agent = TestLink::start(dir.path(), &hub.address(), Timers { linger: SHORT * 2, ..fast() });
+    let agent = TestLink::start(dir.path(), &hub.address(), Timers { linger: SHORT * 10, ..fast() });
     agent.link.send_alert_event(&event(1));
     let plain = || hub.registered_with(json!({"ok": true}));
     // Gone at once: nobody knows whether it was read.
@@ -286,7 +286,7 @@ fn a_hub_that_never_acknowledges_is_served_too() {
 #[test]
 fn a_hub_that_stops_reading_loses_nothing() {
     let (hub, dir) = (LinkHub::start(), dir());
-    let timers = Timers { write: SHORT * 3, alert_ack: Duration::from_millis(1), ..fast() };
+    let timers = Timers { write: SHORT * 30, alert_ack: Duration::from_millis(1), ..fast() };
     let agent = TestLink::start(dir.path(), &hub.address(), timers);
     for number in 0..40 {
         let mut large = event(number);

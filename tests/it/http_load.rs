@@ -183,10 +183,10 @@ fn a_hub_without_descriptors_comes_back() {
     healthy(&hub);
 }
 
-/// A WebSocket, or None when the hub has no place for it within a second.
+/// A WebSocket, or None when the hub has no place for it within some seconds.
 fn holt_socket(client: &crate::support::Client) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(&client.address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let request = format!(
         "GET /api/v1/ws?token={} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",

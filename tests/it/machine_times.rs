@@ -51,7 +51,7 @@ fn next_ping(agent: &mut Agent) {
 #[test]
 fn an_idle_machine_is_pinged_and_stays_a_silent_one_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let (hub, _, client) = start(dir.path(), "ping = \"50ms\"\nsilence = \"2s\"");
+    let (hub, _, client) = start(dir.path(), "ping = \"50ms\"\nsilence = \"5s\"");
     let (mut agent, _) = Agent::join(&hub.address, SHARED, ID, "pi");
     // Ten minutes of a machine with nothing to say but that it lives: twenty pings.
     for _ in 0..20 {

@@ -436,7 +436,7 @@ fn what_a_run_asks_for_reaches_people_and_so_does_its_answer() {
 #[test]
 fn runs_of_a_channel_share_its_conversation_and_end_in_time() {
     let bench = Bench::new(
-        "[scheduler]\nrun_timeout = '300ms'\n[[schedules]]\nname = 'gate 1 1'\ntype = 'agent'\nschedule = '@every 9000h'\nchannel = 'telegram:5'\n",
+        "[scheduler]\nrun_timeout = '1500ms'\n[[schedules]]\nname = 'gate 1 1'\ntype = 'agent'\nschedule = '@every 9000h'\nchannel = 'telegram:5'\n",
     );
     let hub = bench.hub();
     let all = client(&hub);

@@ -21,7 +21,7 @@ export default function show(page) {
   }, ({ agent, prefix, pages, entries, next }, refresh) => {
     if (!entries.length) return empty(prefix ? 'No such key' : 'Nothing is stored', prefix ? `No key of ${agent} begins with “${prefix}”.` : 'Agents keep small things here between chats. You can put something there too.', action('Add a value', () => edit(agent, null, refresh), { icon: 'plus' }));
     return [table('Values', [
-      ['Key', (each) => h('button', { type: 'button', class: 'link', onclick: () => edit(agent, each, refresh) }, each.key)],
+      ['Key', (each) => h('button', { type: 'button', class: 'link cut', onclick: () => edit(agent, each, refresh) }, each.key)],
       ['Value', (each) => h('span', { class: 'cut' }, each.value.slice(0, 120))], ['Changed', (each) => when(each.updated_at)], ['Expires', (each) => (each.expires_at ? dateTime(each.expires_at) : '')],
       ['', (each) => action('Delete', async () => {
         if (!await confirm('Delete this value?', each.key, 'Delete', () => api.del(at(agent, each.key)))) return;
