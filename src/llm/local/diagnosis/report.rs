@@ -137,7 +137,8 @@ fn summary(facts: &Facts<'_>, causes: &[Cause], items: &[(Level, String)], level
     let numbers = if numbers.is_empty() { String::new() } else { format!(": {}", numbers.join(", ")) };
     let unseen = if failed > 0 { ", as far as could be seen" } else { "" };
     let about = facts.question.area.as_str();
-    match (facts.question.inspect, about) {
+    // Without a word about an alert it is a question like any other.
+    match (facts.question.inspect || facts.question.about.is_empty(), about) {
         (true, "system") => format!("This machine is fine{unseen}{numbers}."),
         (true, _) => format!("Nothing is wrong with {}{unseen}{numbers}.", code(about)),
         // The alert and the readings contradict each other.

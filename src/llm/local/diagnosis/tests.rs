@@ -367,6 +367,10 @@ fn a_healthy_machine_is_fine_and_what_was_not_seen_is_said() {
     );
     assert!(text.contains("- [OK] CPU use 4 %") && !text.contains("check `cpu::cpu_usage`"), "{text}");
     assert!(text.contains("- `host_docker`: Docker is not here"));
+    // Asked without an alert, nothing is said of one.
+    let fine = [("host_memory", any(), memory(30.0, "ok", 0.0, 0))];
+    let (_, text, _) = diagnose(&Question::new(false, "mem", "", ""), &fine);
+    assert!(text.starts_with("Nothing is wrong with `mem`: memory 30 % used."), "{text}");
     // Readings of checks that no rule explains are causes of their own.
     let reading = json!({"readings": [{"check": "cert::remote_expiry", "target": "a:443", "level": "Critical", "description": "expired"}]});
     let (report, text, _) = diagnose(&alert("cert", "a:443"), &[("host_checks", any(), reading)]);
