@@ -253,7 +253,7 @@ fn make_smaller() {
     if minor.is_none_or(|minor| minor < 90) || !lld.exists() {
         return;
     }
-    println!("cargo:rustc-link-arg-bins=-Wl,--icf=safe"); // nothing compares functions by their address
+    println!("cargo:rustc-link-arg-bins=-Wl,--icf=safe"); // those whose address is nowhere taken
     let glibc = said("getconf", &["GNU_LIBC_VERSION"]);
     let minor = glibc.trim().strip_prefix("glibc 2.").and_then(|minor| minor.parse::<u32>().ok());
     if minor.is_some_and(|minor| minor >= 36) {
