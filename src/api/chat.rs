@@ -217,6 +217,7 @@ fn stream(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody) -> Res
         chunked: !call.req.http10,
         credential: caller.credential.clone(),
         extra_headers: Vec::new(),
+        shape: None,
     })))
 }
 
@@ -278,6 +279,7 @@ fn resume(ctx: &Ctx, call: &Call<'_>, caller: &Identity, body: &ChatBody, after:
         chunked: !call.req.http10,
         credential: caller.credential.clone(),
         extra_headers: Vec::new(),
+        shape: None,
     })))
 }
 

@@ -10,6 +10,7 @@ use tiny_http::Method;
 use crate::api::error::ApiError;
 use crate::api::guard::{self, origin_refused};
 use crate::api::login::json_line;
+use crate::api::mcp_progress;
 use crate::api::mcp_tools::{TOOLS, Tool};
 use crate::api::message::{Reply, Req, Responder, Response, json_response};
 use crate::api::openapi::notation::{self, Doc};
@@ -21,6 +22,9 @@ use crate::mcp::PROTOCOLS;
 use crate::rt::Headers;
 use crate::rt::json::quoted;
 use crate::store::random_hex;
+
+/// How a client says that it takes a stream of events.
+const EVENTS: &str = "text/event-stream";
 
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
@@ -149,13 +153,28 @@ fn called(ctx: &Ctx, call: &Call<'_>, id: Value, mut params: Value) -> Result<Re
         None | Some(Value::Null) => Map::new(),
         Some(_) => return Ok(refuse(200, &id, INVALID_PARAMS, "arguments must be an object")),
     };
+    // Only turns of agents take so long that somebody wants to know how they go.
+    let token = params["_meta"]["progressToken"].take();
+    let takes_events = call.req.headers.get("accept").is_some_and(|types| types.contains(EVENTS));
+    let told = takes_events && tool.path == "chat" && (token.is_string() || token.is_number());
+    let mut message_id = Value::Null;
     let made = if guard::holds(caller, route.guard) {
-        ask(call.req, tool, route, doc, arguments)
-            .and_then(|(req, params)| (route.handler)(ctx, &Call { req: &req, params, caller: Some(caller.clone()) }))
+        ask(call.req, tool, route, doc, arguments, told).and_then(|(req, params)| {
+            if told {
+                let body: Value = serde_json::from_slice(&req.body).unwrap_or_default();
+                message_id = body["message_id"].clone();
+            }
+            (route.handler)(ctx, &Call { req: &req, params, caller: Some(caller.clone()) })
+        })
     } else {
         Err(AuthError::Scope.into())
     };
     Ok(match made {
+        Ok(Reply::Stream(mut start)) if told => {
+            let session_id = start.session.stream().id();
+            start.shape = Some(mcp_progress::shape(ctx.deps.engine.clone(), session_id, id, token, message_id));
+            Reply::Stream(start)
+        }
         Ok(Reply::Later(begin)) => Reply::Later(Box::new(move |responder: Responder| {
             begin(Responder::new(move |response| responder.respond(outcome(&id, response))));
         })),
@@ -174,6 +193,7 @@ fn ask(
     route: &'static Route,
     doc: &Doc<'_>,
     mut arguments: Map<String, Value>,
+    takes_events: bool,
 ) -> Result<(Req, Params), ApiError> {
     let mut values = Vec::new();
     for name in parameters(route.pattern) {
@@ -208,11 +228,14 @@ fn ask(
         serde_json::to_vec(&arguments).unwrap_or_default()
     };
     // Where the request comes from stays as it is; how its answer is wanted was said of the whole.
-    let kept: Vec<(&str, &str)> = outer
+    let mut kept: Vec<(&str, &str)> = outer
         .headers
         .iter()
         .filter(|(name, _)| !["accept", "last-event-id"].contains(&&*name.to_ascii_lowercase()))
         .collect();
+    if takes_events {
+        kept.push(("accept", EVENTS));
+    }
     let method = route.method.parse().unwrap_or(Method::Get);
     let mut req = Req::local(method, &target, Headers::from_pairs(&kept), body);
     (req.peer, req.secure) = (outer.peer, outer.secure);

@@ -219,6 +219,19 @@ pub struct SseStart {
     pub credential: Credential,
     /// Header lines beside the common ones, ready for the wire: those of CORS.
     pub extra_headers: Vec<u8>,
+    /// Tells the events in other words; None: as they are.
+    pub shape: Option<SseShape>,
+}
+
+/// Called with each event of a stream, encoded, and with nothing when there are no more for now.
+pub type SseShape = Box<dyn FnMut(&[u8]) -> Shaped + Send>;
+
+/// What is sent in the place of an event.
+pub enum Shaped {
+    Nothing,
+    Event(Vec<u8>),
+    /// Nothing comes behind it.
+    Last(Vec<u8>),
 }
 
 /// Where a resumed stream starts.

@@ -28,6 +28,7 @@ mod login_sessions;
 mod machine_sessions;
 mod machines;
 mod mcp;
+mod mcp_progress;
 mod mcp_tools;
 pub mod message;
 pub mod metrics;

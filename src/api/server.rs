@@ -338,7 +338,9 @@ impl Server {
         }
         if is_api(&req.path) && !OPEN_BEFORE_SETUP.contains(&req.path.as_str()) && self.ctx.is_locked_down(req)? {
             let text = "nobody has set this hub up yet: open its page with the PIN that it printed; holt setup-pin makes a new one";
-            return Err(ApiError::new(401, "unauthorized", text).with_header("X-Auth-Failure", "credential-missing"));
+            let refusal = ApiError::new(401, "unauthorized", text).with_header("X-Auth-Failure", "credential-missing");
+            // Machines that come too early: their tokens are not to blame.
+            return Err(refusal.with_header("X-Hub-Setup", "required"));
         }
         match routes::find(&req.method, &req.path) {
             Found::Route(route, params) => {

@@ -29,7 +29,7 @@ use crate::costs::{self, Budgets, cost_tool};
 use crate::diag::{HostRoot, host_tools};
 use crate::fleet::hub::alerts::{Alerts, Teller};
 use crate::fleet::hub::gateway::{self, Gateway};
-use crate::fleet::hub::{Fleet, FleetParts};
+use crate::fleet::hub::{Fleet, FleetParts, MachinesTool};
 use crate::fleet::sign::HubKey;
 use crate::llm::{Catalog, Provider};
 use crate::mcp::oauth::{OAuthDeps, PendingMgr, TokenStore};
@@ -70,10 +70,10 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let budgets = Arc::new(Budgets::new(Arc::clone(&db), costs::Settings::from_config(&config))?);
     let skills = Arc::new(Skills::default());
     let journal = Arc::new(Journal::new(Arc::clone(&db), Arc::clone(&skills)));
-    let mut tools = built_in_tools(&db, &kv_store, &budgets);
+    let machines = Arc::new(MachinesTool::new(&db, &config.fleet.access));
+    let mut tools = built_in_tools(&db, &kv_store, &budgets, &machines);
     tools.extend(skill_tools(&skills, &journal));
-    let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
-    let names = gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late));
+    let names = taken_names(&tools);
     let servers = ToolServers::new(config.mcp.clone(), &config.tools, config.source.env().clone(), names);
     let audit = Arc::new(AuditLog::new(Arc::clone(&db), config.audit.retention, config.audit.rows_max));
     let writer = Arc::new(ConfigWriter::new(config.config_path.clone()));
@@ -84,6 +84,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let (plugins, browser) = plugins::start(&config, &admin, &mut tools);
     let maker = Maker { brought: provider, tools, source: Arc::new(servers.clone()), skills };
     let live = Arc::new(Live::new(&config, &writer, maker, &budgets));
+    let _ = machines.settings.set(Arc::clone(&live) as Arc<dyn sched::Changes>); // only here
     journal.put_schedules_back_by(Arc::clone(&live) as Arc<dyn sched::Changes>);
     let Minds { agents, providers, gateway: routers } =
         live.minds().map_err(|error| AppError::Setting { reason: error.to_string() })?;
@@ -100,8 +101,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     deps.cost_tracker = Some(budgets);
     plugins::write_by(&servers, &live);
     (deps.plugins, deps.browser) = (Some(Arc::clone(&plugins)), browser);
-    // All agents share their providers.
-    let catalog = Arc::new(Catalog::new(providers));
+    let catalog = Arc::new(Catalog::new(providers)); // all agents share them
     deps.model_lister = Some(Arc::clone(&catalog));
     deps.model_detail_lister = Some(Arc::clone(&catalog));
     (deps.alerts, deps.fleet, deps.gateway) = (Some(alerts), Some(fleet), gateway);
@@ -109,8 +109,7 @@ pub(super) fn start(config: Config, provider: Option<Arc<dyn Provider>>) -> Resu
     let (gateway, notify) = (deps.gateway.clone(), Arc::clone(&deps.notify));
     let again = listener.try_clone().map_err(AppError::Thread)?;
     let scheduler = scheduler(&config, &db, &deps.engine, &deps.notify, &stop);
-    deps.scheduler = Some(Arc::clone(&scheduler));
-    deps.tls.clone_from(&tls);
+    (deps.scheduler, deps.tls) = (Some(Arc::clone(&scheduler)), tls.clone());
     let Parts { server, hub, agents, sse, engine } = assemble(deps, &stop).map_err(AppError::Thread)?;
     live.set_parts(live::Parts {
         engine: engine.clone(),
@@ -180,6 +179,7 @@ fn start_servers(deps: &Deps) {
             log::error!("forget what was allowed for tool server {name}: {error}");
         }
     });
+    builtin::record_revocations(servers, &deps.audit);
     servers.start();
 }
 
@@ -298,12 +298,24 @@ fn gateway(
 }
 
 /// What every agent can do inside the hub, whatever the configuration says.
-fn built_in_tools(db: &Arc<Db>, kv: &Arc<KvStore>, budgets: &Arc<Budgets>) -> Vec<Arc<dyn Tool>> {
+fn built_in_tools(
+    db: &Arc<Db>,
+    kv: &Arc<KvStore>,
+    budgets: &Arc<Budgets>,
+    machines: &Arc<MachinesTool>,
+) -> Vec<Arc<dyn Tool>> {
     let mut tools = host_tools(HostRoot::system());
     tools.extend(kv_tools(kv));
     tools.push(cost_tool(budgets));
     tools.push(builtin::conversation_search(Arc::clone(db)));
+    tools.push(Arc::clone(machines) as Arc<dyn Tool>);
     tools
+}
+
+/// Names that tools of servers must not have: of these, and of those that are made later.
+fn taken_names(tools: &[Arc<dyn Tool>]) -> Vec<String> {
+    let late = builtin::LATE_NAMES.iter().map(|&name| name.to_owned());
+    gather(tools.iter().map(|tool| tool.spec().name.clone()).chain(late))
 }
 
 /// What cookies, buttons and secrets at rest are made with.

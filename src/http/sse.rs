@@ -101,6 +101,7 @@ fn run(
     writer.set_chunked(start.chunked);
     writer.set_ids(start.ids);
     writer.raw(head);
+    writer.set_shape(start.shape);
     let life = stream.life();
     let mut pump = Pump {
         session: &start.session,
@@ -246,6 +247,7 @@ impl Pump<'_, '_> {
             .read(cursor, limits::WS_WRITE_BATCH_BYTES)
             .map_err(|error| io::Error::other(format!("read the event log: {error}")))?;
         match chunk {
+            Chunk::UpToDate if self.writer.idle() => Ok(Step::Over),
             Chunk::UpToDate => Ok(Step::UpToDate),
             Chunk::Lost { oldest_seq } => {
                 let last_seq = self.stream.last_seq();
@@ -260,9 +262,9 @@ impl Pump<'_, '_> {
                         seq = runs[index].first_seq;
                     }
                     for (_, payload) in frame::frames(slice) {
-                        self.writer.frame(Some(seq), payload);
+                        let is_last = self.writer.frame(Some(seq), payload);
                         let earlier = self.until.is_some_and(|until| seq <= until);
-                        if is_terminal_json(payload) && !earlier {
+                        if is_last || (is_terminal_json(payload) && !earlier) {
                             return Ok(Step::Over);
                         }
                         seq += 1;

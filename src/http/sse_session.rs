@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use crate::api::message::{Shaped, SseShape};
 use crate::chat::ChatEvent;
 use crate::chat::deliver::StreamSession;
 use crate::rt::json;
@@ -14,12 +15,14 @@ pub struct SseStreamSession<W> {
     out: Vec<u8>,
     chunked: bool,
     ids: bool,
+    shape: Option<SseShape>,
 }
 
 impl<W: Write> SseStreamSession<W> {
     /// A stream of one session's events; the response head is the caller's.
     pub fn new(writer: W, session_id: &str) -> Self {
-        Self { writer, session_id: session_id.to_owned(), last_seq: 0, out: Vec::new(), chunked: false, ids: false }
+        let session_id = session_id.to_owned();
+        Self { writer, session_id, last_seq: 0, out: Vec::new(), chunked: false, ids: false, shape: None }
     }
 
     /// Frames what follows as chunks (RFC 9112 section 7.1).
@@ -32,13 +35,36 @@ impl<W: Write> SseStreamSession<W> {
         self.ids = ids;
     }
 
+    /// Tells events in other words from now on.
+    pub(super) fn set_shape(&mut self, shape: Option<SseShape>) {
+        self.shape = shape;
+    }
+
     /// Bytes in front of the stream, as they are.
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
-    /// An event that is encoded already, with its number if it has one.
-    pub fn frame(&mut self, seq: Option<u64>, payload: &[u8]) {
+    /// There are no more events for now; true when the stream ends with that.
+    pub(super) fn idle(&mut self) -> bool {
+        self.shape.is_some() && self.frame(None, b"")
+    }
+
+    /// An event that is encoded already, with its number if it has one; true when the stream ends with it.
+    pub fn frame(&mut self, seq: Option<u64>, payload: &[u8]) -> bool {
+        match self.shape.as_mut().map(|shape| shape(payload)) {
+            None => self.event(seq, payload),
+            Some(Shaped::Nothing) => {}
+            Some(Shaped::Event(payload)) => self.event(None, &payload),
+            Some(Shaped::Last(payload)) => {
+                self.event(None, &payload);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn event(&mut self, seq: Option<u64>, payload: &[u8]) {
         let mut event = Vec::with_capacity(payload.len() + 32);
         if let Some(seq) = seq.filter(|_| self.ids) {
             event.extend_from_slice(b"id: ");

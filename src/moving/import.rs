@@ -145,10 +145,7 @@ fn take_rows(order: &Order<'_>, memory: &Reference, db: &Db, report: &mut Report
     kinds.push(("costs", Tally { new: costs, ..Tally::default() }));
     kinds.push(("rules", adopt::rules(memory, db, rehearsal)?));
     kinds.push(("values", adopt::values(memory, db, rehearsal)?));
-    kinds.push((
-        "approvals",
-        all_skipped(memory, "approvals", "they belong to turns that ended with the program that ran them"),
-    ));
+    kinds.push(("approvals", adopt::approvals(memory, db, rehearsal)?));
     Ok(())
 }
 

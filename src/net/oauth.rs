@@ -195,6 +195,17 @@ pub fn ask_token(
     pairs: &[(&str, &str)],
     cancel: &Cancel,
 ) -> Result<Value, TokenError> {
+    let said = post_form(url, client, pairs, cancel)?;
+    if said.is_object() { Ok(said) } else { Err(TokenError::Odd) }
+}
+
+/// Sends a form as that client; what it answers, null when that is no JSON.
+pub fn post_form(
+    url: &CheckedUrl,
+    client: &ClientAuth,
+    pairs: &[(&str, &str)],
+    cancel: &Cancel,
+) -> Result<Value, TokenError> {
     let mut pairs = pairs.to_vec();
     let mut headers = vec![("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")];
     let basic;
@@ -217,7 +228,7 @@ pub fn ask_token(
     {
         return Err(TokenError::Refused { status: answered.status, error });
     }
-    if said.is_object() { Ok(said) } else { Err(TokenError::Odd) }
+    Ok(said)
 }
 
 /// A word of a peer's as it may stand in a log.

@@ -1,5 +1,7 @@
 //! Taking rows of the reference over into `holt.db`, a transaction for each kind. What is here already stays as it is.
 
+use std::cell::Cell;
+
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Row, Transaction, params_from_iter};
 
@@ -158,6 +160,76 @@ pub fn rules(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, StoreE
         }
         .adopt(from, tx, tally)
     })
+}
+
+/// Requests for approval, as history. One that was open expires here, as it does where it comes from at every start
+/// (contract engine 3.3): its turn is gone, so nothing would follow a decision. What tools were to be added with stays
+/// behind: it may hold secrets.
+pub fn approvals(from: &Reference, db: &Db, rehearsal: bool) -> Result<Tally, StoreError> {
+    let now = clock::unix_ms();
+    let (is_open, n_open) = (Cell::new(false), Cell::new(0_u64));
+    let judge = |row: &Row<'_>| {
+        let read = || {
+            let known = ["pending", "approved", "denied", "expired"];
+            let status = text(row, 3).filter(|status| known.contains(&status.as_str()))?;
+            is_open.set(status == "pending");
+            let (id, kind) = (text(row, 0).filter(|id| !id.is_empty())?, text(row, 2)?);
+            let (mut summary, mut payload) = (text(row, 4)?, text(row, 5)?);
+            let adds = ["Execute tool \"tool_add\"", "Execute tool \"plugin_add\""];
+            if let Some(plain) = adds.into_iter().find(|add| summary.starts_with(add)) {
+                plain.clone_into(&mut summary);
+                payload.clear();
+            } else if kind == "install_tool" {
+                payload.clear();
+            }
+            let times = [time_of(row, 10).ok()?, time_of(row, 11).ok()?, time_of(row, 12).ok()?];
+            let [created, expires, mut resolved] = times;
+            let (mut status, mut by) = (status, text_or_empty(row, 13));
+            if is_open.get() {
+                (status, by) = ("expired".to_owned(), "expired".to_owned());
+                resolved = Some(expires.map_or(now, |at| at.min(now)));
+            }
+            let texts = [id, text(row, 1)?, kind, status, summary, payload].map(stored);
+            let places = [6, 7, 8, 9].map(|index| stored(text_or_empty(row, index)));
+            let times = [Some(created.unwrap_or(0)), expires, resolved].map(stored_time);
+            Some(texts.into_iter().chain(places).chain(times).chain([stored(by)]).collect())
+        };
+        (read().ok_or(DAMAGED), text_or_empty(row, 0))
+    };
+    let against = |_: &[Value]| {
+        n_open.set(n_open.get() + u64::from(is_open.get()));
+        None
+    };
+    let mut tally = in_one(db, rehearsal, |tx, tally| {
+        Rows {
+            table: "approvals",
+            columns: &[
+                "id",
+                "agent_name",
+                "kind",
+                "status",
+                "summary",
+                "payload",
+                "callback_data",
+                "external_id",
+                "adapter_name",
+                "conversation_id",
+                "created_at",
+                "expires_at",
+                "resolved_at",
+                "resolved_by",
+            ],
+            find: "SELECT agent_name = ?2 AND kind = ?3 FROM approvals WHERE id = ?1",
+            judge: &judge,
+            against: &against,
+        }
+        .adopt(from, tx, tally)
+    })?;
+    if n_open.get() > 0 {
+        let why = "were not decided: their turns ended with the program that ran them, so they came as expired";
+        tally.notes.insert(why.to_owned(), (n_open.get(), Vec::new()));
+    }
+    Ok(tally)
 }
 
 /// The key-value store, with what is left of each time to live.

@@ -55,27 +55,52 @@ impl Db {
 
     /// Runs `change` in one `BEGIN IMMEDIATE` transaction; durable when this returns Ok. Blocks on the disk.
     pub fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        // Thin, for it is made anew for each of a hundred callers.
+        let (mut change, mut result) = (Some(change), Err(StoreError::NotFound));
+        self.transact(&mut |tx| {
+            if let Some(change) = change.take() {
+                result = change(tx);
+            }
+            result.is_ok()
+        })?;
+        result
+    }
+
+    /// A transaction around `change`, which says whether it is to be kept.
+    fn transact(&self, change: &mut dyn FnMut(&Transaction<'_>) -> bool) -> Result<(), StoreError> {
         let mut conn = lock(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = change(&tx)?;
-        tx.commit()?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        Ok(value)
+        if change(&tx) {
+            tx.commit()?;
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// Runs `query` on a read-only connection. Blocks on the disk, never on the writer.
     pub fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let (mut query, mut result) = (Some(query), Err(StoreError::NotFound));
+        self.look(&mut |conn| {
+            if let Some(query) = query.take() {
+                result = query(conn);
+            }
+        })?;
+        result
+    }
+
+    fn look(&self, query: &mut dyn FnMut(&Connection)) -> Result<(), StoreError> {
         let Some(path) = &self.path else {
-            return query(&lock(&self.writer));
+            query(&lock(&self.writer));
+            return Ok(());
         };
         let pooled = lock(&self.readers).pop();
         let reader = match pooled {
             Some(reader) => reader,
             None => Reader { conn: open_reader(path)?, data_version: 0 },
         };
-        let result = query(&reader.conn);
+        query(&reader.conn);
         self.give_back(reader);
-        result
+        Ok(())
     }
 
     /// The generation of the file now: equal numbers at two calls mean that nothing was committed in between, by this

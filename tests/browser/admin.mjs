@@ -159,7 +159,7 @@ const tests = {
     await page.getByRole('dialog').waitFor({ state: 'detached' });
     await page.getByLabel('Time zone').fill('Europe/Nowhere');
     await page.getByRole('button', { name: 'Save' }).last().click();
-    await page.getByText('Must be a valid IANA timezone', { exact: false }).waitFor();
+    await page.locator('.outlet').getByText('Must be a valid IANA timezone', { exact: false }).waitFor();
     await page.getByLabel('Time zone').fill('Europe/Berlin');
     await page.getByRole('button', { name: 'Save' }).last().click();
     await page.waitForFunction(async () => (await (await fetch('/api/v1/server/config')).json()).timezone === 'Europe/Berlin');

@@ -56,7 +56,7 @@ fn a_machine_joins_answers_and_says_goodbye() {
     assert!(seen.windows(2).any(|pair| pair == ["tool_start", "tool_end"]), "{frames:?}");
     assert_eq!(seen[seen.len() - 3..], ["usage", "content", "done"], "{frames:?}");
     let text = frames[frames.len() - 2]["text"].as_str().unwrap();
-    assert!(text.contains("memory"), "{text}");
+    assert!(text.contains("### Memory"), "{text}");
     let mut other = Socket::open(&admin);
     other.attach("s1", 0);
     assert_eq!(other.next()["type"], "resumed");
@@ -162,4 +162,72 @@ fn machines_borrow_the_hubs_model() {
     let frames = ask(&mut socket, &format!("machine:{id}"), "s", "say words from the model");
     assert_eq!(kinds(&frames).last().unwrap(), "done", "{frames:?}");
     assert!(frames[frames.len() - 2]["text"].as_str().unwrap().contains("words from the model"), "{frames:?}");
+}
+
+#[test]
+fn a_machine_that_comes_before_the_setup_is_told_so_and_joins_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Builder::new(dir.path()).listen("0.0.0.0:0").start();
+    let port = hub.address.rsplit_once(':').unwrap().1.to_owned();
+    let url = format!("http://127.0.0.1:{port}");
+    let mut join = Command::new(env!("CARGO_BIN_EXE_holt"));
+    join.env_clear().args(["machines", "join", "--url", &url, "--data-dir"]).arg(dir.path());
+    let made = join.output().unwrap();
+    let line = String::from_utf8(made.stdout).unwrap();
+    let code = line.split_whitespace().skip_while(|word| *word != "--join").nth(1).unwrap_or_else(|| panic!("{line}"));
+    let machine = Machine::start(&dir.path().join("pi"), "", &["--hub", &url, "--join", code]);
+    let advice = format!("open {url} first");
+    wait_until("it is told what to do", || machine.log().contains(&advice).then_some(()));
+    let log = machine.log();
+    assert!(log.contains("the hub is not set up yet") && !log.contains("does not know"), "{log}");
+    // Nobody asks: it comes again by itself, with the code that is still good.
+    let body = json!({"name": "admin", "scopes": ["admin", "machines:read"], "pin": hub.pin});
+    let answer = Client::new(&format!("127.0.0.1:{port}")).post("/api/v1/setup", &body.to_string());
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let admin = Client::new(&format!("127.0.0.1:{port}")).with_key(answer.json()["key"].as_str().unwrap());
+    wait_until("it has joined", || {
+        let machines = admin.get("/api/v1/machines").json()["machines"].clone();
+        (machines[0]["presence"] == "online").then_some(())
+    });
+}
+
+#[test]
+fn the_built_in_agent_tells_of_joined_machines_to_those_who_may_see_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    let admin = hub.admin().new_key("all", &["admin", "chat", "machines:read", "machines:write"]);
+    let said = |client: &Client, text: &str| {
+        let answer = client.post("/api/v1/chat", &json!({"message": text}).to_string());
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["response"].as_str().unwrap().to_owned()
+    };
+    assert!(!said(&admin, "how are my machines?").contains("joined"));
+    assert!(said(&admin, "are my machines online?").starts_with("No machine has joined this hub."));
+    let (machine, id) = join(&hub, &admin, "pi-garage");
+    let text = said(&admin, "is everything ok?");
+    assert!(text.contains("### Joined machines\n\n- online: `pi-garage`\n"), "{text}");
+    assert!(!said(&admin, "how is this machine?").contains("pi-garage"));
+    // A key that sees no machines hears of none.
+    let guest = admin.new_key("guest", &["chat"]);
+    assert!(said(&guest, "are my machines online?").starts_with("No machine has joined this hub."));
+    // What is wrong comes first, with its name; what somebody has seen to does not.
+    hub.database()
+        .execute(
+            "INSERT INTO alerts(machine_id, alert_key, check_name, target, level, worst, labels, attrs, description,
+                description_format, opened_at, changed_at) VALUES (?1, 'k', 'disk::space_usage', '/data', 'Critical',
+                'Critical', '{}', '{}', 'disk usage 99.1%', '', 1, 1)",
+            [&id],
+        )
+        .unwrap();
+    let text = said(&admin, "are my machines online?");
+    assert!(
+        text.starts_with("`pi-garage` is online; 1 thing needs attention: pi-garage /data: disk usage 99.1%."),
+        "{text}"
+    );
+    drop(machine);
+    hub.database().execute("UPDATE machines SET presence = 'lost', last_seen_at = last_seen_at - 7200000", []).unwrap();
+    hub.database().execute("UPDATE alerts SET acknowledged_at = 1", []).unwrap();
+    let text = said(&admin, "how are my machines?");
+    assert!(text.contains("- **critical**: pi-garage has not been heard of for 2 hours"), "{text}");
+    assert!(!text.contains("99.1"), "{text}");
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rusqlite::{Connection, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::hub::Builder;
@@ -109,7 +109,13 @@ impl Old {
                ('default', 'stays', 'for ever', NULL), ('default', 'later', 'a while', '2099-01-01 00:00:00'),
                ('default', 'over', 'gone', '2020-01-01 00:00:00');
              INSERT INTO approvals(id, agent_name, kind, summary, payload, external_id, adapter_name)
-               VALUES ('a1', 'default', 'tool_call', 's', '{{}}', 'x', 'ws');",
+               VALUES ('a1', 'default', 'tool_call', 's', '{{}}', 'x', 'ws');
+             INSERT INTO approvals(id, agent_name, kind, status, summary, payload, external_id, adapter_name, resolved_at, resolved_by)
+               VALUES ('a2', 'cook', 'create_skill', 'approved', 'Create new skill: soup', '# soup', 'x', 'ws',
+                 '2026-01-03 10:00:00.5 +0000 UTC m=+1.5', 'telegram'),
+               ('a3', 'cook', 'tool_call', 'denied', 'Execute tool \"tool_add\" with args: {{\"env\":\"otter\"}}',
+                 '{{\"env\":\"otter\"}}', 'x', 'ws', NULL, 'api'),
+               ('a4', 'cook', 'tool_call', 'perhaps', 's', '', 'x', 'ws', NULL, '');",
             hash(KEY),
             hash("dk_gone")
         ))
@@ -192,7 +198,7 @@ const KINDS: [(&str, [u64; 4]); 10] = [
     ("conversations", [3, 0, 0, 1]),
     ("rules", [1, 0, 0, 0]),
     ("values", [2, 0, 0, 1]),
-    ("approvals", [0, 0, 0, 1]),
+    ("approvals", [3, 0, 0, 1]),
     ("tokens", [1, 0, 0, 1]),
     ("logins", [1, 0, 0, 1]),
 ];
@@ -222,6 +228,9 @@ fn everything_comes_over_once_and_is_served() {
         out.contains("a message was left out") && out.contains("has expired") && out.contains("symbolic link"),
         "{out}"
     );
+    let open = first["kinds"].as_array().unwrap().iter().find(|entry| entry["kind"] == "approvals").unwrap();
+    assert_eq!(open["notes"].as_array().unwrap().len(), 2, "{open}");
+    assert!(out.contains("came as expired"), "{out}");
     assert!(first["warnings"].to_string().contains("telegram: not supported"), "{out}");
 
     // The second time everything is there.
@@ -255,6 +264,14 @@ fn everything_comes_over_once_and_is_served() {
     assert_eq!(client.get("/api/v1/kv/default/later").json()["value"], "a while");
     assert_eq!(client.get("/api/v1/kv/default/over").status, 404);
     assert_eq!(client.get("/api/v1/auto-approve").json()[0]["tool_name"], "web_fetch");
+    // An open request has no turn that would go on: it is history, like the others.
+    let approvals = client.get("/api/v1/approvals").json();
+    let found = |id: &str| approvals.as_array().unwrap().iter().find(|row| row["id"] == id).unwrap().clone();
+    assert_eq!((&found("a1")["status"], &found("a1")["resolved_by"]), (&json!("expired"), &json!("expired")));
+    assert_eq!((&found("a2")["status"], &found("a2")["payload"]), (&json!("approved"), &json!("# soup")));
+    assert_eq!(found("a2")["resolved_at"], "2026-01-03T10:00:00.5Z");
+    assert_eq!(found("a3")["summary"], "Execute tool \"tool_add\"");
+    assert!(!approvals.to_string().contains("otter"), "{approvals}");
     assert_eq!(hub.client().with_key(STATIC_KEY).get("/api/v1/keys").status, 200);
     assert_eq!(hub.client().with_key("dk_gone").get("/api/v1/sessions").status, 401, "revoked it stays");
     assert_eq!(std::fs::read_to_string(target.join("agents/cook/SOUL.md")).unwrap(), "You cook.\n");

@@ -212,6 +212,73 @@ fn a_turn_that_takes_long_says_so_in_time() {
     assert_eq!(bench.admin.post("/api/v1/chat", r#"{"message":"x","wait_secs":-1}"#).status, 400);
 }
 
+/// The messages of an event stream that answers a call.
+fn events(answer: &Answer) -> Vec<Value> {
+    assert_eq!((answer.status, answer.header("content-type")), (200, "text/event-stream"), "{}", answer.text());
+    let text = answer.text();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_client_that_asks_for_it_hears_how_a_turn_goes() {
+    let bench = bench();
+    let told = |client: &Client, arguments: Value| {
+        let params = json!({"name": "chat", "arguments": arguments, "_meta": {"progressToken": "t-1"}});
+        send(client, json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params}))
+    };
+    let answer = told(&bench.admin, json!({"message": "tool kv_get {\"key\":\"k\"}", "message_id": "m1"}));
+    let seen = events(&answer);
+    let (last, progress) = seen.split_last().unwrap();
+    let messages: Vec<&str> = progress
+        .iter()
+        .enumerate()
+        .map(|(at, event)| {
+            assert_eq!(event["method"], "notifications/progress", "{event}");
+            let params = &event["params"];
+            assert_eq!((&params["progressToken"], &params["progress"]), (&json!("t-1"), &json!(at + 1)), "{event}");
+            params["message"].as_str().unwrap()
+        })
+        .collect();
+    assert_eq!(messages, ["thinking", "calls kv_get", "thinking"]);
+    assert_eq!((&last["id"], &last["result"]["isError"]), (&json!(9), &json!(false)), "{last}");
+    let said: Value = serde_json::from_str(last["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert!(said["response"].as_str().unwrap().starts_with("done: "), "{said}");
+    // The same call again is answered by the same turn.
+    let again = events(&told(&bench.admin, json!({"message": "again", "message_id": "m1"})));
+    assert_eq!(again.last().unwrap()["result"], last["result"]);
+    // A turn that waits for a decision says so at once, and how to ask again.
+    let waiting = events(&told(
+        &bench.admin,
+        json!({"message": "tool kv_set {\"key\":\"k\",\"value\":\"v\"}", "message_id": "m2"}),
+    ));
+    let said: Value =
+        serde_json::from_str(waiting.last().unwrap()["result"]["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&said["status"], &said["message_id"]), (&json!("waiting_for_approval"), &json!("m2")), "{said}");
+    let decider = bench.admin.new_key("decider", &["approvals:read", "approvals:write"]);
+    let asked = json_of(&decider, "approvals_list", json!({"status": "pending"}));
+    json_of(&decider, "approvals_approve", json!({"id": asked[0]["id"]}));
+    wait_until("its answer is there", || {
+        let decided = events(&told(&bench.admin, json!({"message": "again", "message_id": "m2"})));
+        decided.last().unwrap()["result"]["content"][0]["text"].as_str().unwrap().contains("done: ").then_some(())
+    });
+    // A turn that fails is a result, too; a refusal needs no stream.
+    let failed = events(&told(&bench.admin, json!({"message": "status 400"})));
+    assert_eq!(failed.last().unwrap()["result"]["isError"], true, "{failed:?}");
+    let refused = told(&bench.admin, json!({"message": " "}));
+    assert_eq!(
+        (refused.header("content-type"), &refused.json()["result"]["isError"]),
+        ("application/json", &json!(true))
+    );
+    // Who takes no events gets one answer.
+    let params = json!({"name": "chat", "arguments": {"message": "hi"}, "_meta": {"progressToken": 1}});
+    let message = json!({"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": params});
+    let plain = bench.admin.with("Accept", "application/json").post(PATH, &message.to_string());
+    assert_eq!((plain.status, plain.header("content-type")), (200, "application/json"), "{}", plain.text());
+}
+
 #[test]
 fn a_machine_is_looked_at_and_its_report_is_the_answer() {
     let bench = bench();

@@ -401,3 +401,57 @@ fn lies_about_where_to_log_in_lead_nowhere() {
     assert!(bench.hub.wait().success());
     drop(waiting);
 }
+
+#[test]
+fn a_token_that_is_given_up_is_revoked_where_it_comes_from() {
+    let bench = bench();
+    let told = |n: usize| -> (String, String) {
+        let rows = wait_until("it is in the audit log", || {
+            let all = bench.tools.get("/api/v1/audit?limit=100").json()["entries"].as_array().unwrap().clone();
+            let rows: Vec<Value> =
+                all.into_iter().filter(|entry| entry["action"] == "tool_server.token_revoke").collect();
+            (rows.len() == n).then_some(rows)
+        });
+        assert_eq!(rows[0]["target"], "r");
+        (rows[0]["result"].as_str().unwrap().to_owned(), rows[0]["detail"].as_str().unwrap().to_owned())
+    };
+    let at = |path: &str| json!({"revocation_endpoint": bench.server.script.url(path)});
+    bench.server.set(|state| state.server = at("/revoke"));
+    bench.add(json!({}));
+    bench.log_in();
+    assert_eq!(bench.tools.delete("/api/v1/tools/r/oauth/token").status, 200);
+    assert_eq!(told(1), ("ok".to_owned(), "revoked at its login server".to_owned()));
+    let asked = bench.server.script.asked_at("/revoke");
+    let words: Vec<_> = asked.iter().map(|asked| (asked.form("token"), asked.form("token_type_hint"))).collect();
+    let pair = |word: &str, hint: &str| (word.to_owned(), hint.to_owned());
+    assert_eq!(words, [pair("refresh-token-1", "refresh_token"), pair("access-token-1", "access_token")]);
+    assert!(bench.server.read(|state| state.access.is_empty() && state.refresh.is_empty()));
+    // There is nothing left to give back.
+    bench.tools.delete("/api/v1/tools/r/oauth/token");
+    // A server that hangs, or sends us elsewhere, does not keep the tool from being deleted.
+    bench.log_in();
+    bench.server.set(|state| {
+        state.odd = vec![("/away".to_owned(), Odd::Redirect("http://169.254.169.254/".to_owned()))];
+        state.server = at("/away");
+    });
+    assert_eq!(bench.tools.delete("/api/v1/tools/r").status, 204);
+    let (result, detail) = told(2);
+    assert!(result == "failed" && detail.ends_with("status 302"), "{result} {detail}");
+    assert!(!detail.contains("token-"), "{detail}");
+    // An address that may not be asked is not asked, and a server may have none.
+    bench.server.set(|state| state.server = json!({"revocation_endpoint": "http://169.254.169.254/revoke"}));
+    bench.add(json!({}));
+    bench.log_in();
+    assert_eq!(bench.tools.delete("/api/v1/tools/r").status, 204);
+    assert_eq!(told(3).1, "forgotten; its login server takes no tokens back");
+    // Nobody waits for one that hangs.
+    bench.server.set(|state| {
+        state.odd = vec![("/hangs".to_owned(), Odd::Hang)];
+        state.server = at("/hangs");
+    });
+    bench.add(json!({}));
+    bench.log_in();
+    assert_eq!(bench.tools.delete("/api/v1/tools/r").status, 204);
+    assert_eq!(bench.tools.get("/api/v1/tools/r").status, 404);
+    assert!(!bench.hub.log_contains("access-token") && !bench.hub.log_contains("refresh-token"));
+}

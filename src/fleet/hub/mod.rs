@@ -14,6 +14,7 @@ mod arrival;
 pub mod gateway;
 pub mod gateway_wire;
 mod link;
+mod list_tool;
 mod presence;
 mod run;
 mod session;
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 
 pub use admit::{Admission, Refused};
 pub use arrival::{Arrival, Ending};
+pub use list_tool::MachinesTool;
 
 use crate::audit::AuditLog;
 use crate::auth::throttle::LoginThrottle;

@@ -18,8 +18,8 @@ use crate::store::StoreError;
 use crate::store::machine_readings::{Reading, Seen};
 use crate::store::machines::Presence;
 
-const DOWN: &str = "hub::machine_down";
-const MANY_DOWN: &str = "hub::machines_down";
+pub(super) const DOWN: &str = "hub::machine_down";
+pub(super) const MANY_DOWN: &str = "hub::machines_down";
 pub(super) const CLONED: &str = "hub::cloned_agent_id";
 /// What these are about; the machine itself is named beside it.
 pub(super) const TARGET: &str = "connection";

@@ -26,6 +26,8 @@ use crate::tls;
 
 /// The longest answer to the upgrade.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// The header of a refusal that no token would change; else 401 is about the token.
+const NOT_SET_UP: &str = "\r\nx-hub-setup: required\r\n";
 /// What messages of a hub mostly fit in; longer ones take more reads.
 const READ_BUFFER_BYTES: usize = 4096;
 /// Name lookups at once: one that hangs keeps its thread, so more must not pile up behind it.
@@ -203,6 +205,7 @@ fn check_answer(head: &[u8], accept: &str) -> Result<(), LinkError> {
     let status = status.filter(|_| version == "HTTP/1.1" || version == "HTTP/1.0");
     match status.ok_or_else(|| bad("the answer to the upgrade is not HTTP"))? {
         101 => {}
+        401 if text.to_ascii_lowercase().contains(NOT_SET_UP) => return Err(LinkError::NotSetUp),
         status => return Err(LinkError::Status { status }),
     }
     let (mut upgrade, mut connection, mut accepted) = (false, false, false);
@@ -244,6 +247,7 @@ mod tests {
         }
         assert_eq!(check("HTTP/1.1 302 Found\nLocation: http://evil/"), Err(LinkError::Status { status: 302 }));
         assert_eq!(check("HTTP/1.1 401 no"), Err(LinkError::Status { status: 401 }));
+        assert_eq!(check("HTTP/1.1 401 no\nX-Hub-Setup: required"), Err(LinkError::NotSetUp));
         assert!(check("").is_err() && check_answer(b"\xff\r\n\r\n", "").is_err());
     }
 }

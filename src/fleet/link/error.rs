@@ -19,6 +19,8 @@ pub enum LinkError {
     Connect { cause: String },
     /// The upgrade was answered with that status.
     Status { status: u16 },
+    /// Nobody has set the hub up yet: it lets no machine in.
+    NotSetUp,
     /// The hub did something that the contract does not allow before the registration was complete.
     Protocol { cause: String },
     /// The hub refused the registration; its reason.
@@ -46,6 +48,7 @@ impl fmt::Display for LinkError {
             Self::Address { cause } => f.write_str(cause),
             Self::Certificates { path, cause } => write!(f, "ca_file {path}: {cause}"),
             Self::Connect { cause } => write!(f, "connect: {cause}"),
+            Self::NotSetUp => f.write_str("the hub is not set up yet"),
             Self::Status { status: 401 } => f.write_str("the hub does not know this machine's token (401)"),
             Self::Status { status: status @ 300..=399 } => {
                 write!(f, "the hub answered with a redirect ({status}), which is not followed; give its final address")
@@ -79,6 +82,9 @@ impl LinkError {
             Self::Rejected { .. } => format!(
                 "this machine asks for approval as {}: approve it at the hub (page Machines, or `holt machines approve`)",
                 asks_as?
+            ),
+            Self::NotSetUp => format!(
+                "open {hub} first and choose a password (the PIN is in the hub's log); this machine tries again by itself"
             ),
             Self::Status { status: 401 } if asks_as.is_some() => {
                 format!("the hub does not take requests for approval: {new_code}")
@@ -119,6 +125,7 @@ mod tests {
         says(connect("look up hub: Name or service not known"), "is the address right");
         says(connect("TLS: its certificate is for another name: a"), "");
         says(LinkError::Status { status: 401 }, "holt machines join");
+        says(LinkError::NotSetUp, "open http://hub:8080 first");
         says(LinkError::Status { status: 421 }, "api.allowed_hosts");
         says(LinkError::Status { status: 404 }, "no hub");
         says(LinkError::Status { status: 500 }, "");

@@ -411,6 +411,7 @@ fn ended(error: &LinkError, lasted: Duration) -> Ended {
         LinkError::Ordered { retry_after_sec, .. } => Ended::Ordered { retry_after_sec: *retry_after_sec, lasted },
         LinkError::Lost { .. } => Ended::Lost { lasted },
         LinkError::Status { status: 401 } => Ended::Unauthorized,
+        LinkError::NotSetUp => Ended::Waiting,
         LinkError::Rejected { reason } if reason.starts_with("waiting for approval") => Ended::Waiting,
         _ => Ended::Failed,
     }

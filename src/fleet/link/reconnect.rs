@@ -5,7 +5,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 /// The longest wait after ordinary failures.
 const ORDINARY_MAX: Duration = Duration::from_secs(300);
-/// The longest wait while a person has to approve this machine: nobody likes to wait for a machine five minutes.
+/// The longest wait while a person has to approve this machine, or to set up its hub: nobody likes to wait for a machine five minutes.
 const APPROVAL_MAX: Duration = Duration::from_secs(60);
 const REFUSED_MIN: Duration = Duration::from_secs(60);
 const REFUSED_MAX: Duration = Duration::from_secs(1800);
@@ -23,7 +23,7 @@ pub enum Ended {
     Unauthorized,
     /// Registered, and ended in any other way.
     Lost { lasted: Duration },
-    /// The hub knows this machine but nobody has approved it yet.
+    /// Somebody has to do something at the hub: approve this machine, or set the hub up.
     Waiting,
     /// Never registered: dial, status, TLS, no or a bad `ack`, `ok:false`.
     Failed,

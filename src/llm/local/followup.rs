@@ -159,6 +159,7 @@ fn why_of(last: &Look) -> Look {
         Some(Topic::Disk | Topic::Network | Topic::Address | Topic::Uptime | Topic::Services | Topic::Logs) => {
             &[Topic::Logs]
         }
+        Some(Topic::Machines) => &[Topic::Machines],
     };
     Look { topics: topics.to_vec(), ..errors }
 }

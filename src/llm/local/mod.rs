@@ -13,6 +13,8 @@ mod numbers;
 mod plan;
 mod replies;
 mod report;
+#[cfg(test)]
+mod report_tests;
 mod sections;
 mod vocabulary;
 mod wish;

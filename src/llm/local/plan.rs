@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::llm::local::sections::MACHINES;
 use crate::llm::local::wish::{By, Look, Topic};
 
 /// A tool and its arguments.
@@ -59,6 +60,7 @@ fn calls_of(topic: Topic, look: &Look) -> Vec<Planned> {
         Topic::Processes(by) => vec![processes(by, look)],
         Topic::Service => service(look),
         Topic::Logs => vec![logs(look)],
+        Topic::Machines => plain(&[MACHINES]),
     }
 }
 
@@ -141,12 +143,15 @@ mod tests {
     }
 
     const OVERVIEW: &str = "cpu memory disk temperature network services uptime";
+    /// With the machines that joined.
+    const ALL: &str = "cpu memory disk temperature network services uptime machines_list";
     const SLOW: &str = "cpu memory disk temperature processes:cpu";
 
     #[test]
     fn wishes_about_the_machine_as_a_whole() {
+        check("How is this machine doing?", OVERVIEW);
+        check("how is this pi", OVERVIEW);
         for text in [
-            "How is this machine doing?",
             "how is my server",
             "is everything ok?",
             "status",
@@ -162,9 +167,16 @@ mod tests {
             "run a health check",
             "overveiw",
             "Wie geht's?",
+            "how are my machines?",
+            "Wie geht es den Maschinen?",
+            "status of all servers",
         ] {
-            check(text, OVERVIEW);
+            check(text, ALL);
         }
+        for text in ["are my machines online?", "which machines are offline"] {
+            check(text, "machines_list");
+        }
+        check("are the disks of my machines full", "disk machines_list");
         for text in [
             "why is it slow",
             "Why is my server so slow?",

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::llm::local::numbers::{code, duration, list, number, plain, text, time};
-use crate::llm::local::sections::{clause, fullest, heading, lines};
+use crate::llm::local::sections::{MACHINES, clause, fullest, heading, joined, lines};
 use crate::llm::local::wish::{By, Look, Topic};
 use crate::rt::order::Order;
 
@@ -45,7 +45,8 @@ pub(super) fn report(look: Option<&Look>, looked: &[Looked]) -> String {
     let mut blocks = vec![verdict(look, looked, &attention)];
     let bad = attention.iter().map(|finding| {
         let level = text(finding, "level").unwrap_or("warning");
-        format!("- **{level}**: {} — {}", stated(finding), threshold(finding))
+        let why = text(finding, "threshold").map(|_| format!(" — {}", threshold(finding))).unwrap_or_default();
+        format!("- **{level}**: {}{why}", stated(finding))
     });
     blocks.extend(block("Needs attention", &bad.collect::<Vec<_>>()));
     for one in looked {
@@ -64,8 +65,10 @@ fn block(heading: &str, lines: &[String]) -> Option<String> {
 
 fn section(tool: &str, value: &Value) -> Option<String> {
     let mut all = lines(tool, value);
-    for finding in list(value, "findings").iter().filter(|finding| !is_bad(finding)) {
-        all.push(format!("- ok: {}", stated(finding)));
+    // Lines that there are tell what is fine in better words.
+    if all.is_empty() {
+        let fine = list(value, "findings").iter().filter(|finding| !is_bad(finding));
+        all.extend(fine.map(|finding| format!("- ok: {}", stated(finding))));
     }
     all.extend(list(value, "notes").iter().filter_map(Value::as_str).map(|note| format!("- note: {note}")));
     if value.get("truncated").is_some() {
@@ -78,16 +81,18 @@ fn is_bad(finding: &Value) -> bool {
     matches!(text(finding, "level"), Some("warning" | "critical"))
 }
 
-/// All bad findings, the critical ones first, each once.
+/// All bad findings, each once: those of this machine before those of others, the critical ones first.
 fn attention(looked: &[Looked]) -> Vec<&Value> {
-    let mut bad: Vec<&Value> = Vec::new();
-    for finding in looked.iter().filter_map(Looked::value).flat_map(|value| list(value, "findings")) {
-        if is_bad(finding) && !bad.iter().any(|known| known.get("what") == finding.get("what")) {
-            bad.push(finding);
+    let mut bad: Vec<(bool, &Value)> = Vec::new();
+    for (one, value) in looked.iter().filter_map(|one| Some((one, one.value()?))) {
+        for finding in list(value, "findings").iter().filter(|finding| is_bad(finding)) {
+            if !bad.iter().any(|(_, known)| known.get("what") == finding.get("what")) {
+                bad.push((one.tool == MACHINES, finding));
+            }
         }
     }
-    bad.order_by_key(|finding| text(finding, "level") != Some("critical"));
-    bad
+    bad.order_by_key(|(is_elsewhere, finding)| (*is_elsewhere, text(finding, "level") != Some("critical")));
+    bad.into_iter().map(|(_, finding)| finding).collect()
 }
 
 /// `space on / 95.5 %`; times are spelled out, and flags (1 of something that should not be) lose their number.
@@ -155,10 +160,28 @@ fn fine(look: Option<&Look>, looked: &[Looked]) -> String {
         [Topic::Disk] => "The disks have room".to_owned(),
         [Topic::Network] => "The network is fine".to_owned(),
         [Topic::Temperature] => "The temperature is fine".to_owned(),
-        _ => "This machine is fine".to_owned(),
+        _ => looked.iter().find(|one| one.tool == MACHINES).and_then(Looked::value).map_or_else(alone, with_joined),
     };
     let clauses: Vec<String> = looked.iter().filter_map(|one| clause(&one.tool, one.value()?)).collect();
     if clauses.is_empty() { format!("{start}.") } else { format!("{start}: {}.", clauses.join(", ")) }
+}
+
+fn alone() -> String {
+    "This machine is fine".to_owned()
+}
+
+/// The same, and how those are that joined.
+fn with_joined(machines: &Value) -> String {
+    match joined(machines) {
+        (_, 0) => alone(),
+        (1, 1) => format!("This machine and {} are fine", first_name(machines)),
+        (online, total) if online == total => format!("This machine and the {total} that joined are fine"),
+        (online, total) => format!("{}, and {online} of {total} joined machines are online", alone()),
+    }
+}
+
+fn first_name(machines: &Value) -> String {
+    code(list(machines, "machines").first().and_then(|row| text(row, "name")).unwrap_or_default())
 }
 
 /// The first half of the verdict for questions that want a fact rather than a judgement.
@@ -188,6 +211,15 @@ fn direct_answer(look: &Look, looked: &[Looked]) -> Option<String> {
                 if count < 1.0 { "no matching line".to_owned() } else { format!("{} matching lines", plain(count)) };
             let lines = if (count - 1.0).abs() < 0.5 { "1 matching line".to_owned() } else { lines };
             Some(format!("The log ({source}) has {lines}"))
+        }
+        Topic::Machines => {
+            let machines = of(MACHINES)?;
+            Some(match joined(machines) {
+                (_, 0) => "No machine has joined this hub".to_owned(),
+                (1, 1) => format!("{} is online", first_name(machines)),
+                (online, total) if online == total => format!("All {total} joined machines are online"),
+                (online, total) => format!("{online} of {total} joined machines are online"),
+            })
         }
         Topic::Temperature => {
             let value = of("host_temperature")?;
@@ -257,151 +289,4 @@ fn plural(count: f64, one: &str, many: &str) -> String {
 fn short(text: &str) -> String {
     let line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= 300 { line } else { format!("{}…", line.chars().take(300).collect::<String>()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn looked(tool: &str, value: &Value) -> Looked {
-        Looked::new(tool, Some(&value.to_string()))
-    }
-
-    fn cpu(used: f64, level: &str) -> Looked {
-        looked(
-            "host_cpu",
-            &json!({"cores": 4, "used_percent": used, "load": [0.5, 0.25, 0.1],
-                    "findings": [{"level": level, "what": "CPU use", "value": used, "unit": "%",
-                                  "threshold": "cpu_used_percent: warning from 80 %, critical from 95 %"}]}),
-        )
-    }
-
-    fn first_line(look: &Look, looked: &[Looked]) -> String {
-        report(Some(look), looked).lines().next().unwrap().to_owned()
-    }
-
-    #[test]
-    fn the_first_line_is_the_verdict() {
-        let check = |topic: Topic, looked: &[Looked], expected: &str| {
-            assert_eq!(first_line(&Look::at(&[topic]), looked), expected);
-        };
-        check(Topic::Cpu, &[cpu(12.0, "ok")], "The CPU is fine: CPU 12 % used.");
-        check(Topic::Cpu, &[cpu(97.5, "critical")], "1 thing needs attention: CPU use 97.5 %.");
-        let disk = |used: f64, findings: Value| {
-            looked("host_disk", &json!({"file_systems": [{"mount": "/", "used_percent": used}], "findings": findings}))
-        };
-        check(Topic::Disk, &[disk(40.0, json!([]))], "The disk is not full: the fullest is `/` with 40 % used.");
-        let full = json!([{"level": "warning", "what": "space on /", "value": 91, "unit": "%", "threshold": "t: x"}]);
-        check(Topic::Disk, &[disk(91.0, full.clone())], "1 thing needs attention: space on / 91 %.");
-        let both = [disk(91.0, full), cpu(97.0, "critical")];
-        check(Topic::Overview, &both, "2 things need attention: CPU use 97 %, space on / 91 %.");
-        check(Topic::Overview, &[cpu(1.0, "ok")], "This machine is fine: CPU 1 % used.");
-        let error = Looked::new("host_disk", Some("error: cannot read the table of mounts"));
-        check(Topic::Disk, std::slice::from_ref(&error), "I could not look: `host_disk` failed.");
-        let expected = "What I could see is fine, but 1 of 2 looks failed: CPU 1 % used.";
-        check(Topic::Overview, &[cpu(1.0, "ok"), error], expected);
-        let up = looked(
-            "host_uptime",
-            &json!({"uptime_seconds": 273_600, "boot_time": "2026-01-02T03:04:05Z", "findings": []}),
-        );
-        check(Topic::Uptime, &[up], "This machine has been up for 3 days 4 hours, since 2026-01-02 03:04 UTC.");
-        let network = json!({"interfaces": [{"name": "docker0", "addresses": ["172.17.0.1"]}, {"name": "eth0", "addresses": ["192.168.2.17"]}],
-                             "default_route": {"interface": "eth0", "gateway": "192.168.2.1"}});
-        check(
-            Topic::Address,
-            &[looked("host_network", &network)],
-            "The address of this machine is 192.168.2.17 (on `eth0`).",
-        );
-        let top = json!({"processes": [{"name": "ff`mpeg", "pid": 7, "cpu_percent": 99.5, "memory_bytes": 1024}]});
-        check(
-            Topic::Processes(By::Cpu),
-            &[looked("host_processes", &top)],
-            "`ff'mpeg` uses most of the CPU, 99.5 % of one core.",
-        );
-        check(
-            Topic::Processes(By::Memory),
-            &[looked("host_processes", &top)],
-            "`ff'mpeg` uses most of the memory, 1.0 KiB.",
-        );
-        check(
-            Topic::Logs,
-            &[looked("host_logs", &json!({"count": 0, "source": "journal", "lines": []}))],
-            "The log (journal) has no matching line.",
-        );
-    }
-
-    #[test]
-    fn a_service_is_answered_with_yes_or_no() {
-        let check = |services: Value, matching: u64, expected: &str| {
-            let look = Look { unit: Some("nginx".to_owned()), ..Look::at(&[Topic::Service]) };
-            let all = [looked("host_services", &services), looked("host_processes", &json!({"matching": matching}))];
-            assert_eq!(first_line(&look, &all), expected);
-        };
-        check(json!({"known": true, "active": "active"}), 3, "Yes, `nginx` is running.");
-        let finding = json!([{"level": "warning", "what": "nginx is not active", "value": 1, "threshold": "unit_inactive: warning from 1"}]);
-        check(
-            json!({"known": true, "active": "failed", "findings": finding}),
-            0,
-            "No, `nginx` is not running: systemd says failed.",
-        );
-        check(
-            json!({"available": true, "known": false}),
-            0,
-            "No, no process called `nginx` is running; systemd knows no unit of that name.",
-        );
-        check(
-            json!({"available": false}),
-            1,
-            "Yes, `nginx` is running: 1 process of that name; systemd cannot be asked here.",
-        );
-    }
-
-    #[test]
-    fn findings_name_their_threshold_and_errors_are_told() {
-        let text = report(
-            None,
-            &[cpu(97.0, "critical"), Looked::new("host_logs", Some("no\njournal")), Looked::new("host_disk", None)],
-        );
-        let line = "- **critical**: CPU use 97 % — `cpu_used_percent`: warning from 80 %, critical from 95 %\n";
-        assert!(text.contains(line), "{text}");
-        assert!(text.contains("- `host_logs`: no journal\n"), "{text}");
-        assert!(text.contains("- `host_disk`: no answer arrived\n"), "{text}");
-        assert!(text.contains("- load over 1, 5 and 15 minutes: 0.50, 0.25, 0.10 on 4 cores\n"), "{text}");
-    }
-
-    #[test]
-    fn odd_answers_are_survived() {
-        for content in [
-            "",
-            "{",
-            "{\"cores\":",
-            "[]",
-            "null",
-            "12",
-            "{}",
-            "{\"error\":\"x\"}",
-            "{\"findings\":[1,{},null],\"lines\":{}}",
-        ] {
-            for tool in [
-                "host_cpu",
-                "host_memory",
-                "host_disk",
-                "host_network",
-                "host_processes",
-                "host_services",
-                "host_uptime",
-                "host_logs",
-                "host_temperature",
-                "other_tool",
-            ] {
-                for topic in [Topic::Overview, Topic::Disk, Topic::Service, Topic::Address, Topic::Uptime, Topic::Logs]
-                {
-                    assert!(report(Some(&Look::at(&[topic])), &[Looked::new(tool, Some(content))]).len() > 10);
-                }
-            }
-        }
-        let log = report(None, &[looked("host_logs", &json!({"lines": ["a ``` b"]}))]);
-        assert!(log.contains("a ''' b"), "{log}");
-    }
 }

@@ -7,6 +7,9 @@ use crate::llm::local::numbers::{bytes, code, duration, list, number, plain, tex
 /// Most lines of a list in a section.
 const LINES_MAX: usize = 20;
 
+/// The tool that tells of the machines that joined the hub.
+pub(super) const MACHINES: &str = "machines_list";
+
 /// Heading of a tool's section.
 pub(super) fn heading(tool: &str) -> &str {
     match tool {
@@ -19,6 +22,7 @@ pub(super) fn heading(tool: &str) -> &str {
         "host_services" => "Services",
         "host_uptime" => "System",
         "host_logs" => "Log",
+        MACHINES => "Joined machines",
         other => other,
     }
 }
@@ -51,6 +55,7 @@ pub(super) fn lines(tool: &str, value: &Value) -> Vec<String> {
         "host_services" => services(value),
         "host_uptime" => system(value),
         "host_logs" => log_lines(value),
+        MACHINES => machines(value),
         _ => Vec::new(),
     }
 }
@@ -73,10 +78,11 @@ fn cpu(value: &Value) -> Vec<String> {
         percent(value, "user_percent", "programs"),
         percent(value, "system_percent", "kernel"),
         percent(value, "iowait_percent", "waiting for disks"),
-        percent(value, "steal_percent", "taken by the hypervisor").filter(|text| !text.ends_with(" 0 %")),
+        percent(value, "steal_percent", "taken by the hypervisor"),
     ]
     .into_iter()
     .flatten()
+    .filter(|text| text.starts_with("used") || !text.ends_with(" 0 %"))
     .collect();
     if !parts.is_empty() {
         lines.push(format!("- now: {}", parts.join(", ")));
@@ -232,6 +238,25 @@ fn system(value: &Value) -> Vec<String> {
         }
     }
     lines
+}
+
+/// How many of the joined machines are online, and how many there are.
+pub(super) fn joined(value: &Value) -> (u64, u64) {
+    let count = |field: &str| value.get(field).and_then(Value::as_u64).unwrap_or(0);
+    (count("online"), count("total"))
+}
+
+/// A line for each state, with the names.
+fn machines(value: &Value) -> Vec<String> {
+    let mut states: Vec<(&str, Vec<String>)> = Vec::new();
+    for row in list(value, "machines") {
+        let (Some(name), Some(state)) = (text(row, "name"), text(row, "state")) else { continue };
+        match states.iter_mut().find(|(known, _)| *known == state) {
+            Some((_, names)) => names.push(code(name)),
+            None => states.push((state, vec![code(name)])),
+        }
+    }
+    states.iter().map(|(state, names)| format!("- {state}: {}", names.join(", "))).collect()
 }
 
 fn log_lines(value: &Value) -> Vec<String> {

@@ -22,6 +22,8 @@ pub(super) enum Hint {
     Trouble,
     /// Weak: the machine as a whole.
     Machine,
+    /// All machines.
+    Fleet,
 }
 
 /// A word and what it speaks of; typos are forgiven.
@@ -85,6 +87,9 @@ pub(super) const WORDS: &[(Hint, &[&str])] = &[
         "device", "maschine", "rechner", "kiste", "geraet", "status", "health", "healthy", "overview", "summary",
         "checkup", "diagnose", "diagnosis", "inspect", "problem", "problems", "probleme", "wrong", "broken", "kaputt",
         "zustand", "ueberblick", "uebersicht", "gesundheit", "vitals",
+    ]),
+    (Hint::Fleet, &[
+        "machines", "servers", "hosts", "devices", "computers", "boxes", "fleet", "maschinen", "geraete", "joined",
     ]),
 ];
 

@@ -33,6 +33,8 @@ pub(super) enum Topic {
     Service,
     Logs,
     Temperature,
+    /// Those that joined the hub.
+    Machines,
 }
 
 /// A wish that tools can answer.
@@ -161,6 +163,17 @@ fn topics(hints: &BTreeSet<Hint>, named: bool, words: &Words) -> Vec<Topic> {
     if topics.is_empty() {
         topics.extend(weak_topic(hints, words));
     }
+    // "Is everything ok?" means the others, too; "is this machine ok?" does not.
+    if topics == [Topic::Overview] && !words.has_word(&["this", "dieser", "diese", "diesem", "hier", "here"]) {
+        topics.push(Topic::Machines);
+    }
+    if has(Hint::Fleet) && !topics.contains(&Topic::Machines) {
+        // "Are my machines online?" is not about the network of this one.
+        if topics == [Topic::Network] {
+            topics.clear();
+        }
+        topics.push(Topic::Machines);
+    }
     topics
 }
 
@@ -179,7 +192,7 @@ fn weak_topic(hints: &BTreeSet<Hint>, words: &Words) -> Option<Topic> {
     if has(Hint::Trouble) {
         return Some(Topic::Logs);
     }
-    if has(Hint::Machine) {
+    if has(Hint::Machine) || has(Hint::Fleet) {
         return Some(Topic::Overview);
     }
     let asks = words.has_word(&["what", "whats", "who", "whos", "which", "was", "wer"]);

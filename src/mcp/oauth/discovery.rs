@@ -22,6 +22,10 @@ pub(super) struct Found {
     pub(super) authorization_endpoint: String,
     pub(super) token_endpoint: CheckedUrl,
     pub(super) registration_endpoint: Option<CheckedUrl>,
+    /// Where tokens can be given back (RFC 7009); None also for an address that may not be asked.
+    pub(super) revocation_endpoint: Option<CheckedUrl>,
+    /// It has told all that itself.
+    pub(super) is_known: bool,
     /// How clients with a secret name themselves.
     pub(super) style: AuthStyle,
     /// It takes clients without a secret.
@@ -143,7 +147,7 @@ impl<'a> Asking<'a> {
         Ok(None)
     }
 
-    fn server_metadata(&self, issuer: &str) -> Result<Option<Value>, McpError> {
+    pub(super) fn server_metadata(&self, issuer: &str) -> Result<Option<Value>, McpError> {
         let url = self.place.check(issuer)?;
         let (origin, path) = (url.url().origin(), url.url().path_and_query.trim_end_matches('/').to_owned());
         let mut candidates = vec![
@@ -167,7 +171,7 @@ impl<'a> Asking<'a> {
         Ok(None)
     }
 
-    fn endpoints(&self, issuer: &str, metadata: Option<Value>) -> Result<Found, McpError> {
+    pub(super) fn endpoints(&self, issuer: &str, metadata: Option<Value>) -> Result<Found, McpError> {
         let issuer_url = Url::parse(issuer).map_err(|reason| McpError::Refused { reason: reason.to_owned() })?;
         let is_known = metadata.is_some();
         let said = metadata.unwrap_or_else(|| {
@@ -190,6 +194,8 @@ impl<'a> Asking<'a> {
             authorization_endpoint: self.place.for_browser(needed("authorization_endpoint")?)?,
             token_endpoint: self.place.check(needed("token_endpoint")?)?,
             registration_endpoint: registration.map(|url| self.place.check(url)).transpose()?,
+            revocation_endpoint: said["revocation_endpoint"].as_str().and_then(|url| self.place.check(url).ok()),
+            is_known,
             style: AuthStyle::of_metadata(&said),
             takes_public: lists("token_endpoint_auth_methods_supported", "none").unwrap_or(!is_known),
             scopes: String::new(),

@@ -11,6 +11,7 @@ mod discovery;
 mod flow;
 mod pending;
 mod place;
+mod revoke;
 mod tokens;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use access::Access;
 pub use flow::{Wish, begin, exchange};
 pub use pending::{Pending, PendingMgr};
 pub use place::Place;
+pub use revoke::revoke;
 pub use tokens::{Summary, Token, TokenStore};
 
 /// What logins at tool servers need.

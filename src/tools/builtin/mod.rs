@@ -21,7 +21,7 @@ mod servers;
 use std::sync::Arc;
 
 pub use schedules::ScheduleDesk;
-pub use servers::{ServerAdmin, change_servers};
+pub use servers::{ServerAdmin, change_servers, record_revocations};
 
 use crate::config::WebConfig;
 use crate::llm::Router;

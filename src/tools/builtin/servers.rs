@@ -40,6 +40,19 @@ struct ServerTool {
     admin: ServerAdmin,
 }
 
+/// Records what becomes of tokens that are given back to the login servers that made them.
+pub fn record_revocations(servers: &ToolServers, audit: &Arc<AuditLog>) {
+    let audit = Arc::clone(audit);
+    servers.on_revoked(move |name, said| {
+        let (result, detail) = match said {
+            Ok(true) => (Outcome::Ok, "revoked at its login server".to_owned()),
+            Ok(false) => (Outcome::Ok, "forgotten; its login server takes no tokens back".to_owned()),
+            Err(why) => (Outcome::Failed, format!("forgotten, not revoked at its login server: {why}")),
+        };
+        audit.record(&Entry { target: name, detail: &detail, result, ..Entry::ok("tool_server.token_revoke") });
+    });
+}
+
 /// The four tools, in the order they are offered.
 pub(super) fn server_tools(admin: &ServerAdmin) -> Vec<Arc<dyn Tool>> {
     let text = |description: &str| json!({"type": "string", "description": description});

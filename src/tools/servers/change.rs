@@ -132,7 +132,7 @@ impl ToolServers {
             lock(&self.shared.servers).runs.remove(&run.name);
             run.end();
             self.shared.publish();
-            self.shared.drop_login(&run.name);
+            self.drop_login(&run.name, run.config());
             self.tell_replaced(&run.name);
         }
         for (name, config) in configs.iter().filter(|(name, _)| !changing.contains(name)) {
@@ -257,7 +257,7 @@ impl ToolServers {
             self.tell_replaced(name);
         }
         if run.state().health == Health::PendingAuth || !run.wants_login() {
-            self.shared.drop_login(name);
+            self.drop_login(name, old);
         }
         Ok(self.install(run, Some(Duration::ZERO)))
     }
@@ -270,7 +270,7 @@ impl ToolServers {
         lock(&self.shared.servers).runs.remove(name);
         run.end();
         self.shared.publish();
-        self.shared.drop_login(name);
+        self.drop_login(name, run.config());
         self.tell_replaced(name);
         Ok(())
     }

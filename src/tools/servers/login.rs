@@ -9,7 +9,7 @@ use super::run::{Health, Run};
 use super::{Shared, ToolServers};
 use crate::config::ToolServerConfig;
 use crate::mcp::McpError;
-use crate::mcp::oauth::{self, OAuthDeps, Pending, Summary, Wish};
+use crate::mcp::oauth::{self, OAuthDeps, Pending, Summary, Token, Wish};
 use crate::store::StoreError;
 use crate::tools::servers::ChangeError;
 
@@ -118,15 +118,61 @@ impl ToolServers {
     pub fn forget_login(&self, name: &str) -> Result<bool, LoginError> {
         let deps = self.shared.oauth()?;
         let _changing = self.changing(name)?;
-        deps.pending_mgr.cancel(name);
-        let was_there = deps.token_store.delete(name)?;
-        if let Ok(run) = self.find(name)
-            && run.config.auth == "oauth"
-            && !run.config.disabled
-        {
+        let run = self.find(name).ok();
+        let was_there = self.let_go(deps, name, run.as_ref().map(|run| run.config()))?;
+        if let Some(run) = run.filter(|run| run.config.auth == "oauth" && !run.config.disabled) {
             self.log_out(&run);
         }
         Ok(was_there)
+    }
+
+    /// A server that is gone, or is another now, keeps no login. `config` is what it was.
+    pub(super) fn drop_login(&self, name: &str, config: ToolServerConfig) {
+        let Ok(deps) = self.shared.oauth() else { return };
+        if let Err(error) = self.let_go(deps, name, Some(config)) {
+            log::error!("tool server {name}: forget its token: {error}");
+        }
+    }
+
+    /// Who is told what became of tokens at the login servers that made them: whether they were revoked there, or why
+    /// not; the first call counts.
+    pub fn on_revoked(&self, told: impl Fn(&str, Result<bool, String>) + Send + Sync + 'static) {
+        let _ = self.shared.revoked.set(Box::new(told)); // set once, by the composition root
+    }
+
+    /// Forgets a token here, and then, in the background, where it comes from: that may fail, this may not wait for it.
+    fn let_go(&self, deps: &OAuthDeps, name: &str, config: Option<ToolServerConfig>) -> Result<bool, StoreError> {
+        deps.pending_mgr.cancel(name);
+        // One that cannot be read cannot be given back.
+        let token = deps.token_store.get(name).ok().flatten();
+        let was_there = deps.token_store.delete(name)?;
+        let (Some(token), Some(config), true) = (token, config, was_there) else { return Ok(was_there) };
+        let own = name.to_owned();
+        let begun = self.in_background(move |servers| {
+            let said = servers.revoke(&own, &config, &token);
+            servers.tell_revoked(&own, said);
+        });
+        if let Err(error) = begun {
+            self.tell_revoked(name, Err(error.to_string()));
+        }
+        Ok(was_there)
+    }
+
+    fn revoke(&self, name: &str, config: &ToolServerConfig, token: &Token) -> Result<bool, String> {
+        // No server is called so: a new login of this one does not wait for the end of its old one, the stop does.
+        let key = format!("{name} (token)");
+        let changing = self.changing(&key).map_err(|error| error.to_string())?;
+        let (place, headers) = self.shared.connector.place(config).map_err(|error| error.to_string())?;
+        oauth::revoke(&place, &headers, token, &changing.cancel)
+    }
+
+    fn tell_revoked(&self, name: &str, said: Result<bool, String>) {
+        if let Err(error) = &said {
+            log::warn!("tool server {name}: its token was not revoked: {error}");
+        }
+        if let Some(told) = self.shared.revoked.get() {
+            told(name, said);
+        }
     }
 
     /// The server's connection ends; it waits for a login.
@@ -171,14 +217,5 @@ impl Shared {
             }
             None => unknown,
         })
-    }
-
-    /// A server that is gone, or is another now, keeps no login.
-    pub(super) fn drop_login(&self, name: &str) {
-        let Ok(deps) = self.oauth() else { return };
-        deps.pending_mgr.cancel(name);
-        if let Err(error) = deps.token_store.delete(name) {
-            log::error!("tool server {name}: forget its token: {error}");
-        }
     }
 }

@@ -59,12 +59,17 @@ struct Shared {
     published: Mutex<Vec<Arc<dyn Tool>>>,
     /// Told of servers that are gone, or other programs from now on; set once.
     replaced: OnceLock<Replaced>,
+    /// Told of tokens that were given back; set once.
+    revoked: OnceLock<Revoked>,
     /// Set once, when everything is put together.
     write: OnceLock<Write>,
 }
 
 /// Called on the thread of a change, before what is new counts.
 type Replaced = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Called on a thread of its own.
+type Revoked = Box<dyn Fn(&str, Result<bool, String>) + Send + Sync>;
 
 #[derive(Default)]
 struct Servers {
@@ -146,6 +151,7 @@ impl ToolServers {
                 servers: Mutex::default(),
                 published: Mutex::default(),
                 replaced: OnceLock::new(),
+                revoked: OnceLock::new(),
                 write: OnceLock::new(),
             }),
         };

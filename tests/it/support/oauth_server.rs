@@ -120,6 +120,15 @@ fn answer(state: &mut State, asked: &Asked, out: &mut TcpStream) -> std::io::Res
             answer_json(out, "201 Created", &said)
         }
         "/tokens" | "/token" => tokens(state, asked, out),
+        "/revoke" if asked.form("client_id") == "client-1" => {
+            let word = asked.form("token");
+            for known in [&mut state.refresh, &mut state.access] {
+                if *known == word {
+                    known.clear();
+                }
+            }
+            plain(out, "200 OK", "", "")
+        }
         _ => nothing(out),
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::llm::local::diagnosis::Question;
 use crate::llm::local::diagnosis::cause::{Cause, Level, When};
 use crate::llm::local::diagnosis::facts::{Facts, Seen};
+use crate::llm::local::diagnosis::rules_services::complaint;
 use crate::llm::local::diagnosis::{rules_disk, rules_load, rules_network, rules_services};
 use crate::llm::local::numbers::{code, list, text};
 use crate::llm::local::report::{stated, threshold};
@@ -41,7 +42,7 @@ pub(super) fn conclude(question: &Question, seen: &[Seen]) -> Diagnosis {
     // Stable: equals stay in the order of the rules.
     causes.order_by_key(|cause| std::cmp::Reverse(cause.score));
     causes.truncate(CAUSES_MAX);
-    let items = items(&facts);
+    let items = items(&facts, &causes);
     let level = causes.iter().map(|cause| cause.level).chain(items.iter().map(|(level, _)| *level)).max();
     let level = level.unwrap_or(Level::Ok);
     let not_seen: Vec<(String, String)> = seen
@@ -52,10 +53,24 @@ pub(super) fn conclude(question: &Question, seen: &[Seen]) -> Diagnosis {
     Diagnosis { question: question.clone(), summary, level, causes, items, not_seen }
 }
 
-/// Every judged number and every reading of a check, the bad ones first.
-fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
+/// Every judged number and every reading of a check, the bad ones first, each fact once.
+fn items(facts: &Facts<'_>, causes: &[Cause]) -> Vec<(Level, String)> {
     let mut items: Vec<(Level, String)> = Vec::new();
-    for finding in facts.findings() {
+    let mut findings = facts.findings();
+    let mut readings: Vec<&Value> =
+        facts.tool("host_checks").map_or(&[][..], |value| list(value, "readings")).iter().collect();
+    // What a finding or a cause says as well needs no second line; if they disagree, the worse one counts.
+    readings.retain(|reading| {
+        let level = Level::of(text(reading, "level"));
+        let same = subject(reading, level);
+        let is_same = |finding: &Value| same.is_some() && text(finding, "what") == same.as_deref();
+        if findings.iter().any(|finding| is_same(finding) && Level::of(text(finding, "level")) >= level) {
+            return false;
+        }
+        findings.retain(|finding| !is_same(finding));
+        !causes.iter().any(|cause| cause.title == complaint(reading))
+    });
+    for finding in findings {
         let level = Level::of(text(finding, "level"));
         let mut said = stated(finding);
         // What is fine needs no reason: the report is read on phones, too.
@@ -64,7 +79,6 @@ fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
         }
         items.push((level, said));
     }
-    let readings = facts.tool("host_checks").map_or(&[][..], |value| list(value, "readings"));
     for reading in readings {
         if let (Some(check), Some(said)) = (text(reading, "check"), text(reading, "description")) {
             let target = text(reading, "target").filter(|target| !said.contains(target));
@@ -76,6 +90,27 @@ fn items(facts: &Facts<'_>) -> Vec<(Level, String)> {
     items.order_by_key(|(level, _)| std::cmp::Reverse(*level));
     items.truncate(ITEMS_MAX);
     items
+}
+
+/// The subject of the finding that says the same as the reading of a check.
+fn subject(reading: &Value, level: Level) -> Option<String> {
+    let target = text(reading, "target")?;
+    Some(match text(reading, "check")? {
+        "cpu::cpu_usage" => "CPU use".to_owned(),
+        "cpu::load_average" => "load per core over five minutes".to_owned(),
+        "mem::memory_usage" => "memory use".to_owned(),
+        "mem::swap_usage" => "swap use".to_owned(),
+        "uptime::reboot_detected" => "time since the last boot".to_owned(),
+        "journaltail::match" => "alarming lines in the log".to_owned(),
+        "diskio::io_latency" => format!("time per request of {target}"),
+        "disk::space_usage" => format!("space on {target}"),
+        // That a disk is in order goes without saying when it has told its room.
+        "disk::inode_usage" | "disk::hung" | "disk::writable" if level == Level::Ok => format!("space on {target}"),
+        "disk::inode_usage" => format!("inodes on {target}"),
+        "disk::hung" => format!("{target} does not answer"),
+        "disk::writable" => format!("{target} turned read-only after an error"),
+        _ => return None,
+    })
 }
 
 fn summary(facts: &Facts<'_>, causes: &[Cause], items: &[(Level, String)], level: Level, failed: usize) -> String {

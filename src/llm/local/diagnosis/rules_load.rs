@@ -76,13 +76,15 @@ fn processor(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
     if busy == Level::Ok && iowait >= 20.0 {
         cause.but(20, format!("{} % of the time is spent waiting for disks: the load is made there", plain(iowait)));
     }
-    for process in facts.processes("cpu").iter().take(3) {
+    for (at, process) in facts.processes("cpu").iter().take(3).enumerate() {
+        // The title has named it.
+        if at == 0 && culprit.is_some() {
+            cause.score += 25;
+            continue;
+        }
         if let (Some(name), Some(share)) = (text(process, "name"), number(process, "cpu_percent").filter(|s| *s >= 5.0))
         {
-            cause.add(
-                if Some(name) == culprit { 25 } else { 0 },
-                format!("{}: {} % of one core", code(name), plain(share)),
-            );
+            cause.add(0, format!("{}: {} % of one core", code(name), plain(share)));
         }
     }
     let who = culprit.map_or_else(|| "the programs at the top".to_owned(), code);

@@ -254,7 +254,6 @@ fn checks(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
             continue;
         }
         let plugin = check.split("::").next().unwrap_or(check);
-        let said = text(reading, "description").unwrap_or("");
         // A rule that knows the parts explains more than the number that the check saw.
         let explained = match plugin {
             "cpu" | "mem" | "disk" | "diskio" | "systemd" | "docker" | "uptime" => !causes.is_empty(),
@@ -262,11 +261,18 @@ fn checks(facts: &Facts<'_>, causes: &mut Vec<Cause>) {
         };
         if !explained {
             causes.push(
-                Cause::new(level, format!("The check {} is not satisfied with {}", code(check), code(target)))
+                Cause::new(level, complaint(reading))
                     .asked(facts.is_about(&[plugin]))
-                    .by(15, said)
-                    .soon(format!("Look at {}: {said}", code(target))),
+                    .by(15, format!("the check {} has just measured it", code(check)))
+                    .soon(format!("Look at {}.", code(target))),
             );
         }
     }
+}
+
+/// What a check says, and of what.
+pub(super) fn complaint(reading: &Value) -> String {
+    let field = |name: &str| text(reading, name).unwrap_or_default();
+    let said = Some(field("description")).filter(|said| !said.is_empty()).unwrap_or("not in order");
+    format!("{}: {said}", code(field("target")))
 }

@@ -365,14 +365,32 @@ fn a_healthy_machine_is_fine_and_what_was_not_seen_is_said() {
         text.starts_with("This machine is fine, as far as could be seen: CPU 4 % used, memory 30 % used.\n"),
         "{text}"
     );
-    assert!(text.contains("- [OK] check `cpu::cpu_usage`: cpu usage 4.0%"));
+    assert!(text.contains("- [OK] CPU use 4 %") && !text.contains("check `cpu::cpu_usage`"), "{text}");
     assert!(text.contains("- `host_docker`: Docker is not here"));
     // Readings of checks that no rule explains are causes of their own.
     let reading = json!({"readings": [{"check": "cert::remote_expiry", "target": "a:443", "level": "Critical", "description": "expired"}]});
-    let (report, ..) = diagnose(&alert("cert", "a:443"), &[("host_checks", any(), reading)]);
-    assert_eq!(titles(&report), ["The check `cert::remote_expiry` is not satisfied with `a:443`"]);
+    let (report, text, _) = diagnose(&alert("cert", "a:443"), &[("host_checks", any(), reading)]);
+    assert_eq!(titles(&report), ["`a:443`: expired"]);
+    assert_eq!(report["items"], json!([]));
+    assert!(text.contains("the check `cert::remote_expiry` has just measured it"), "{text}");
     let nothing = [("host_cpu", any(), json!("no /proc"))];
     assert!(diagnose(&inspect("cpu"), &nothing).1.starts_with("Nothing could be looked at"));
+}
+
+#[test]
+fn what_a_look_and_a_check_both_say_is_said_once() {
+    let disk = || json!({"file_systems": [{"mount": "/", "used_percent": 40}], "findings": [finding("ok", "space on /", 40.0)]});
+    let reading = |check: &str, level: &str, said: &str| json!({"check": check, "target": "/", "level": level, "description": said});
+    let readings = json!({"readings": [
+        reading("disk::space_usage", "Ok", "disk usage 40.0%"), reading("disk::hung", "Ok", "answers"),
+        reading("disk::writable", "Ok", "mounted for writing"), reading("disk::inode_usage", "Ok", "inode usage 2.0%")]});
+    let (found, ..) = diagnose(&inspect("disk"), &[("host_disk", any(), disk()), ("host_checks", any(), readings)]);
+    assert_eq!(found["items"], json!([{"level": "ok", "text": "space on / 40 %"}]));
+    // The worse one counts.
+    let worse = json!({"readings": [reading("disk::space_usage", "Warning", "disk usage 40.0% >= 39.0%")]});
+    let (found, text, _) = diagnose(&inspect("disk"), &[("host_disk", any(), disk()), ("host_checks", any(), worse)]);
+    assert_eq!(titles(&found), ["`/`: disk usage 40.0% >= 39.0%"]);
+    assert!(!text.contains("[OK] space on /"), "{text}");
 }
 
 #[test]
