@@ -270,7 +270,7 @@ mod tests {
         assert!(report.starts_with(verdict), "{report}");
         for line in [
             "- 977 MiB of 3.8 GiB used",
-            "- ok: CPU use 10 %\n",
+            "- now: used 10 %, programs 8 %",
             "- note: not available: no systemd here",
             "- way out: 192.168.2.1 through `eth0`",
         ] {
