@@ -128,6 +128,7 @@ export class Browser {
     const context = await this.chromium.newContext({ viewport: { width: 1100, height: 760 }, ...options });
     if (login) await context.addCookies([await hub.account()]);
     const page = await context.newPage();
+    if (process.env.SLOW) await (await context.newCDPSession(page)).send('Emulation.setCPUThrottlingRate', { rate: Number(process.env.SLOW) });
     context.setDefaultTimeout(STEP_MS);
     page.complaints = [];
     page.on('pageerror', (error) => page.complaints.push(String(error)));

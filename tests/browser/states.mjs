@@ -101,11 +101,11 @@ const tests = {
     await page.getByRole('heading', { name: 'This chat could not be loaded' }).waitFor();
     await page.getByRole('button', { name: 'Open the list of chats' }).tap();
     await page.getByText('The list could not be loaded.').waitFor();
-    assert.deepEqual(await faults(page), []);
+    await eventually(async () => assert.deepEqual(await faults(page), []), 5000);
     await page.unrouteAll({ behavior: 'ignoreErrors' });
     await page.locator('.list-note').getByRole('button', { name: 'Try again' }).press('Enter');
     await page.locator('.convs a').first().waitFor();
-    assert.ok(await page.locator('.convs a').first().evaluate((el) => el === document.activeElement), 'the focus is lost after a second try');
+    await eventually(async () => assert.ok(await page.locator('.convs a').first().evaluate((el) => el === document.activeElement), 'the focus is lost after a second try'));
     await page.getByRole('button', { name: 'Close the list' }).tap();
     await page.locator('.side:not(.open)').waitFor({ state: 'attached' });
     await page.locator('.blank').getByRole('button', { name: /again/i }).tap();
@@ -169,24 +169,24 @@ const tests = {
         el.id = 'pressed';
       });
       await say(LONG);
-      assert.deepEqual(await free('.toast, #pressed, .top, .tabs > *'), []);
+      await eventually(async () => assert.deepEqual(await free('.toast, #pressed, .top, .tabs > *'), []), 3000);
       await shot(page, `toast-${viewport.width}`);
       await go(page, 'chat');
       await messageBox(page).focus();
       await say(LONG);
       await say('And another one.');
-      assert.deepEqual(await free('.toast, .composer, .tabs > *, .send'), []);
+      await eventually(async () => assert.deepEqual(await free('.toast, .composer, .tabs > *, .send'), []), 3000);
       await shot(page, `toast-chat-${viewport.width}`);
       await go(page, 'keys');
       await page.getByRole('button', { name: 'Create a key' }).first().click();
       await say(LONG);
       await page.getByRole('button', { name: 'Cancel' }).focus();
-      assert.deepEqual(await free('.toast, .dialog .row .btn'), []);
+      await eventually(async () => assert.deepEqual(await free('.toast, .dialog .row .btn'), []), 3000);
       assert.ok(await page.locator('.dialog .toast').count(), 'a toast is hidden by the dialog');
       await shot(page, `toast-dialog-${viewport.width}`);
       await page.getByRole('button', { name: 'Cancel' }).click();
       await page.locator('.body .toast').first().waitFor();
-      assert.deepEqual(await free('.toast'), []);
+      await eventually(async () => assert.deepEqual(await free('.toast'), []), 3000);
     }
   },
 
